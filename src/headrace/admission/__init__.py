@@ -1,0 +1,1 @@
+"""May it enter? Keys, tenants, size limits, abort tokens."""

@@ -1,0 +1,1 @@
+"""How does a person use it? The ``headrace`` command."""

@@ -1,0 +1,34 @@
+"""What an engine hands over while it computes: raw, before hooks and before it has a ``seq``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usage
+
+
+class Delta(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """New output of one choice. ``token_ids``: the engine's own ids of exactly these tokens, where it
+    says them; ``text`` may be empty while an engine holds text back that could become a stop string."""
+
+    text: str
+    index: int = 0
+    token_ids: tuple[int, ...] = ()
+    reasoning: bool = False
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    tool_calls: tuple[ToolCallDelta, ...] | None = None
+
+
+class Prefix(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Output that one choice already has, to go on from: by ``token_ids``, never by re-tokenised text."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How an engine's run ended well: one reason a choice, and what was counted.
+    ``usage`` of a continued run counts only what this run produced; its ``prompt_tokens`` include the prefix."""
+
+    reasons: tuple[FinishReason, ...]
+    usage: Usage

@@ -1,0 +1,110 @@
+"""A request: what a client asked for, after decoding. Protocol-neutral and validated.
+
+It is stored with its generation, so that a restarted server can go on with it; every field
+therefore is plain data that msgspec can encode.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class ImagePart(msgspec.Struct, frozen=True, gc=False, tag="image_url", tag_field="type"):
+    """An image of a message, as OpenAI has it: ``{"type": "image_url", "image_url": {...}}``."""
+
+    image_url: dict[str, Any]
+
+
+class TextPart(msgspec.Struct, frozen=True, gc=False, tag="text", tag_field="type"):
+    text: str
+
+
+Part = TextPart | ImagePart
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One message of a conversation. Encoded, it is an OpenAI chat message."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class Sampling(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """How tokens are chosen. ``None`` means: the model's default. ``logprobs``: how many alternatives a
+    token should carry (0: only its own probability), ``None`` for no probabilities at all."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repeat_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: int | None = None
+    n: int = 1
+    ignore_eos: bool = False
+
+
+class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One inference request. ``kind`` says which of ``messages`` and ``prompts`` is used.
+
+    ``prompts``: texts or token-id lists; each gets ``sampling.n`` choices, so choice index
+    ``i`` belongs to prompt ``i // n``. ``tools``, ``tool_choice``, ``response_format`` are the OpenAI
+    objects as sent. ``extra``: engine-specific options that the model's engine declared it accepts.
+    """
+
+    model: str
+    kind: Literal["chat", "completion"]
+    messages: tuple[Message, ...] = ()
+    prompts: tuple[str | tuple[int, ...], ...] = ()
+    sampling: Sampling = Sampling()
+    stream: bool = False
+    echo: bool = False
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    user: str | None = None
+    extra: dict[str, Any] | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many answers this request has."""
+        return self.sampling.n * (len(self.prompts) if self.kind == "completion" else 1)
+
+
+class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What becomes of a generation whose client left (``X-On-Disconnect``): ``grace_s`` is 0 for
+    *cancel*, a number of seconds for *grace*, ``None`` for *continue*."""
+
+    grace_s: float | None = 0.0
+
+    @property
+    def durable(self) -> bool:
+        """Whether the generation may go on after a restart of the server."""
+        return self.grace_s is None or self.grace_s > 0
+
+
+CANCEL = Leaving(0.0)
+CONTINUE = Leaving(None)
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """Who asks: the tenant that the key named, and how this request wants to be treated."""
+
+    tenant: str = "default"
+    request_id: str = ""
+    session_id: str | None = None
+    abort_token: str | None = None
+    leaving: Leaving = CANCEL
+    exact: bool = False

@@ -1,0 +1,107 @@
+"""The ``Engine`` protocol: what the server asks of anything that computes tokens.
+
+A *run* is one request on one replica. Results arrive by calls on a :class:`Sink`, not by an async
+iterator: at 10,000 streams a task and a wake-up per token would cost more than the token. All calls
+happen on the server's event loop thread.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from headrace.domain.delta import Delta, Outcome, Prefix
+from headrace.domain.errors import HeadraceError
+from headrace.domain.request import Request
+
+
+class Sink(Protocol):
+    """Receives one run's output. After ``finished`` or ``failed`` (exactly one of them, exactly once)
+    or after ``Run.cancel`` returned, the engine calls nothing more."""
+
+    def deltas(self, deltas: list[Delta]) -> None:
+        """New output, in order, as much as was ready at once."""
+
+    def prefill(self, done: int, total: int) -> None:
+        """Prompt tokens computed so far."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """The run ended well; its slot is free."""
+
+    def failed(self, error: HeadraceError) -> None:
+        """The run ended badly; its slot is free. ``error.meaning.retryable`` says whether another
+        replica may go on from what was delivered."""
+
+
+class Run(Protocol):
+    """A run under way."""
+
+    def cancel(self) -> None:
+        """Stop computing and free the engine's slot. Idempotent; returns at once."""
+
+
+class Work(msgspec.Struct, frozen=True, gc=False):
+    """What a run has to do: a request, and per choice what it already has (empty: from the beginning).
+
+    ``exact`` replays the prefix token by token, so that floating-point rounding equals the
+    uninterrupted run's. ``live`` False means nobody needs the tokens one by one: an engine may then
+    answer with one delta per choice.
+    """
+
+    request: Request
+    prefixes: tuple[Prefix, ...] = ()
+    exact: bool = False
+    live: bool = True
+
+
+class EngineInfo(msgspec.Struct, frozen=True, gc=False):
+    """``parameters``: number of weights, 0 if unknown. ``max_tokens`` and ``context``: tokens.
+    ``created_at``: float Unix seconds. ``continues``: can go on from a :class:`Prefix`."""
+
+    name: str
+    version: str
+    type: str
+    parameters: int
+    max_tokens: int
+    context: int
+    slots: int
+    created_at: float
+    continues: bool
+
+
+Health = Literal["starting", "ready", "failed", "closed"]
+
+
+class Engine(Protocol):
+    """One replica of a model."""
+
+    async def load(self) -> None:
+        """Make it ready; returns when :meth:`health` is ``ready``.
+
+        Raises :class:`HeadraceError` ``ENGINE_UNAVAILABLE`` with the reason when that is impossible.
+        """
+
+    def info(self) -> EngineInfo:
+        """Facts of the loaded model. Raises ``MODEL_LOADING`` before :meth:`load` returned."""
+
+    def health(self) -> tuple[Health, str]:
+        """State and the reason for it, in words."""
+
+    def check(self, request: Request) -> None:
+        """Raise ``UNSUPPORTED`` (naming ``param``) for an option this engine lacks."""
+
+    def stream_infer(self, work: Work, sink: Sink) -> Run:
+        """Start a run; returns at once. Errors, also of the start, arrive at ``sink.failed``."""
+
+    async def infer(self, work: Work) -> tuple[list[Delta], Outcome]:
+        """Run to the end and return all output. Raises what ``sink.failed`` would have been given."""
+
+    async def batch_infer(self, works: list[Work]) -> list[tuple[list[Delta], Outcome] | HeadraceError]:
+        """Run several; order is kept, each item has its own result or error."""
+
+    async def count_tokens(self, text: str) -> int:
+        """Tokens of a text by this model's tokenizer. Raises ``UNSUPPORTED`` where it has none."""
+
+    async def close(self) -> None:
+        """Free everything; idempotent. Runs under way fail with ``ENGINE_UNAVAILABLE``."""

@@ -1,0 +1,1 @@
+"""How is it said on the wire? Decoders of bodies into requests, encoders of log events into bytes."""

@@ -1,0 +1,1 @@
+"""Where does it run? Models, their aliases, replicas, and which replica is next."""

@@ -1,0 +1,1 @@
+"""When does it run? One bounded queue per model and its slots."""

@@ -1,0 +1,1 @@
+"""What came out? Logs of events, their readers, hooks and stores."""

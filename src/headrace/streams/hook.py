@@ -1,0 +1,45 @@
+"""The ``Hook`` protocol: user code around a generation.
+
+Hooks run in the order configured, before an event has its ``seq``: what a hook drops never existed.
+One context a generation is shared by its hooks. Every method may be ``async def`` as well; a hook
+without awaits costs no task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from headrace.domain.delta import Delta
+from headrace.domain.event import Error, Finish
+from headrace.domain.request import Caller, Request
+
+
+class HookContext(msgspec.Struct):
+    """Shared by the hooks of one generation. ``state`` is theirs; keys are by convention the hook's name.
+    ``replaying`` is True while a restarted server rebuilds hooks: no outside effects then."""
+
+    generation: str
+    request: Request
+    caller: Caller
+    state: dict[str, Any] = msgspec.field(default_factory=dict)
+    replaying: bool = False
+
+
+class Hook(Protocol):
+    """All three are optional to override in the base class :class:`headrace.streams.hooks.BaseHook`."""
+
+    def on_start(self, context: HookContext) -> None | Awaitable[None]:
+        """Before the generation is admitted to the queue. Raise ``HOOK_REFUSED`` to refuse it."""
+
+    def on_token(
+        self, context: HookContext, deltas: Sequence[Delta]
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        """Change, drop or split. Text held back here must come out later or in ``on_finish``."""
+
+    def on_finish(
+        self, context: HookContext, end: Finish | Error
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        """The generation ends with ``end`` (``seq`` 0: not yet assigned). Returns what was held back."""

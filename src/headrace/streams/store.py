@@ -1,0 +1,84 @@
+"""The ``Store`` protocol: where logs outlive the process.
+
+Order of truth (DESIGN §9): a batch of events is *visible* only after ``append`` has reached the
+operating system. ``append`` is therefore only a promise; ``Appended.stored`` is its fulfilment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from headrace.domain.delta import Delta
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import Event
+from headrace.domain.request import Caller, Request
+
+
+class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a log says about itself, written once, before its first event. ``created``: float Unix
+    seconds. ``wire``: the format its first client reads (``openai-chat`` …) and that format's options,
+    so that a resumed stream is byte for byte the same."""
+
+    id: str
+    created: float
+    model: str
+    request: Request
+    caller: Caller
+    wire: str = "native"
+    wire_options: dict[str, bool] = {}
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """A generation without a terminal event, found at start: its header, its events and, for those
+    that may go on, the raw engine deltas behind them. ``left_at``: when its last client had left."""
+
+    header: LogHeader
+    events: list[Event]
+    raw: list[Delta]
+    left_at: float | None
+
+
+class Appended(Protocol):
+    """The log's side of an append (implemented by ``Log``)."""
+
+    @property
+    def id(self) -> str: ...
+
+    def stored(self, events: Sequence[Event]) -> None:
+        """These events have reached the operating system: show them to the readers."""
+
+    def store_failed(self, error: HeadraceError) -> None:
+        """These and later events cannot be stored; the log must end for its readers."""
+
+
+class Store(Protocol):
+    """One implementation each: memory, SQLite. All calls on the event loop thread."""
+
+    async def open(self) -> list[Recovered]:
+        """Open or create; replay what a crash left. Raises ``STORE_FAILED`` naming the path."""
+
+    def begin(self, log: Appended, header: LogHeader) -> None:
+        """A new log; stored together with its first events."""
+
+    def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
+        """Append in order. ``raw`` (empty for generations that never go on after a restart) is kept in a
+        private column and dropped at the terminal event."""
+
+    def left(self, log: Appended, left_at: float | None) -> None:
+        """Note when the last client left (None: one came back)."""
+
+    async def header(self, id: str) -> LogHeader | None:
+        """The header of a kept log. None: never seen. Raises ``CURSOR_GONE`` if it was dropped by age or size."""
+
+    async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+        """Stored events with ``seq > after``, at most about ``limit_bytes`` of them (at least one, if there
+        is one). Raises ``CURSOR_GONE`` when events after the cursor are no longer kept."""
+
+    async def list(self, tenant: str, session_id: str | None, limit: int) -> list[LogHeader]:
+        """A tenant's logs, newest first."""
+
+    async def close(self) -> None:
+        """Everything appended is durable; idempotent."""

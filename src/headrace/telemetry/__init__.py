@@ -1,0 +1,1 @@
+"""What is happening? Metrics, structured logs, the garbage collector's pauses."""
