@@ -1,0 +1,126 @@
+"""What the protocols need of the rest: a :class:`Service` that takes requests and finds logs.
+
+Implemented by ``headrace.service``; protocols see only this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import Event
+from headrace.domain.request import Caller, Request
+
+State = Literal["queued", "running", "finished", "failed"]
+
+
+class Reader(Protocol):
+    """Gets a log's events from ``seq`` 1 on, in order, each once; the last batch ends with the terminal event."""
+
+    def events(self, events: Sequence[Event]) -> bool:
+        """Take these. False: enough; nothing more comes until ``Subscription.resume``."""
+
+    def lost(self, error: HeadraceError) -> None:
+        """The log cannot be read on. The last call."""
+
+
+class Subscription(Protocol):
+    def resume(self) -> None:
+        """Go on after ``events`` returned False."""
+
+    def close(self) -> None:
+        """Stop reading; idempotent."""
+
+
+class Generation(Protocol):
+    """A generation as a protocol sees it. ``created``: float Unix seconds, stored, so that what was sent
+    once is sent again byte for byte. ``wire_options``: the options its first client's format had."""
+
+    @property
+    def id(self) -> str:
+        """``gen_`` + ULID."""
+
+    @property
+    def created(self) -> float: ...
+
+    @property
+    def model(self) -> str:
+        """The name under which the client asked."""
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def caller(self) -> Caller: ...
+
+    @property
+    def wire(self) -> str: ...
+
+    @property
+    def wire_options(self) -> dict[str, bool]: ...
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def last_seq(self) -> int:
+        """``seq`` of the newest visible event, 0 if there is none yet."""
+
+    def attach(self, reader: Reader, *, client: bool) -> Subscription:
+        """Start reading from ``seq`` 1. A ``client`` reader that closes before the end is a client that
+        left: the generation's ``Leaving`` policy then decides. Other readers never cancel."""
+
+
+class ModelCard(msgspec.Struct, frozen=True, gc=False):
+    """A model as clients see it. ``created``: Unix seconds. ``ready`` with the reason if not."""
+
+    name: str
+    aliases: tuple[str, ...]
+    created: int
+    type: str
+    version: str
+    parameters: int
+    max_tokens: int
+    context: int
+    slots: int
+    ready: bool
+    reason: str = ""
+
+
+class Service(Protocol):
+    """The way of a request behind the protocols."""
+
+    def authenticate(self, key: str | None, read_token: str | None = None) -> str:
+        """The tenant of an API key. Raises ``INVALID_API_KEY``."""
+
+    def submit(
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, bool]
+    ) -> Generation:
+        """Admit a request; its log begins. Raises what can be known at once (``MODEL_NOT_FOUND``, ``QUEUE_FULL``,
+        ``UNSUPPORTED``, ``HOOK_REFUSED`` …); anything later is the log's ``error`` event."""
+
+    async def find(self, any_id: str, tenant: str) -> Generation:
+        """A running or kept generation by any of its ids. Raises ``GENERATION_NOT_FOUND`` (also for
+        another tenant's) or ``CURSOR_GONE``."""
+
+    async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[Generation]:
+        """Newest first."""
+
+    def cancel(self, generation: Generation) -> None:
+        """End it with ``error: cancelled`` in whatever state it is; idempotent."""
+
+    def abort(self, token: str, tenant: str) -> int:
+        """Cancel the running generations that carry this abort token; returns how many."""
+
+    def models(self) -> Sequence[ModelCard]: ...
+
+    def model(self, name: str) -> ModelCard:
+        """By name or alias. Raises ``MODEL_NOT_FOUND``."""
+
+    async def count_tokens(self, model: str, text: str) -> int: ...
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether some model can serve, and the reason in words if none can."""
