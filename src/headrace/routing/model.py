@@ -1,0 +1,133 @@
+"""A model that clients can name, and its replicas.
+
+Which replica is next is decided here: the ready one with the smallest share of its slots in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Request
+
+
+class Info(Protocol):
+    """The facts of a loaded engine that placement needs."""
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def continues(self) -> bool: ...
+
+
+class Placeable(Protocol):
+    """What placement asks of an engine."""
+
+    def info(self) -> Any: ...
+    def health(self) -> tuple[str, str]: ...
+    def check(self, request: Request) -> None: ...
+
+
+E = TypeVar("E", bound=Placeable)
+
+
+class Replica(Generic[E]):
+    """One engine and how many of its slots are taken. ``slots`` is read once the engine is ready."""
+
+    __slots__ = ("engine", "in_use", "name", "ready", "slots")
+
+    def __init__(self, name: str, engine: E) -> None:
+        self.name = name
+        self.engine = engine
+        self.slots = 0
+        self.in_use = 0
+        self.ready = False
+
+    def came_up(self) -> None:
+        self.slots = self.engine.info().slots
+        self.ready = True
+
+    def went_down(self) -> None:
+        self.ready = False
+
+    def take(self, weight: int) -> Place[E]:
+        """Occupy ``weight`` slots (one a choice, at most all)."""
+        taken = min(weight, self.slots)
+        self.in_use += taken
+        return Place(self, taken)
+
+
+class Place(Generic[E]):
+    """Slots held on a replica; :meth:`free` gives them back once."""
+
+    __slots__ = ("_taken", "replica")
+
+    def __init__(self, replica: Replica[E], taken: int) -> None:
+        self.replica = replica
+        self._taken = taken
+
+    def free(self) -> None:
+        self.replica.in_use -= self._taken
+        self._taken = 0
+
+
+class Model(Generic[E]):
+    """A name, its aliases, its replicas. ``created``: Unix seconds, when it was configured."""
+
+    __slots__ = ("aliases", "created", "name", "replicas")
+
+    def __init__(
+        self, name: str, aliases: Sequence[str], replicas: Sequence[Replica[E]], created: int
+    ) -> None:
+        self.name = name
+        self.aliases = tuple(aliases)
+        self.replicas = list(replicas)
+        self.created = created
+
+    def place(self, weight: int) -> Place[E] | None:
+        """Slots on the least busy ready replica; None when none has room. A request that wants more
+        choices than there are slots gets a replica to itself."""
+        best: Replica[E] | None = None
+        for replica in self.replicas:
+            if not replica.ready or replica.in_use + min(weight, replica.slots) > replica.slots:
+                continue
+            if best is None or replica.in_use * best.slots < best.in_use * replica.slots:
+                best = replica
+        return best.take(weight) if best is not None else None
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether a replica is ready; if none, what the first one says."""
+        if any(replica.ready for replica in self.replicas):
+            return True, ""
+        if not self.replicas:
+            return False, f"model {self.name} has no replica configured"
+        state, reason = self.replicas[0].engine.health()
+        return False, f"model {self.name} is {state}" + (f": {reason}" if reason else "")
+
+    def check(self, request: Request) -> None:
+        """Raise ``UNSUPPORTED`` for an option that this model's engine lacks."""
+        if self.replicas:
+            self.replicas[0].engine.check(request)
+
+
+class Models(Generic[E]):
+    """All models by name and alias."""
+
+    __slots__ = ("_by_name", "all")
+
+    def __init__(self, models: Sequence[Model[E]]) -> None:
+        self.all = list(models)
+        self._by_name = {name: model for model in models for name in (model.name, *model.aliases)}
+
+    def find(self, name: str) -> Model[E]:
+        """By name or alias. Raises ``MODEL_NOT_FOUND`` naming what there is."""
+        model = self._by_name.get(name)
+        if model is None:
+            known = ", ".join(model.name for model in self.all) or "none"
+            raise HeadraceError(
+                Code.MODEL_NOT_FOUND,
+                f"The model {name[:200]!r} does not exist here. Models: {known}.",
+                param="model",
+            )
+        return model

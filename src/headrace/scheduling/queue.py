@@ -1,0 +1,73 @@
+"""The bounded first-in-first-out queue of one model: who waits, how long, and who is next.
+
+A plain synchronous decider: time comes in as an argument. Policies other than first-in-first-out
+replace :meth:`Queue.next`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, Protocol, TypeVar
+
+from headrace.domain.errors import Code, HeadraceError
+
+
+class Waiting(Protocol):
+    """What can stand in a queue: anything with an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Queue(Generic[W]):
+    """At most ``limit`` wait; each at most ``timeout_s`` seconds."""
+
+    __slots__ = ("_waiting", "limit", "timeout_s")
+
+    def __init__(self, limit: int, timeout_s: float) -> None:
+        self.limit = limit
+        self.timeout_s = timeout_s
+        self._waiting: OrderedDict[str, tuple[W, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def push(self, item: W, now: float) -> int:
+        """Join at the end; returns the position from 1. Raises ``QUEUE_FULL`` with ``Retry-After``."""
+        if len(self._waiting) >= self.limit:
+            raise HeadraceError(
+                Code.QUEUE_FULL,
+                f"{self.limit} requests are waiting for this model already; try again shortly.",
+                retry_after_s=1.0,
+            )
+        self._waiting[item.id] = (item, now)
+        return len(self._waiting)
+
+    def push_front(self, item: W, now: float) -> None:
+        """Rejoin before everybody else (its run broke); never refused: it was admitted already."""
+        self._waiting[item.id] = (item, now)
+        self._waiting.move_to_end(item.id, last=False)
+
+    def next(self) -> W | None:
+        """Take who is next; None if nobody waits."""
+        if not self._waiting:
+            return None
+        return self._waiting.popitem(last=False)[1][0]
+
+    def remove(self, item: W) -> bool:
+        """Leave the queue; whether it was in there."""
+        return self._waiting.pop(item.id, None) is not None
+
+    def overdue(self, now: float) -> list[W]:
+        """Take out all that have waited longer than the limit."""
+        late = [item for item, since in self._waiting.values() if now - since > self.timeout_s]
+        for item in late:
+            del self._waiting[item.id]
+        return late
+
+    def items(self) -> list[W]:
+        """All who wait, in order."""
+        return [item for item, _ in self._waiting.values()]

@@ -1,0 +1,485 @@
+"""One generation: the stage between an engine's raw deltas and the log.
+
+Order of truth (DESIGN §9): delta → hooks → ``seq`` → store append → visible. This module does the
+first two arrows and hands the rest to the log. Whatever happens, the log ends in exactly one terminal
+event: every path goes through :meth:`Generation._end`.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from inspect import isawaitable
+from typing import Any, Protocol
+
+from headrace.domain.delta import Delta, Outcome, Prefix
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import (
+    MAX_TEXT_BYTES,
+    Error,
+    Event,
+    Finish,
+    FinishReason,
+    Phase,
+    Progress,
+    Token,
+    Usage,
+)
+from headrace.domain.request import Caller, Request
+from headrace.streams.hook import HookContext
+from headrace.streams.log import Log
+from headrace.streams.reader import Reader, Subscription
+from headrace.streams.store import LogHeader
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+class Chain(Protocol):
+    """The configured hooks as one (:class:`headrace.streams.hooks.HookChain`)."""
+
+    def on_token(
+        self, context: HookContext, deltas: Sequence[Delta]
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
+
+    def on_finish(
+        self, context: HookContext, end: Finish | Error
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
+
+
+class Owner(Protocol):
+    """Whoever runs generations (the service) hears of their turning points."""
+
+    def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
+        """A run broke. True: the owner goes on with another run; False: the generation ends."""
+
+    def ended(self, generation: Generation, end: Finish | Error) -> None:
+        """The terminal event was appended; the slot is free."""
+
+    def first_token(self, generation: Generation) -> None:
+        """The first output of all was appended."""
+
+    def left(self, generation: Generation) -> None:
+        """The last client closed its stream before the end."""
+
+
+class Raw:
+    """What one choice's engine has produced so far, for going on from it: its text and token ids.
+
+    ``held`` are ids whose text was not delivered: an engine holds text back that could become a stop
+    string. They are not part of the prefix; a delta without text and ids drops them (a new run began).
+    """
+
+    __slots__ = ("held", "ids", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.ids = array("i")
+        self.held: tuple[int, ...] = ()
+
+    def add(self, delta: Delta) -> None:
+        if delta.text:
+            self.text.append(delta.text)
+            self.ids.extend(self.held)
+            self.ids.extend(delta.token_ids)
+            self.held = ()
+        else:
+            self.held = self.held + delta.token_ids if delta.token_ids else ()
+
+    def prefix(self) -> Prefix:
+        return Prefix("".join(self.text), tuple(self.ids))
+
+
+def _pieces(text: str) -> list[str]:
+    """A long text in parts of at most ``MAX_TEXT_BYTES`` of UTF-8, split between code points."""
+    parts, data, start = [], text.encode("utf-8", "surrogatepass"), 0
+    while start < len(data):
+        end = min(start + MAX_TEXT_BYTES, len(data))
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        parts.append(data[start:end].decode("utf-8", "surrogatepass"))
+        start = end
+    return parts
+
+
+class Generation:
+    """A request being answered. Is the ``Sink`` of its runs and what protocols see as a generation.
+
+    ``seq`` is the last one assigned. ``attempt`` counts runs. All times are ``time.monotonic`` seconds.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_chain",
+        "_clients",
+        "_context",
+        "_owner",
+        "_spawn",
+        "admitted_at",
+        "attempt",
+        "cancel_run",
+        "ended",
+        "first_token_at",
+        "header",
+        "keep_raw",
+        "last_token_at",
+        "left_at",
+        "log",
+        "place",
+        "prefilled",
+        "prior",
+        "raw",
+        "seq",
+        "started_at",
+    )
+
+    def __init__(
+        self,
+        log: Log,
+        owner: Owner,
+        *,
+        chain: Chain | None = None,
+        context: HookContext | None = None,
+        spawn: Spawn,
+        keep_raw: bool = False,
+        seq: int = 0,
+    ) -> None:
+        self.log = log
+        self.header: LogHeader = log.header
+        self.seq = seq
+        self.ended = False
+        self.raw: dict[int, Raw] = {}
+        self.keep_raw = keep_raw
+        self.prior = 0
+        self.attempt = 0
+        self.cancel_run: Callable[[], None] | None = None
+        self.place: object = None
+        self.prefilled = -1
+        self.admitted_at = time.monotonic()
+        self.started_at = 0.0
+        self.first_token_at = 0.0
+        self.last_token_at = 0.0
+        self.left_at: float | None = None
+        self._owner = owner
+        self._chain = chain
+        self._context = context
+        self._spawn = spawn
+        self._clients = 0
+        self._backlog: list[Callable[[], Awaitable[None] | None]] | None = None
+
+    # What protocols see.
+
+    @property
+    def id(self) -> str:
+        return self.header.id
+
+    @property
+    def created(self) -> float:
+        return self.header.created
+
+    @property
+    def model(self) -> str:
+        return self.header.model
+
+    @property
+    def request(self) -> Request:
+        return self.header.request
+
+    @property
+    def caller(self) -> Caller:
+        return self.header.caller
+
+    @property
+    def wire(self) -> str:
+        return self.header.wire
+
+    @property
+    def wire_options(self) -> dict[str, bool]:
+        return self.header.wire_options
+
+    @property
+    def last_seq(self) -> int:
+        return self.log.visible_seq
+
+    @property
+    def waiting(self) -> bool:
+        return not self.ended and self.cancel_run is None
+
+    def attach(self, reader: Reader, *, client: bool) -> Subscription:
+        subscription = self.log.attach(reader)
+        if not client:
+            return subscription
+        self._clients += 1
+        self.left_at = None
+        return ClientSubscription(subscription, self)
+
+    def client_closed(self) -> None:
+        self._clients -= 1
+        if not self._clients and not self.ended:
+            self._owner.left(self)
+
+    @property
+    def clients(self) -> int:
+        return self._clients
+
+    # The sink of a run.
+
+    def deltas(self, deltas: list[Delta]) -> None:
+        if self.ended:
+            return
+        if self.keep_raw:
+            self._remember(deltas)
+        if self._chain is None or self._context is None:
+            self._emit(deltas, deltas)
+        elif self._backlog is not None:
+            self._backlog.append(lambda: self._hooked(deltas))
+        else:
+            self._begin(self._hooked(deltas))
+
+    def prefill(self, done: int, total: int) -> None:
+        if self.ended or done == self.prefilled:
+            return
+        self.prefilled = done
+        self.progress("prefill", done=done, total=total)
+
+    def finished(self, outcome: Outcome) -> None:
+        self.cancel_run = None
+        usage = outcome.usage
+        if self.prior:
+            usage = Usage(
+                max(0, usage.prompt_tokens - self.prior),
+                usage.completion_tokens + self.prior,
+                usage.cached_tokens,
+            )
+        self._close(Finish(0, 0.0, outcome.reasons, usage))
+
+    def failed(self, error: HeadraceError) -> None:
+        self.cancel_run = None
+        if not self.ended and not self._owner.run_failed(self, error):
+            self.fail(error)
+
+    # What the owner does with it.
+
+    def progress(
+        self,
+        phase: Phase,
+        *,
+        position: int | None = None,
+        eta_s: float | None = None,
+        done: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Append a ``progress`` event; nothing after the end."""
+        if self.ended:
+            return
+        self.seq += 1
+        event = Progress(self.seq, time.time(), phase, position, eta_s, done, total)
+        self.log.append([event])
+
+    def fail(self, error: HeadraceError) -> None:
+        """End with an ``error`` event; stops the run. Idempotent."""
+        if self.ended:
+            return
+        self.stop_run()
+        code, message = error.code, error.message
+        self._close(Error(0, 0.0, code.value, message, error.meaning.retryable))
+
+    def finish(self, reason: FinishReason) -> None:
+        """End well without a run (nothing was left to compute)."""
+        self.finished(Outcome((reason,) * self.request.choices, Usage(self.prior, 0)))
+
+    def stop_run(self) -> None:
+        """Stop computing now; the engine's slot is free when this returns."""
+        cancel, self.cancel_run = self.cancel_run, None
+        if cancel is not None:
+            cancel()
+
+    def prefixes(self) -> tuple[Prefix, ...]:
+        """What each choice has, to go on from; empty if nothing was computed yet."""
+        if not any(raw.text for raw in self.raw.values()):
+            return ()
+        nothing = Prefix("", ())
+        return tuple(
+            raw.prefix() if (raw := self.raw.get(index)) else nothing
+            for index in range(self.request.choices)
+        )
+
+    def go_on(self) -> tuple[Prefix, ...]:
+        """A new run begins: what it goes on from. What was told but never delivered is forgotten,
+        here and, by a marker, in the store."""
+        self.prefilled = -1
+        markers = [Delta("", index) for index, raw in self.raw.items() if raw.held]
+        if markers:
+            self._remember(markers)
+            if self.caller.leaving.durable:
+                self.log.append((), markers)
+        prefixes = self.prefixes()
+        self.prior = sum(len(prefix.token_ids) for prefix in prefixes)
+        return prefixes
+
+    def rebuild(self, raw: Sequence[Delta]) -> None:
+        """After a restart: remember the stored deltas and replay the hooks, their output suppressed
+        (it is in the log already), so that what they held back is held back again."""
+        self._remember(raw)
+        if self._chain is None or self._context is None:
+            return
+        self._context.replaying = True
+        for delta in raw:
+            out = self._chain.on_token(self._context, (delta,))
+            if isawaitable(out):
+                raise HeadraceError(
+                    Code.NOT_CONTINUABLE, "An async hook cannot be replayed at the start."
+                )
+        self._context.replaying = False
+
+    # From deltas to events.
+
+    def _remember(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            raw = self.raw.get(delta.index)
+            if raw is None:
+                raw = self.raw[delta.index] = Raw()
+            raw.add(delta)
+
+    def _hooked(self, deltas: list[Delta]) -> Awaitable[None] | None:
+        assert self._chain is not None
+        assert self._context is not None
+        try:
+            out = self._chain.on_token(self._context, deltas)
+        except HeadraceError as error:
+            self.fail(error)
+            return None
+        if isawaitable(out):
+            return self._emit_later(out, deltas)
+        self._emit(out, deltas)
+        return None
+
+    async def _emit_later(self, out: Awaitable[Sequence[Delta]], raw: list[Delta]) -> None:
+        try:
+            self._emit(await out, raw)
+        except HeadraceError as error:
+            self.fail(error)
+
+    def _emit(self, deltas: Sequence[Delta], raw: Sequence[Delta]) -> None:
+        if self.ended:
+            return
+        now = time.time()
+        seq = self.seq
+        events: list[Event] = []
+        for delta in deltas:
+            text = delta.text
+            if len(text) > MAX_TEXT_BYTES // 4:
+                for part, piece in enumerate(_pieces(text)):
+                    seq += 1
+                    events.append(Token(seq, now, piece, delta.index, delta.reasoning, part=part))
+            elif text or delta.logprobs or delta.tool_calls:
+                seq += 1
+                events.append(
+                    Token(
+                        seq,
+                        now,
+                        text,
+                        delta.index,
+                        delta.reasoning,
+                        delta.logprobs,
+                        delta.tool_calls,
+                    )
+                )
+        self.seq = seq
+        if self.header.caller.leaving.durable:
+            self.log.append(events, raw)
+        elif events:
+            self.log.append(events)
+        if events and not self.first_token_at:
+            self._owner.first_token(self)
+
+    # Hooks that await: their results must come out in the order of the deltas.
+
+    def _begin(self, step: Awaitable[None] | None) -> None:
+        if step is not None:
+            self._backlog = []
+            self._spawn(self._drain(step))
+
+    async def _drain(self, step: Awaitable[None] | None) -> None:
+        if step is not None:
+            await step
+        while self._backlog:
+            after = self._backlog.pop(0)()
+            if after is not None:
+                await after
+        self._backlog = None
+
+    # The end.
+
+    def _close(self, end: Finish | Error) -> None:
+        if self._chain is None or self._context is None:
+            self._end(end, ())
+        elif self._backlog is not None:
+            self._backlog.append(lambda: self._last_words(end))
+        else:
+            self._begin(self._last_words(end))
+
+    def _last_words(self, end: Finish | Error) -> Awaitable[None] | None:
+        assert self._chain is not None
+        assert self._context is not None
+        if self.ended:
+            return None
+        try:
+            out = self._chain.on_finish(self._context, end)
+        except HeadraceError as error:
+            self._end(_refused(error), ())
+            return None
+        if isawaitable(out):
+            return self._end_later(end, out)
+        self._end(end, out)
+        return None
+
+    async def _end_later(self, end: Finish | Error, out: Awaitable[Sequence[Delta]]) -> None:
+        try:
+            held = await out
+        except HeadraceError as error:
+            self._end(_refused(error), ())
+        else:
+            self._end(end, held)
+
+    def _end(self, end: Finish | Error, held: Sequence[Delta]) -> None:
+        if self.ended:
+            return
+        if held:
+            self._emit(held, ())
+        self.ended = True
+        self.cancel_run = None
+        self.seq += 1
+        now = time.time()
+        final: Finish | Error
+        match end:
+            case Finish():
+                final = Finish(self.seq, now, end.reasons, end.usage)
+            case Error():
+                final = Error(self.seq, now, end.code, end.message, end.retryable)
+        self.log.append([final])
+        self._owner.ended(self, final)
+
+
+def _refused(error: HeadraceError) -> Error:
+    return Error(0, 0.0, error.code.value, error.message, error.meaning.retryable)
+
+
+class ClientSubscription:
+    """A client's subscription: closing it before the end means that a client left."""
+
+    __slots__ = ("_generation", "_inner", "_open")
+
+    def __init__(self, inner: Subscription, generation: Generation) -> None:
+        self._inner = inner
+        self._generation = generation
+        self._open = True
+
+    def resume(self) -> None:
+        self._inner.resume()
+
+    def close(self) -> None:
+        self._inner.close()
+        if self._open:
+            self._open = False
+            self._generation.client_closed()
