@@ -1,0 +1,57 @@
+# `make serve` and `make test` do their own set-up; a second run of either does none again.
+# The set-up for serving (small) is apart from the one for development.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SERVE  := $(VENV)/.serve-ready
+DEV    := $(VENV)/.dev-ready
+PIP    := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+SOURCES := src tests $(wildcard benchmarks)
+ARGS   ?=
+
+.PHONY: serve test check format bench-gateway bench-streams bench-engine clean
+
+serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
+	@exec $(BIN)/headrace serve $(ARGS)
+
+test: $(DEV)  ## all tests, with the real model in a real engine process
+	@$(BIN)/headrace models pull
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(DEV)  ## format, lint, types, room rules
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(DEV)  ## rewrite the sources as `check` wants them
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench-gateway: $(DEV)  ## CPU and memory in front of a mock engine, beside the peers
+	$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+bench-streams: $(DEV)  ## 9,500 streams of one token a second
+	$(BIN)/python -m benchmarks.streams $(ARGS)
+
+bench-engine: $(DEV)  ## the embedded engine through the server and asked directly
+	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+clean:  ## delete what make and the tools made; the model cache and the state folder stay
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage*
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@echo "Making $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+
+$(SERVE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing headrace …"
+	@$(PIP) --editable .
+	@touch $@
+
+$(DEV): $(SERVE)
+	@echo "Installing the tools for development …"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
