@@ -284,6 +284,11 @@ class Generation:
         code, message = error.code, error.message
         self._close(Error(0, 0.0, code.value, message, error.meaning.retryable))
 
+    def end_without_hooks(self, error: HeadraceError) -> None:
+        """End a generation whose hooks could not be rebuilt after a restart."""
+        self._chain = None
+        self.fail(error)
+
     def finish(self, reason: FinishReason) -> None:
         """End well without a run (nothing was left to compute)."""
         self.finished(Outcome((reason,) * self.request.choices, Usage(self.prior, 0)))

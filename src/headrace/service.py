@@ -1,0 +1,607 @@
+"""The way of a request through the rooms: admitted, queued, placed, run, ended; gone on with if need be.
+
+One :class:`Service` a process, on the event loop thread. It decides nothing by itself: queues, placement,
+keys and hooks do, each in its room. Every generation that :meth:`Service.submit` returned ends in exactly
+one terminal event, or is found again by :meth:`Service.recover` after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from inspect import isawaitable
+from typing import Any, Protocol
+
+import msgspec
+
+from headrace.admission.aborts import AbortTokens
+from headrace.admission.keys import Keys
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Error, Finish
+from headrace.domain.ids import find_ulid, ulid
+from headrace.domain.request import Caller, Request, Sampling
+from headrace.engines.engine import Engine, EngineInfo, Work
+from headrace.protocols.port import Generation as AnyGeneration
+from headrace.protocols.port import ModelCard
+from headrace.routing.model import Model, Models, Place, Replica
+from headrace.scheduling.queue import Queue
+from headrace.streams.generation import Generation
+from headrace.streams.hook import HookContext
+from headrace.streams.hooks import HookChain
+from headrace.streams.hub import Hub
+from headrace.streams.kept import Kept
+from headrace.streams.store import LogHeader, Recovered, Store
+from headrace.streams.topics import Topics
+
+TICK_S = 0.1
+"""How often waiting times, graces and the engines' health are looked at."""
+
+MAX_ATTEMPTS = 5
+"""Runs of one generation (the first and four more) before it ends with the last run's error."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """``queue``: requests waiting for one model. Times in seconds: waiting at most, all in all at most."""
+
+    queue: int = 1024
+    queue_timeout_s: float = 300.0
+    total_timeout_s: float = 3600.0
+
+
+class ModelMetrics(Protocol):
+    """Counters of one model. Times in seconds."""
+
+    def admitted(self) -> None: ...
+    def started(self, queue_s: float) -> None: ...
+    def first_token(self, seconds: float) -> None: ...
+    def finished(
+        self,
+        reason: str,
+        e2e_s: float,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int,
+    ) -> None: ...
+    def failed(self, code: str) -> None: ...
+
+
+class Flow:
+    """One model's way: its queue, its replicas, its counters, its sampling defaults."""
+
+    __slots__ = ("defaults", "metrics", "model", "queue")
+
+    def __init__(
+        self,
+        model: Model[Engine],
+        queue: Queue[Generation],
+        metrics: ModelMetrics,
+        defaults: Sampling | None,
+    ) -> None:
+        self.model = model
+        self.queue = queue
+        self.metrics = metrics
+        self.defaults = defaults
+
+
+def with_defaults(request: Request, defaults: Sampling | None) -> Request:
+    """The request with the model's sampling defaults where the client said nothing."""
+    if defaults is None:
+        return request
+    asked = request.sampling
+    missing = {
+        name: value
+        for name in ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty")
+        if getattr(asked, name) is None and (value := getattr(defaults, name)) is not None
+    }
+    if not missing:
+        return request
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(asked, **missing))
+
+
+class Service:
+    """Implements ``protocols.port.Service`` and is the ``Owner`` of all generations."""
+
+    def __init__(
+        self,
+        flows: Sequence[Flow],
+        hub: Hub,
+        store: Store,
+        *,
+        keys: Keys,
+        chain: HookChain | None,
+        topics: Topics,
+        limits: Limits,
+    ) -> None:
+        self._flows = {flow.model.name: flow for flow in flows}
+        self._models = Models([flow.model for flow in flows])
+        self._hub = hub
+        self._store = store
+        self._keys = keys
+        self._chain = chain
+        self._topics = topics
+        self._limits = limits
+        self._aborts: AbortTokens[Generation] = AbortTokens()
+        # Bounded by the queues' limits and the replicas' slots; in order of admission.
+        self._running: dict[str, Generation] = {}
+        self._alone: dict[str, Generation] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._idle: asyncio.Event = asyncio.Event()
+
+    # What protocols ask.
+
+    def authenticate(self, key: str | None, read_token: str | None = None) -> str:
+        return self._keys.tenant(key)
+
+    def submit(
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, bool]
+    ) -> Generation:
+        if self._closing:
+            raise HeadraceError(
+                Code.SHUTTING_DOWN, "The server is shutting down.", retry_after_s=5.0
+            )
+        model = self._models.find(request.model)
+        flow = self._flows[model.name]
+        model.check(request)
+        self._check_room(flow)
+        request = with_defaults(request, flow.defaults)
+        now = time.time()
+        generation_id = "gen_" + ulid(now)
+        context, opening = self._open_hooks(generation_id, request, caller)
+        header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
+        generation = self._admit(header, flow, context)
+        flow.metrics.admitted()
+        if opening is None:
+            self._enqueue(generation, flow)
+        else:
+            self.spawn(self._enqueue_when_opened(generation, flow, opening))
+        return generation
+
+    async def find(self, any_id: str, tenant: str) -> AnyGeneration:
+        found = find_ulid(any_id)
+        not_found = HeadraceError(
+            Code.GENERATION_NOT_FOUND, f"There is no generation {any_id[:80]!r} of yours here."
+        )
+        if found is None:
+            raise not_found
+        running = self._running.get("gen_" + found)
+        if running is not None:
+            if running.caller.tenant != tenant:
+                raise not_found
+            return running
+        log = await self._hub.find("gen_" + found)
+        if log.header.caller.tenant != tenant:
+            raise not_found
+        return Kept(log)
+
+    async def list(
+        self, tenant: str, session_id: str | None, limit: int
+    ) -> Sequence[AnyGeneration]:
+        headers = await self._store.list(tenant, session_id, limit)
+        found: list[AnyGeneration] = []
+        for header in headers:
+            try:
+                found.append(await self.find(header.id, tenant))
+            except HeadraceError:
+                continue  # dropped by the store's bounds since it was listed
+        return found
+
+    def cancel(self, generation: AnyGeneration) -> None:
+        running = self._running.get(generation.id)
+        if running is not None:
+            self._cancel(running, "Cancelled on request.")
+
+    def abort(self, token: str, tenant: str) -> int:
+        found = self._aborts.find(tenant, token)
+        for generation in found:
+            self._cancel(generation, "Aborted by its abort token.")
+        return len(found)
+
+    def models(self) -> Sequence[ModelCard]:
+        return [self._card(model) for model in self._models.all]
+
+    def model(self, name: str) -> ModelCard:
+        return self._card(self._models.find(name))
+
+    async def count_tokens(self, model: str, text: str) -> int:
+        for replica in self._models.find(model).replicas:
+            if replica.ready:
+                return await replica.engine.count_tokens(text)
+        raise HeadraceError(Code.MODEL_LOADING, "The model is not ready yet.", retry_after_s=1.0)
+
+    def readiness(self) -> tuple[bool, str]:
+        if self._closing:
+            return False, "shutting down"
+        states = [model.readiness() for model in self._models.all]
+        if not states:
+            return False, "no model is configured"
+        if any(ready for ready, _ in states):
+            return True, ""
+        return False, "; ".join(reason for _, reason in states)
+
+    # What the app asks.
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine that this service owns until it is done or the service closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def counts(self, model: str) -> tuple[int, int]:
+        """Generations of a model that wait and that run, for the gauges."""
+        flow = self._flows[model]
+        return len(flow.queue), sum(replica.in_use for replica in flow.model.replicas)
+
+    def recover(self, found: Sequence[Recovered]) -> int:
+        """Take over what a crash left: go on with what may, end the rest; returns how many go on."""
+        going_on = 0
+        for recovered in reversed(found):  # each joins at the front: the oldest last
+            going_on += self._recover(recovered)
+        return going_on
+
+    def tick(self, now: float) -> None:
+        """Look at the clock (``time.monotonic`` seconds): engines' health, waiting times, graces."""
+        for flow in self._flows.values():
+            self._look_at_replicas(flow)
+            for late in flow.queue.overdue(now):
+                late.fail(
+                    HeadraceError(
+                        Code.QUEUE_TIMEOUT,
+                        f"No slot became free within {flow.queue.timeout_s:g} s; try again later.",
+                        retry_after_s=5.0,
+                    )
+                )
+        self._end_overdue(now)
+        self._end_abandoned(now)
+
+    async def close(self, grace_s: float) -> None:
+        """Refuse new work, let running work finish for ``grace_s`` seconds, then stop the rest.
+        Generations that may go on after a restart keep their log open; the others end."""
+        self._closing = True
+        if self._running and grace_s > 0:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), grace_s)
+            except TimeoutError:
+                pass
+        for generation in list(self._running.values()):
+            if generation.caller.leaving.durable:
+                generation.stop_run()
+            else:
+                generation.fail(
+                    HeadraceError(Code.INTERRUPTED, "The server was stopped; send it again.")
+                )
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # The owner of generations.
+
+    def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
+        place = self._free(generation)
+        flow = self._flow(generation)
+        if place is None or self._closing or not self._may_go_on(generation, error, place, flow):
+            return False
+        generation.progress("moved")
+        flow.queue.push_front(generation, time.monotonic())
+        asyncio.get_running_loop().call_soon(self._pump, flow)
+        return True
+
+    def first_token(self, generation: Generation) -> None:
+        now = time.monotonic()
+        generation.first_token_at = now
+        self._flow(generation).metrics.first_token(now - generation.admitted_at)
+
+    def ended(self, generation: Generation, end: Finish | Error) -> None:
+        flow = self._known_flow(generation)
+        if flow is None:
+            return
+        self._running.pop(generation.id, None)
+        self._alone.pop(generation.id, None)
+        flow.queue.remove(generation)
+        token = generation.caller.abort_token
+        if token is not None:
+            self._aborts.remove(generation.caller.tenant, token, generation)
+        self._measure(flow.metrics, generation, end)
+        if self._topics.wanted("generation"):
+            self._topics.publish("generation", {"id": generation.id, "state": "ended", "end": end})
+        if self._free(generation) is not None and flow.queue:
+            self._pump(flow)
+        if not self._running:
+            self._idle.set()
+
+    def left(self, generation: Generation) -> None:
+        leaving = generation.caller.leaving
+        if leaving.grace_s is None:
+            return
+        if leaving.grace_s <= 0:
+            self._cancel(generation, "The client left.")
+            return
+        generation.left_at = time.monotonic()
+        self._alone[generation.id] = generation
+        self._store.left(generation.log, time.time())
+
+    # Admission.
+
+    def _check_room(self, flow: Flow) -> None:
+        if len(flow.queue) >= flow.queue.limit:
+            raise HeadraceError(
+                Code.QUEUE_FULL,
+                f"{flow.queue.limit} requests wait for model {flow.model.name} already.",
+                retry_after_s=1.0,
+            )
+        replicas = flow.model.replicas
+        if not any(replica.ready for replica in replicas):
+            states = [replica.engine.health() for replica in replicas]
+            if all(state in ("failed", "closed") for state, _ in states):
+                reason = states[0][1] if states else "it has no replica"
+                raise HeadraceError(
+                    Code.ENGINE_UNAVAILABLE,
+                    f"Model {flow.model.name} cannot serve: {reason}",
+                    retry_after_s=5.0,
+                )
+
+    def _open_hooks(
+        self, generation_id: str, request: Request, caller: Caller
+    ) -> tuple[HookContext | None, Any]:
+        if self._chain is None:
+            return None, None
+        context = HookContext(generation_id, request, caller)
+        opening = self._chain.on_start(context)
+        return context, opening if isawaitable(opening) else None
+
+    def _admit(self, header: LogHeader, flow: Flow, context: HookContext | None) -> Generation:
+        generation = Generation(
+            self._hub.create(header),
+            self,
+            chain=self._chain,
+            context=context,
+            spawn=self.spawn,
+            keep_raw=self._keeps_raw(flow),
+        )
+        self._register(generation)
+        return generation
+
+    def _register(self, generation: Generation) -> None:
+        self._running[generation.id] = generation
+        token = generation.caller.abort_token
+        if token is not None:
+            self._aborts.add(generation.caller.tenant, token, generation)
+        if self._topics.wanted("generation"):
+            self._topics.publish("generation", {"id": generation.id, "state": "admitted"})
+
+    @staticmethod
+    def _keeps_raw(flow: Flow) -> bool:
+        """Raw output is only worth its memory where an engine can go on from it."""
+        ready = [replica for replica in flow.model.replicas if replica.ready]
+        return not ready or any(replica.engine.info().continues for replica in ready)
+
+    async def _enqueue_when_opened(
+        self, generation: Generation, flow: Flow, opening: Any
+    ) -> None:
+        try:
+            await opening
+        except HeadraceError as error:
+            generation.fail(error)
+        else:
+            if not generation.ended:
+                self._enqueue(generation, flow)
+
+    # Queue and slots.
+
+    def _enqueue(self, generation: Generation, flow: Flow) -> None:
+        place = None if flow.queue else flow.model.place(generation.request.choices)
+        if place is not None:
+            if generation.caller.leaving.durable:
+                generation.progress("prefill")
+            self._start(generation, flow, place)
+            return
+        try:
+            position = flow.queue.push(generation, time.monotonic())
+        except HeadraceError as error:
+            generation.fail(error)
+        else:
+            generation.progress("queued", position=position)
+
+    def _pump(self, flow: Flow) -> None:
+        """Start who waits while there are slots."""
+        waiting = flow.queue.items()[:1]
+        while waiting and (place := flow.model.place(waiting[0].request.choices)) is not None:
+            generation = flow.queue.next()
+            assert generation is not None
+            self._start(generation, flow, place)
+            waiting = flow.queue.items()[:1]
+
+    def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
+        now = time.monotonic()
+        if not generation.started_at:
+            generation.started_at = now
+            flow.metrics.started(now - generation.admitted_at)
+        generation.place = place
+        generation.attempt += 1
+        request, caller = generation.request, generation.caller
+        prefixes = generation.go_on() if generation.raw else ()
+        limit = request.sampling.max_tokens
+        if limit is not None and len(prefixes) == 1 and len(prefixes[0].token_ids) >= limit:
+            generation.finish("length")
+            return
+        live = request.stream or caller.leaving.durable
+        run = place.replica.engine.stream_infer(
+            Work(request, prefixes, caller.exact, live), generation
+        )
+        # A run that failed at once has given its place back already.
+        if generation.place is place and not generation.ended:
+            generation.cancel_run = run.cancel
+
+    def _free(self, generation: Generation) -> Place[Engine] | None:
+        place: Place[Engine] | None = generation.place  # type: ignore[assignment]
+        if place is not None:
+            generation.place = None
+            place.free()
+        return place
+
+    def _may_go_on(
+        self, generation: Generation, error: HeadraceError, place: Place[Engine], flow: Flow
+    ) -> bool:
+        if not error.meaning.retryable or generation.attempt >= MAX_ATTEMPTS:
+            return False
+        engine = place.replica.engine
+        self._look_at_replicas(flow)
+        others = any(replica.ready for replica in flow.model.replicas if replica is not place.replica)
+        if not others and engine.health()[0] not in ("starting", "ready"):
+            return False
+        if not others and error.code in (Code.RATE_LIMITED, Code.ENGINE_UNAVAILABLE, Code.QUEUE_FULL):
+            return engine.health()[0] == "starting"
+        return not generation.first_token_at or generation.keep_raw
+
+    def _look_at_replicas(self, flow: Flow) -> None:
+        for replica in flow.model.replicas:
+            ready = replica.engine.health()[0] == "ready"
+            if ready and not replica.ready:
+                replica.came_up()
+                self._told("ready", flow, replica)
+                self._pump(flow)
+            elif replica.ready and not ready:
+                replica.went_down()
+                self._told("down", flow, replica)
+
+    def _told(self, state: str, flow: Flow, replica: Replica[Engine]) -> None:
+        if self._topics.wanted("engine"):
+            self._topics.publish(
+                "engine", {"state": state, "model": flow.model.name, "replica": replica.name}
+            )
+
+    # Endings.
+
+    def _cancel(self, generation: Generation, message: str) -> None:
+        generation.fail(HeadraceError(Code.CANCELLED, message))
+
+    def _end_overdue(self, now: float) -> None:
+        limit = self._limits.total_timeout_s
+        while self._running:
+            oldest = next(iter(self._running.values()))
+            if now - oldest.admitted_at <= limit:
+                return
+            # Out of the way first: an async hook may hold its end back.
+            del self._running[oldest.id]
+            oldest.fail(
+                HeadraceError(
+                    Code.GENERATION_TIMEOUT, f"It took longer than the limit of {limit:g} s."
+                )
+            )
+
+    def _end_abandoned(self, now: float) -> None:
+        for generation in list(self._alone.values()):
+            grace_s = generation.caller.leaving.grace_s or 0.0
+            if generation.clients:
+                del self._alone[generation.id]
+                self._store.left(generation.log, None)
+            elif generation.left_at is not None and now - generation.left_at > grace_s:
+                self._cancel(generation, f"The client left {grace_s:g} s ago and did not return.")
+
+    def _measure(
+        self, metrics: ModelMetrics, generation: Generation, end: Finish | Error
+    ) -> None:
+        match end:
+            case Finish(reasons=reasons, usage=usage):
+                metrics.finished(
+                    reasons[0],
+                    time.monotonic() - generation.admitted_at,
+                    usage.prompt_tokens,
+                    usage.completion_tokens,
+                    usage.cached_tokens,
+                )
+            case Error(code=code):
+                metrics.failed(code)
+
+    # After a crash.
+
+    def _recover(self, recovered: Recovered) -> bool:
+        header = recovered.header
+        caller = header.caller
+        context = None
+        if self._chain is not None:
+            context = HookContext(header.id, header.request, caller)
+        generation = Generation(
+            self._hub.adopt(header, recovered.events),
+            self,
+            chain=self._chain,
+            context=context,
+            spawn=self.spawn,
+            keep_raw=True,
+            seq=recovered.events[-1].seq if recovered.events else 0,
+        )
+        flow = self._known_flow(generation)
+        if flow is None:
+            generation.end_without_hooks(
+                HeadraceError(Code.INTERRUPTED, f"Model {header.model} is no longer served.")
+            )
+            return False
+        self._register(generation)
+        if not self._lives_on(recovered):
+            generation.end_without_hooks(
+                HeadraceError(Code.INTERRUPTED, "The server was restarted; send it again.")
+            )
+            return False
+        try:
+            generation.rebuild(recovered.raw)
+        except HeadraceError as error:
+            generation.end_without_hooks(error)
+            return False
+        self._stay(generation, recovered)
+        flow.queue.push_front(generation, time.monotonic())
+        return True
+
+    def _stay(self, generation: Generation, recovered: Recovered) -> None:
+        """A generation with a grace goes on alone; its grace runs from when its client left."""
+        if generation.caller.leaving.grace_s is None:
+            return
+        away_s = time.time() - recovered.left_at if recovered.left_at is not None else 0.0
+        generation.left_at = time.monotonic() - away_s
+        self._alone[generation.id] = generation
+
+    @staticmethod
+    def _lives_on(recovered: Recovered) -> bool:
+        leaving = recovered.header.caller.leaving
+        if not leaving.durable:
+            return False
+        if leaving.grace_s is None or recovered.left_at is None:
+            return True
+        return time.time() - recovered.left_at <= leaving.grace_s
+
+    # Small things.
+
+    def _flow(self, generation: Generation) -> Flow:
+        return self._flows[self._models.find(generation.model).name]
+
+    def _known_flow(self, generation: Generation) -> Flow | None:
+        try:
+            return self._flow(generation)
+        except HeadraceError:
+            return None
+
+    def _card(self, model: Model[Engine]) -> ModelCard:
+        ready, reason = model.readiness()
+        info = _info(model)
+        return ModelCard(
+            model.name,
+            model.aliases,
+            model.created,
+            info.type if info else "",
+            info.version if info else "",
+            info.parameters if info else 0,
+            info.max_tokens if info else 0,
+            info.context if info else 0,
+            sum(replica.slots for replica in model.replicas),
+            ready,
+            reason,
+        )
+
+
+def _info(model: Model[Engine]) -> EngineInfo | None:
+    for replica in model.replicas:
+        if replica.ready:
+            return replica.engine.info()
+    return None
