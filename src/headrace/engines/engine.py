@@ -17,8 +17,8 @@ from headrace.domain.request import Request
 
 
 class Sink(Protocol):
-    """Receives one run's output. After ``finished`` or ``failed`` (exactly one of them, exactly once)
-    or after ``Run.cancel`` returned, the engine calls nothing more."""
+    """Receives one run's output. After ``finished`` or ``failed`` (exactly one of them, exactly
+    once) or after ``Run.cancel`` returned, the engine calls nothing more."""
 
     def deltas(self, deltas: list[Delta]) -> None:
         """New output, in order, as much as was ready at once."""
@@ -42,7 +42,8 @@ class Run(Protocol):
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
-    """What a run has to do: a request, and per choice what it already has (empty: from the beginning).
+    """What a run has to do: a request, and per choice what it already has (empty: from the
+    beginning).
 
     ``exact`` replays the prefix token by token, so that floating-point rounding equals the
     uninterrupted run's. ``live`` False means nobody needs the tokens one by one: an engine may then
@@ -71,6 +72,8 @@ class EngineInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 Health = Literal["starting", "ready", "failed", "closed"]
+Answer = tuple[list[Delta], Outcome]
+"""All output of a run that ended well."""
 
 
 class Engine(Protocol):
@@ -79,7 +82,7 @@ class Engine(Protocol):
     async def load(self) -> None:
         """Make it ready; returns when :meth:`health` is ``ready``.
 
-        Raises :class:`HeadraceError` ``ENGINE_UNAVAILABLE`` with the reason when that is impossible.
+        Raises :class:`HeadraceError` ``ENGINE_UNAVAILABLE`` with the reason when it is impossible.
         """
 
     def info(self) -> EngineInfo:
@@ -94,10 +97,10 @@ class Engine(Protocol):
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         """Start a run; returns at once. Errors, also of the start, arrive at ``sink.failed``."""
 
-    async def infer(self, work: Work) -> tuple[list[Delta], Outcome]:
-        """Run to the end and return all output. Raises what ``sink.failed`` would have been given."""
+    async def infer(self, work: Work) -> Answer:
+        """Run to the end; return all output. Raises what ``sink.failed`` would have been given."""
 
-    async def batch_infer(self, works: list[Work]) -> list[tuple[list[Delta], Outcome] | HeadraceError]:
+    async def batch_infer(self, works: list[Work]) -> list[Answer | HeadraceError]:
         """Run several; order is kept, each item has its own result or error."""
 
     async def count_tokens(self, text: str) -> int:
