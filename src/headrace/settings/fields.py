@@ -1,0 +1,133 @@
+"""The declared tree as a list of fields: from here flags, environment names, file keys and docs are derived.
+
+The rule: ``[section] field`` is ``HEADRACE_SECTION_FIELD`` and ``--section-field``; the server's flags
+go without ``server-``. ``--model-field`` is meant for the one model of a server that has no file.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from headrace.settings.tree import (
+    Hook,
+    Limits,
+    Model,
+    Replica,
+    SamplingDefaults,
+    Server,
+    Store,
+    Tenant,
+)
+
+TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
+    ("server", Server),
+    ("limits", Limits),
+    ("store", Store),
+    ("models[]", Model),
+    ("models[].defaults", SamplingDefaults),
+    ("models[].replicas[]", Replica),
+    ("hooks[]", Hook),
+    ("tenants[]", Tenant),
+)
+"""The tables of the settings file; ``[]`` marks those that may come several times."""
+
+SECTIONS = {"server": "server", "limits": "limits", "store": "store", "models[]": "model"}
+"""The tables that flags and environment reach, and what they are called there."""
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One setting. ``path`` as in ``models[].slots``; ``type`` with its bounds; ``flag`` and ``environment``
+    are ``None`` for what only the file can say."""
+
+    table: str
+    name: str
+    type: Any
+    default: Any
+    doc: str
+    secret: bool
+    common: bool
+    flag: str | None
+    environment: str | None
+
+    @property
+    def path(self) -> str:
+        return f"{self.table}.{self.name}"
+
+    @property
+    def bare(self) -> Any:
+        """The type without its bounds and without ``None``."""
+        return bare(self.type)
+
+    @property
+    def several(self) -> bool:
+        """Whether it takes several values: a repeated flag, commas in the environment."""
+        return get_origin(self.bare) is tuple
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values it may have, if they are named."""
+        return get_args(self.bare) if get_origin(self.bare) is Literal else ()
+
+
+def bare(annotation: Any) -> Any:
+    """A type without ``Annotated`` and without ``None``."""
+    if get_origin(annotation) is Annotated:
+        return bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return bare(get_args(annotation)[0])
+    return annotation
+
+
+@cache
+def fields() -> tuple[Field, ...]:
+    """Every setting, in the order of declaration."""
+    return tuple(field for table, struct in TABLES for field in _fields_of(table, struct))
+
+
+def on_command_line() -> tuple[Field, ...]:
+    """Those that have a flag."""
+    return tuple(field for field in fields() if field.flag)
+
+
+def _fields_of(table: str, struct: type[msgspec.Struct]) -> Iterator[Field]:
+    hints = get_type_hints(struct, include_extras=True)
+    for declared in msgspec.structs.fields(struct):
+        annotation = hints[declared.name]
+        if _is_table(annotation):
+            continue
+        meta = _meta(annotation)
+        extra = meta.extra or {}
+        section = SECTIONS.get(table)
+        yield Field(
+            table=table,
+            name=declared.encode_name,
+            type=annotation,
+            default=declared.default,
+            doc=meta.description or "",
+            secret=bool(extra.get("secret")),
+            common=bool(extra.get("common")),
+            flag=(extra.get("flag") or _flag(section, declared.name)) if section else None,
+            environment=f"HEADRACE_{section}_{declared.name}".upper() if section else None,
+        )
+
+
+def _flag(section: str, name: str) -> str:
+    words = name if section == "server" else f"{section}_{name}"
+    return "--" + words.replace("_", "-")
+
+
+def _meta(annotation: Any) -> msgspec.Meta:
+    while get_origin(annotation) is not Annotated:
+        annotation = get_args(annotation)[0]
+    return next(arg for arg in get_args(annotation) if isinstance(arg, msgspec.Meta))
+
+
+def _is_table(annotation: Any) -> bool:
+    inner = bare(annotation)
+    inner = get_args(inner)[0] if get_origin(inner) is tuple else inner
+    return isinstance(inner, type) and issubclass(inner, msgspec.Struct)

