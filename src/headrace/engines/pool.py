@@ -1,0 +1,237 @@
+"""The HTTP/1.1 client of one upstream: a bounded pool of keep-alive connections.
+
+Nothing here reads slower because a client reads slower: what an engine computes goes to the log.
+All four time limits are counted by one sweep of the whole pool, so they are exact to about a sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.connection import Connection, PendingCall
+from headrace.engines.limits import Limits, Ticks
+from headrace.engines.origin import Origin, with_body
+from headrace.engines.response import Call, Collect, Response, ResponseSink
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Body of an answer that is collected as a whole."""
+
+
+class _Dial:
+    """A connection being made, for the call that needs it."""
+
+    __slots__ = ("call", "expired", "task", "ticks")
+
+    def __init__(self, call: PendingCall, ticks: int) -> None:
+        self.call = call
+        self.ticks = ticks
+        self.expired = False
+        self.task: asyncio.Task[None] | None = None
+
+
+class Pool:
+    """Sends requests to one :class:`Origin`. Belongs to the event loop it was made in."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``tls``: the context for an https origin; without one the system's authorities decide."""
+        self.origin = origin
+        self.limits = limits or Limits()
+        self.patience = Ticks.of(self.limits)
+        self._tls = (tls or ssl.create_default_context()) if origin.scheme == "https" else None
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[Connection] = set()
+        self._idle: dict[Connection, None] = {}
+        self._dials: set[_Dial] = set()
+        self._waiting: deque[PendingCall] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def open_connections(self) -> int:
+        """Connections made or being made; idle ones too."""
+        return len(self._connections) + len(self._dials)
+
+    @property
+    def idle_connections(self) -> int:
+        return len(self._idle)
+
+    def send(self, request: bytes, sink: ResponseSink) -> Call:
+        """Send a whole request (:func:`~headrace.engines.origin.with_body`). Never calls the sink
+        before it has returned."""
+        call = PendingCall(request, sink)
+        self._place(call)
+        return call
+
+    async def fetch(
+        self, method: str, path: str, body: bytes = b"", max_bytes: int = MAX_ANSWER_BYTES
+    ) -> Response:
+        """One whole answer, whatever its status. Raises what the sink would have been told."""
+        headers = (("content-type", "application/json"),) if body else ()
+        collect = Collect(self._loop.create_future(), max_bytes)
+        call = self.send(with_body(self.origin.head(method, path, headers), body), collect)
+        collect.call = call
+        try:
+            return await collect.done
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Fail what is under way with ``ENGINE_UNAVAILABLE``, close all connections; idempotent."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        calls = [*self._waiting, *(dial.call for dial in self._dials)]
+        calls += [connection.call for connection in self._connections if connection.call]
+        self._waiting.clear()
+        for call in calls:
+            sink, over = call.sink, call.cancelled
+            call.cancel()
+            if not over:
+                sink.failed(self._unavailable("is closed"))
+        for connection in list(self._connections):
+            connection.abort()
+        tasks = [dial.task for dial in self._dials if dial.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # What connections say.
+
+    def idle(self, connection: Connection) -> None:
+        call = self._next_waiting()
+        if call is not None:
+            connection.start(call)
+        elif self._closed:
+            connection.abort()
+        else:
+            self._idle[connection] = None
+
+    def lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._idle.pop(connection, None)
+        call = self._next_waiting()
+        if call is not None:
+            self._place(call)
+
+    def repeat(self, call: PendingCall) -> None:
+        if self.open_connections <= self.limits.max_connections:
+            self._dial(call)
+        else:
+            self._waiting.appendleft(call)
+
+    # Where a call goes.
+
+    def _place(self, call: PendingCall) -> None:
+        """On an idle connection (the one used last), a new one, or into the line."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.usable:
+                connection.start(call)
+                return
+        if self._closed:
+            self._refuse(call, "is closed")
+        elif self.open_connections < self.limits.max_connections:
+            self._dial(call)
+        elif self._has_room():
+            self._waiting.append(call)
+        else:
+            self._refuse(call, f"has all its {self.limits.max_connections} connections busy")
+
+    def _has_room(self) -> bool:
+        if len(self._waiting) >= self.limits.max_waiting:
+            self._waiting = deque(call for call in self._waiting if not call.cancelled)
+        return len(self._waiting) < self.limits.max_waiting
+
+    def _next_waiting(self) -> PendingCall | None:
+        while self._waiting:
+            call = self._waiting.popleft()
+            if not call.cancelled:
+                return call
+        return None
+
+    def _refuse(self, call: PendingCall, why: str) -> None:
+        self._loop.call_soon(_fail, call, self._unavailable(why))
+
+    def _unavailable(self, why: str) -> HeadraceError:
+        return HeadraceError(Code.ENGINE_UNAVAILABLE, f"The engine at {self.origin} {why}.")
+
+    # New connections.
+
+    def _dial(self, call: PendingCall) -> None:
+        dial = _Dial(call, self.patience.connect)
+        self._dials.add(dial)
+        dial.task = self._loop.create_task(self._connect(dial))
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(self.limits.sweep_s, self._sweep)
+
+    async def _connect(self, dial: _Dial) -> None:
+        origin = self.origin
+        try:
+            _, connection = await self._loop.create_connection(
+                lambda: Connection(self, str(origin)), origin.host, origin.port, ssl=self._tls
+            )
+            if not connection.usable:
+                raise ConnectionResetError("it closed the new connection")
+        except asyncio.CancelledError:
+            self._dials.discard(dial)
+            if not dial.expired:
+                raise
+            self._not_connected(dial.call, self._slow_connect())
+        except (OSError, ValueError) as error:  # ValueError: a host name that cannot be one
+            self._dials.discard(dial)
+            self._not_connected(dial.call, self._unavailable(f"cannot be reached: {error}"))
+        else:
+            self._dials.discard(dial)
+            self._connections.add(connection)
+            self._connected(connection, dial.call)
+
+    def _connected(self, connection: Connection, call: PendingCall) -> None:
+        connection.ticks = self.patience.idle
+        if call.cancelled:
+            self.idle(connection)
+        else:
+            connection.start(call)
+
+    def _not_connected(self, call: PendingCall, error: HeadraceError) -> None:
+        _fail(call, error)
+        waiting = self._next_waiting()
+        if waiting is not None:
+            self._place(waiting)
+
+    def _slow_connect(self) -> HeadraceError:
+        why = f"took longer than {self.limits.connect_s:g} s to accept a connection"
+        return HeadraceError(Code.ENGINE_TIMEOUT, f"The engine at {self.origin} {why}.")
+
+    # Time.
+
+    def _sweep(self) -> None:
+        """One look at everything that may take too long."""
+        self._sweeper = None
+        for dial in list(self._dials):
+            dial.ticks -= 1
+            if dial.ticks < 0 and dial.task is not None:
+                dial.expired = True
+                dial.task.cancel()
+        late = []
+        for connection in self._connections:
+            connection.ticks -= 1
+            if connection.ticks < 0:
+                late.append(connection)
+        for connection in late:
+            connection.expire()
+        if self.open_connections:
+            self._sweeper = self._loop.call_later(self.limits.sweep_s, self._sweep)
+
+
+def _fail(call: PendingCall, error: HeadraceError) -> None:
+    if not call.cancelled:
+        call.cancelled = True
+        call.sink.failed(error)
