@@ -1,0 +1,216 @@
+"""How the counters are said: Prometheus text, OpenMetrics or JSON, by what the scraper accepts.
+
+Everything is built from :class:`Metrics` at scrape time, in the scraper's thread; nothing is kept.
+Names are those that dashboards and Kubernetes gateways read (``vllm:…``); ours are ``headrace_…``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from headrace import __version__
+from headrace.telemetry.histogram import Histogram
+from headrace.telemetry.metrics import (
+    OF_A_MODEL,
+    OF_THE_SERVER,
+    Metrics,
+    ModelMetrics,
+    Read,
+    Watched,
+)
+
+_MODEL = ["model_name"]
+
+_HISTOGRAMS = (
+    ("vllm:time_to_first_token_seconds", "first", "From admission to the first visible token."),
+    ("vllm:inter_token_latency_seconds", "gap", "Between two visible tokens of a generation."),
+    ("vllm:e2e_request_latency_seconds", "e2e", "From admission to the finish event."),
+    ("vllm:request_queue_time_seconds", "queue", "From admission to a slot."),
+)
+_COUNTERS = (
+    ("vllm:prompt_tokens", "prompt_tokens", "Prompt tokens of finished generations."),
+    ("vllm:generation_tokens", "generation_tokens", "Tokens produced by ended generations."),
+    ("headrace_cached_prompt_tokens", "cached_tokens", "Prompt tokens a prefix cache had."),
+    ("headrace_requests", "admitted_count", "Generations admitted."),
+    ("headrace_token_batches", "token_batches", "Batches of tokens after the first."),
+)
+"""Metric, attribute of :class:`ModelMetrics`, help."""
+
+
+class Exposition(Collector):
+    """Renders one server's :class:`Metrics`.
+
+    Safe to call from any thread while the event loop is blocked.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """``(content type, body)`` for an ``Accept`` header: JSON where it is asked for, OpenMetrics
+        where it is understood, Prometheus text 0.0.4 otherwise."""
+        if "application/json" in accept:
+            return "application/json", msgspec.json.encode(summary(self._metrics))
+        encode, content_type = choose_encoder(accept)
+        return content_type, encode(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        models = list(self._metrics.models.values())
+        yield _build()
+        for number, watched in OF_A_MODEL.items():
+            yield from _of_models(number, watched, models)
+        for name, attribute, text in _HISTOGRAMS:
+            rows = [([model.name], getattr(model, attribute)) for model in models]
+            yield _histograms(name, text, _MODEL, rows)
+        for name, attribute, text in _COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=_MODEL)
+            for model in models:
+                counter.add_metric([model.name], getattr(model, attribute))
+            yield counter
+        yield _successes(models)
+        yield _errors(self._metrics)
+        for number, watched in OF_THE_SERVER.items():
+            yield from _of_server(watched, self._metrics.watched.get(number, []))
+        yield from _pauses(self._metrics)
+
+
+def _build() -> Metric:
+    build = GaugeMetricFamily("headrace_build_info", "The running version.", labels=["version"])
+    build.add_metric([__version__], 1)
+    return build
+
+
+def _family(watched: Watched, labels: list[str]) -> CounterMetricFamily | GaugeMetricFamily:
+    kind = CounterMetricFamily if watched.counter else GaugeMetricFamily
+    return kind(watched.metric, watched.help, labels=labels)
+
+
+def _of_models(number: str, watched: Watched, models: list[ModelMetrics]) -> Iterator[Metric]:
+    """Left out where nobody knows the number: a missing gauge is honest, a zero is not."""
+    family = _family(watched, _MODEL)
+    for model in models:
+        reads = model.watched.get(number)
+        if reads:
+            family.add_metric([model.name], _sum(reads))
+    if family.samples:
+        yield family
+
+
+def _of_server(watched: Watched, reads: list[Read]) -> Iterator[Metric]:
+    if reads:
+        family = _family(watched, [])
+        family.add_metric([], _sum(reads))
+        yield family
+
+
+def _sum(reads: list[Read]) -> float:
+    return float(sum(read() for read in list(reads)))
+
+
+def _histograms(
+    name: str, text: str, labels: list[str], rows: list[tuple[list[str], Histogram]]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, histogram in rows:
+        family.add_metric(values, histogram.cumulative(), histogram.total_s)
+    return family
+
+
+def _successes(models: list[ModelMetrics]) -> Metric:
+    family = CounterMetricFamily(
+        "vllm:request_success",
+        "Generations that ended with finish.",
+        labels=[*_MODEL, "finished_reason"],
+    )
+    for model in models:
+        for reason, count in list(model.reasons.items()):
+            family.add_metric([model.name, reason], count)
+    return family
+
+
+def _errors(metrics: Metrics) -> Metric:
+    family = CounterMetricFamily(
+        "headrace_errors",
+        "Requests refused and generations that ended with error; refused ones have no model.",
+        labels=[*_MODEL, "code"],
+    )
+    for (model, code), count in list(metrics.errors.items()):
+        family.add_metric([model, code], count)
+    return family
+
+
+def _pauses(metrics: Metrics) -> Iterator[Metric]:
+    watch = metrics.gc_watch
+    if watch is not None:
+        rows = [([str(generation)], pauses) for generation, pauses in enumerate(watch.pauses)]
+        yield _histograms(
+            "headrace_gc_pause_seconds", "Pauses of the garbage collector.", ["generation"], rows
+        )
+
+
+def summary(metrics: Metrics) -> dict[str, Any]:
+    """The JSON form: what a person or a script asks first. Latencies in seconds, quantiles rounded
+    up to a bucket's bound; ``last_error_time`` in float Unix seconds."""
+    models = list(metrics.models.values())
+    errors = list(metrics.errors.items())
+    last = metrics.last_error
+    return {
+        "totals": {
+            "requests": sum(m.admitted_count for m in models),
+            "succeeded": sum(sum(list(m.reasons.values())) for m in models),
+            "failed": sum(count for _, count in errors),
+            "prompt_tokens": sum(m.prompt_tokens for m in models),
+            "completion_tokens": sum(m.generation_tokens for m in models),
+        },
+        "failures": _by_code(errors),
+        "latency": {m.name: _latency(m) for m in models},
+        "queue_size": sum(_sum(m.watched.get("waiting", [])) for m in models),
+        "active": sum(_sum(m.watched.get("running", [])) for m in models),
+        "last_error": None if last is None else {"code": last.code, "message": last.message},
+        "last_error_time": None if last is None else last.time,
+    }
+
+
+def _by_code(errors: list[tuple[tuple[str, str], int]]) -> dict[str, int]:
+    codes: dict[str, int] = {}
+    for (_, code), count in errors:
+        codes[code] = codes.get(code, 0) + count
+    return codes
+
+
+def _latency(model: ModelMetrics) -> dict[str, Any]:
+    return {
+        "e2e_s": _quantiles(model.e2e),
+        "time_to_first_token_s": _quantiles(model.first),
+        "inter_token_s": _quantiles(model.gap),
+        "queue_s": _quantiles(model.queue),
+    }
+
+
+def _quantiles(histogram: Histogram) -> dict[str, float | int | None]:
+    count = histogram.count
+    mean = histogram.total_s / count if count else None
+    return {
+        "count": count,
+        "mean": mean,
+        "p50": histogram.quantile(0.5),
+        "p99": histogram.quantile(0.99),
+    }

@@ -1,0 +1,176 @@
+"""What the server counts: plain numbers, written on the event loop, read from any thread.
+
+No locks, no registry and no label look-up in the way of a token. A label's values are bounded: after
+``MODEL_LABELS`` model names the rest counts as ``other``; codes and reasons are closed sets.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import NamedTuple
+
+from headrace.telemetry.collector import GcWatch
+from headrace.telemetry.histogram import (
+    INTER_TOKEN_S,
+    REQUEST_S,
+    TIME_TO_FIRST_TOKEN_S,
+    Histogram,
+)
+
+Read = Callable[[], float]
+"""Gives a number when asked, from any thread: it may read a counter or a length, nothing more."""
+
+MODEL_LABELS = 1000
+OTHER = "other"
+
+
+class Watched(NamedTuple):
+    """A number that somebody else keeps. ``counter``: it only rises while the process lives."""
+
+    metric: str
+    counter: bool
+    help: str
+
+
+OF_A_MODEL: dict[str, Watched] = {
+    "waiting": Watched("vllm:num_requests_waiting", False, "Generations waiting for a slot."),
+    "running": Watched("vllm:num_requests_running", False, "Generations that have a slot."),
+    "kv_cache_usage": Watched(
+        "vllm:kv_cache_usage_perc", False, "Share of the engine's key-value cache in use, 0 to 1."
+    ),
+    "engine_restarts": Watched(
+        "headrace_engine_restarts", True, "Engine processes started again after they died."
+    ),
+}
+OF_THE_SERVER: dict[str, Watched] = {
+    "readers": Watched("headrace_readers", False, "Readers attached to logs."),
+    "connections": Watched("headrace_connections", False, "Open client connections."),
+    "log_bytes": Watched("headrace_log_bytes", False, "Bytes of logs in the store."),
+    "store_flushes": Watched("headrace_store_flushes", True, "Batches handed to the store."),
+    "store_commits": Watched("headrace_store_commits", True, "Commits of the store."),
+    "log_lines_dropped": Watched(
+        "headrace_log_lines_dropped", True, "Lines that found the log writer's queue full."
+    ),
+}
+
+
+class LastError(NamedTuple):
+    """``time``: float Unix seconds."""
+
+    code: str
+    message: str
+    time: float
+
+
+class ModelMetrics:
+    """The counters of one model. Every method is called on the event loop thread."""
+
+    __slots__ = (
+        "_metrics",
+        "admitted_count",
+        "cached_tokens",
+        "e2e",
+        "first",
+        "gap",
+        "generation_tokens",
+        "name",
+        "prompt_tokens",
+        "queue",
+        "reasons",
+        "token_batches",
+        "watched",
+    )
+
+    def __init__(self, name: str, metrics: Metrics) -> None:
+        self.name = name
+        self._metrics = metrics
+        self.admitted_count = 0
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.generation_tokens = 0
+        self.token_batches = 0
+        self.queue = Histogram(REQUEST_S)
+        self.first = Histogram(TIME_TO_FIRST_TOKEN_S)
+        self.gap = Histogram(INTER_TOKEN_S)
+        self.e2e = Histogram(REQUEST_S)
+        self.reasons: dict[str, int] = {}
+        self.watched: dict[str, list[Read]] = {}
+
+    def watch(self, number: str, read: Read) -> None:
+        """Show a number of :data:`OF_A_MODEL`; one number of several sources is added up."""
+        if number not in OF_A_MODEL:
+            raise KeyError(number)
+        self.watched.setdefault(number, []).append(read)
+
+    def admitted(self) -> None:
+        self.admitted_count += 1
+
+    def started(self, queue_s: float) -> None:
+        self.queue.observe(queue_s)
+
+    def first_token(self, after_s: float) -> None:
+        """``after_s``: from admission to the first visible token."""
+        self.first.observe(after_s)
+
+    def tokens(self, count: int, gap_s: float) -> None:
+        """``count`` tokens became visible together, ``gap_s`` after the ones before them."""
+        gap = self.gap
+        gap.counts[bisect_left(INTER_TOKEN_S, gap_s / count)] += count
+        gap.total_s += gap_s
+        self.token_batches += 1
+
+    def finished(
+        self, reason: str, e2e_s: float, prompt_tokens: int, completion_tokens: int, cached: int = 0
+    ) -> None:
+        """A generation ended well, with the usage that its ``finish`` event says."""
+        self.e2e.observe(e2e_s)
+        self.prompt_tokens += prompt_tokens
+        self.generation_tokens += completion_tokens
+        self.cached_tokens += cached
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None:
+        """A generation ended with ``error``, after ``completion_tokens`` were delivered."""
+        self.generation_tokens += completion_tokens
+        self._metrics.count_error(self.name, code, message)
+
+
+class Metrics:
+    """All counters of one server. ``now``: float Unix seconds, for the time of the last error."""
+
+    def __init__(
+        self, gc_watch: GcWatch | None = None, now: Callable[[], float] = time.time
+    ) -> None:
+        self.models: dict[str, ModelMetrics] = {}
+        self.errors: dict[tuple[str, str], int] = {}
+        self.watched: dict[str, list[Read]] = {}
+        self.last_error: LastError | None = None
+        self.gc_watch = gc_watch
+        self._now = now
+
+    def model(self, name: str) -> ModelMetrics:
+        """The counters of a model, made when first asked for. Keep the result: this is a look-up."""
+        known = self.models.get(name)
+        if known is not None:
+            return known
+        if len(self.models) >= MODEL_LABELS and name != OTHER:
+            return self.model(OTHER)
+        made = self.models[name] = ModelMetrics(name, self)
+        return made
+
+    def watch(self, number: str, read: Read) -> None:
+        """Show a number of :data:`OF_THE_SERVER`; one number of several sources is added up."""
+        if number not in OF_THE_SERVER:
+            raise KeyError(number)
+        self.watched.setdefault(number, []).append(read)
+
+    def refused(self, code: str, message: str = "") -> None:
+        """A request that never became a generation of a model."""
+        self.count_error("", code, message)
+
+    def count_error(self, model: str, code: str, message: str) -> None:
+        key = (model, code)
+        self.errors[key] = self.errors.get(key, 0) + 1
+        self.last_error = LastError(code, message, self._now())

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from headrace.telemetry.collector import GcWatch
+from headrace.telemetry.exposition import Exposition
+from headrace.telemetry.metrics import Metrics
+
+PROMTOOL = shutil.which("promtool")
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+
+def busy_metrics() -> Metrics:
+    metrics = Metrics(GcWatch(), now=lambda: 1795346282.5)
+    model = metrics.model("smollm2-135m")
+    model.watch("waiting", lambda: 3)
+    model.watch("running", lambda: 2)
+    model.watch("running", lambda: 2)
+    metrics.watch("readers", lambda: 7)
+    metrics.watch("store_commits", lambda: 11)
+    for _ in range(5):
+        model.admitted()
+    model.started(0.003)
+    model.first_token(0.05)
+    model.tokens(1, 0.02)
+    model.finished("stop", 0.4, 10, 20, 4)
+    model.failed("engine_failed", "the engine died", 2)
+    return metrics
+
+
+def scrape(metrics: Metrics, accept: str = "text/plain") -> dict[Key, float]:
+    _, body = Exposition(metrics).render(accept)
+    families = list(text_string_to_metric_families(body.decode()))
+    return {(s.name, frozenset(s.labels.items())): s.value for f in families for s in f.samples}
+
+
+def key(name: str, labels: Mapping[str, str] | None = None) -> Key:
+    return name, frozenset((labels or {}).items())
+
+
+MODEL = {"model_name": "smollm2-135m"}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "value"),
+    [
+        ("vllm:num_requests_waiting", MODEL, 3),
+        ("vllm:num_requests_running", MODEL, 4),
+        ("vllm:prompt_tokens_total", MODEL, 10),
+        ("vllm:generation_tokens_total", MODEL, 22),
+        ("vllm:request_success_total", {**MODEL, "finished_reason": "stop"}, 1),
+        ("vllm:time_to_first_token_seconds_bucket", {**MODEL, "le": "0.04"}, 0),
+        ("vllm:time_to_first_token_seconds_bucket", {**MODEL, "le": "0.06"}, 1),
+        ("vllm:inter_token_latency_seconds_count", MODEL, 1),
+        ("vllm:e2e_request_latency_seconds_sum", MODEL, 0.4),
+        ("vllm:request_queue_time_seconds_count", MODEL, 1),
+        ("headrace_requests_total", MODEL, 5),
+        ("headrace_cached_prompt_tokens_total", MODEL, 4),
+        ("headrace_errors_total", {**MODEL, "code": "engine_failed"}, 1),
+        ("headrace_readers", {}, 7),
+        ("headrace_store_commits_total", {}, 11),
+        ("headrace_gc_pause_seconds_count", {"generation": "2"}, 0),
+    ],
+)
+def test_a_scrape_says_what_was_counted(name: str, labels: dict[str, str], value: float) -> None:
+    assert scrape(busy_metrics())[key(name, labels)] == value
+
+
+def test_a_number_that_nobody_knows_is_left_out() -> None:
+    names = {name for name, _ in scrape(busy_metrics())}
+    assert "vllm:kv_cache_usage_perc" not in names
+    assert "headrace_connections" not in names
+
+
+def test_the_process_is_measured_too() -> None:
+    assert scrape(Metrics())[key("process_resident_memory_bytes")] > 0
+
+
+def test_openmetrics_is_spoken_to_a_scraper_that_asks_for_it() -> None:
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+    content_type, body = Exposition(busy_metrics()).render(accept)
+    assert content_type.startswith("application/openmetrics-text")
+    families = {family.name for family in parse_openmetrics(body.decode())}
+    assert "vllm:time_to_first_token_seconds" in families
+
+
+def test_two_servers_in_one_process_do_not_share_numbers() -> None:
+    busy_metrics()
+    assert key("headrace_requests_total", MODEL) not in scrape(Metrics())
+
+
+def test_the_json_form_answers_the_first_questions() -> None:
+    content_type, body = Exposition(busy_metrics()).render("application/json")
+    said = msgspec.json.decode(body)
+    assert content_type == "application/json"
+    assert said["totals"] == {
+        "requests": 5,
+        "succeeded": 1,
+        "failed": 1,
+        "prompt_tokens": 10,
+        "completion_tokens": 22,
+    }
+    assert said["failures"] == {"engine_failed": 1}
+    assert (said["queue_size"], said["active"]) == (3, 4)
+    assert said["last_error"] == {"code": "engine_failed", "message": "the engine died"}
+    assert said["last_error_time"] == 1795346282.5
+    first = said["latency"]["smollm2-135m"]["time_to_first_token_s"]
+    assert first == {"count": 1, "mean": 0.05, "p50": 0.06, "p99": 0.06}
+
+
+def test_no_error_yet_is_null() -> None:
+    said = msgspec.json.decode(Exposition(Metrics()).render("application/json")[1])
+    assert (said["last_error"], said["last_error_time"]) == (None, None)
+
+
+def test_scrapes_stay_whole_while_counters_are_written() -> None:
+    metrics = Metrics()
+    exposition, stop = Exposition(metrics), threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            model = metrics.model(f"m{number % 500}")
+            model.first_token(0.01)
+            model.finished(f"reason{number % 7}", 0.1, 1, 1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20):
+            body = exposition.render("text/plain")[1].decode()
+            assert list(text_string_to_metric_families(body))
+    finally:
+        stop.set()
+        writer.join()
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian: prometheus) is not installed")
+def test_promtool_has_no_complaint_but_the_colons() -> None:
+    body = Exposition(busy_metrics()).render("text/plain")[1]
+    lint = subprocess.run([str(PROMTOOL), "check", "metrics"], input=body, capture_output=True)
+    complaints = [line for line in lint.stderr.decode().splitlines() if "contain ':'" not in line]
+    assert complaints == []
