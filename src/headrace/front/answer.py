@@ -1,0 +1,69 @@
+"""Heads of HTTP/1.1 answers, as bytes. What is the same for every answer of a second is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+
+from headrace.front.exchange import Headers
+
+Refuse = Callable[[int, str], tuple[Headers, bytes]]
+"""Renders a refusal (status, message) in whatever protocol the application speaks."""
+
+BODYLESS = frozenset((204, 304))
+"""Statuses whose answers have no body (RFC 9110 §6.4.1)."""
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class AnswerHeads:
+    """Renders heads. ``renew`` once a second keeps ``date`` right; ``date`` is HTTP-date bytes."""
+
+    __slots__ = ("_starts", "date")
+
+    def __init__(self, unix_s: float) -> None:
+        self._starts: dict[int, bytes] = {}  # at most one entry a status
+        self.date = b""
+        self.renew(unix_s)
+
+    def renew(self, unix_s: float) -> None:
+        date = formatdate(unix_s, usegmt=True).encode()
+        if date != self.date:
+            self.date = date
+            self._starts.clear()
+
+    def whole(self, status: int, headers: Headers, more: bytes, body: bytes) -> bytes:
+        """Head and body in one piece. ``more``: whole lines. Raises ValueError as :meth:`lines` does."""
+        start = self._starts.get(status) or self._start(status)
+        if headers:
+            start += lines(headers)
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (start, more, len(body), body)
+
+    def head(self, status: int, headers: Headers, more: bytes) -> bytes:
+        """A head without ``content-length``."""
+        start = self._starts.get(status) or self._start(status)
+        if headers:
+            start += lines(headers)
+        return b"%b%b\r\n" % (start, more)
+
+    def _start(self, status: int) -> bytes:
+        reason = _REASONS.get(status, b"Status")
+        start = b"HTTP/1.1 %d %b\r\nserver: headrace\r\ndate: %b\r\n" % (status, reason, self.date)
+        if 200 <= status <= 599:
+            self._starts[status] = start
+        return start
+
+
+def lines(headers: Headers) -> bytes:
+    """Header fields as lines. Raises ValueError where a field would break out of its line."""
+    block = b"\r\n".join(map(b": ".join, headers)) + b"\r\n"
+    count = len(headers)
+    if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
+        raise ValueError(f"a header of the answer has a line break or NUL in it: {block!r:.200}")
+    return block
+
+
+def plain_refusal(status: int, message: str) -> tuple[Headers, bytes]:
+    """The refusal of a front whose application gave none: one line of text."""
+    return ((b"content-type", b"text/plain; charset=utf-8"),), f"{status} {message}\n".encode()

@@ -1,0 +1,531 @@
+"""HTTP/1.1 (and 1.0) on uvloop: one object a connection, one a request, no task and no timer for either.
+
+The way of a request: ``data_received`` → ``_pump`` → ``_begin`` (→ ``_collect``) → handler; of its answer:
+``Http1Exchange`` → transport. The requests of a connection are taken strictly one after the other;
+what a client sends ahead waits, and beyond ``HELD_BYTES`` it is no longer read.
+
+A client that closes its sending side while it waits for an answer counts as gone: a closed socket
+and a half-closed one look the same until something is written. nginx and uvicorn decide alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import Any, cast
+
+from headrace.front.answer import BODYLESS
+from headrace.front.arrival import Arrival
+from headrace.front.connections import Connections
+from headrace.front.exchange import HIGH_WATER_BYTES, Headers
+from headrace.front.peer import peer_name
+from headrace.front.refusal import Refusal
+from headrace.front.target import RequestLine
+
+LOW_WATER_BYTES = 16 * 1024
+HELD_BYTES = 64 * 1024
+"""Received bytes of later requests above which a connection is no longer read."""
+TURNS = 32
+"""Requests of one connection that are taken before others get their turn."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What an HTTP/2 connection begins with (RFC 9113 §3.4)."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE = b"connection: close\r\n"
+_KEEP = b"connection: keep-alive\r\n"
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+_LARGE_BYTES = 64 * 1024
+"""Pieces above this are written without copying them next to their frame."""
+_HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+# The state of a connection. Up to _BODY it may take a request.
+_IDLE = 0  # nothing of a request is here
+_HEAD = 1  # part of a head is
+_BODY = 2  # the head and part of the body are
+_BUSY = 3  # a request is being answered
+_LINGER = 4  # refused; what still comes is thrown away
+_CLOSING = 5  # closes as soon as all is sent, or is closed
+
+# How the body of a streamed answer is framed.
+_UNSTARTED = 0
+_IN_CHUNKS = 1
+_TO_THE_END = 2
+_NO_BODY = 3
+
+
+class Http1Exchange:
+    """One request on an HTTP/1.1 connection and its answer. Implements ``Exchange``."""
+
+    __slots__ = (
+        "_blocked",
+        "_connection",
+        "_framing",
+        "_http10",
+        "body",
+        "gone",
+        "headers",
+        "method",
+        "on_drain",
+        "on_gone",
+        "path",
+        "peer",
+        "query",
+        "scheme",
+    )
+
+    def __init__(
+        self,
+        connection: Http1Connection,
+        line: RequestLine,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> None:
+        self._connection: Http1Connection | None = connection
+        self.method, self.path, self.query, self._http10 = line
+        self.headers = headers
+        self.body = body
+        self.peer = connection.peer
+        self.scheme = connection.shared.scheme
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
+        self.on_drain: Callable[[], None] | None = None
+        self._framing = _UNSTARTED
+        self._blocked = False
+
+    def header(self, name: bytes) -> str | None:
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's certificate (DER), if TLS asked for one and it has one."""
+        connection = self._connection
+        tls = connection and connection.transport.get_extra_info("ssl_object")
+        return cast("bytes | None", tls.getpeercert(True)) if tls else None
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing:
+            raise RuntimeError("respond after start")
+        more = connection.closing_line(self._http10)
+        heads = connection.shared.heads
+        if status in BODYLESS:
+            data = heads.head(status, headers, more)
+        else:
+            data = heads.whole(status, headers, more, body)
+            if self.method == "HEAD" and body:
+                data = data[: -len(body)]
+        connection.written += len(data)
+        connection.transport.write(data)
+        self._detach()
+        connection.answered()
+
+    def start(self, status: int, headers: Headers) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing:
+            raise RuntimeError("start twice")
+        framing = _IN_CHUNKS
+        if self.method == "HEAD" or status in BODYLESS:
+            framing = _NO_BODY
+        elif self._http10:
+            framing = _TO_THE_END
+            connection.keep = False
+        more = connection.closing_line(self._http10)
+        if framing == _IN_CHUNKS:
+            more += _CHUNKED
+        data = connection.shared.heads.head(status, headers, more)
+        self._framing = framing
+        connection.written += len(data)
+        connection.transport.write(data)
+
+    def send(self, data: bytes) -> bool:
+        connection = self._connection
+        if connection is None:
+            return True
+        framing = self._framing
+        size = len(data)
+        if size and framing != _NO_BODY:
+            connection.written += size
+            if framing == _IN_CHUNKS:
+                if size <= _LARGE_BYTES:
+                    connection.transport.write(b"%x\r\n%b\r\n" % (size, data))
+                else:
+                    connection.transport.writelines((b"%x\r\n" % size, data, b"\r\n"))
+            elif framing == _TO_THE_END:
+                connection.transport.write(data)
+            else:
+                raise RuntimeError("send before start")
+        if connection.paused:
+            self._blocked = True
+            return False
+        return True
+
+    def end(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing == _IN_CHUNKS:
+            connection.transport.write(b"0\r\n\r\n")
+        elif not self._framing:
+            raise RuntimeError("end before start")
+        self._detach()
+        connection.answered()
+
+    def abort(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            self._detach()
+            connection.abort()
+
+    # For the connection.
+
+    def leave(self) -> None:
+        """The client has left."""
+        self.gone = True
+        on_gone = self.on_gone
+        self._detach()
+        if on_gone is not None:
+            on_gone()
+
+    def drained(self) -> None:
+        """There is room again."""
+        if self._blocked:
+            self._blocked = False
+            if self.on_drain is not None:
+                self.on_drain()
+
+    def fail(self) -> None:
+        """The handler raised."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._framing:
+            self.abort()
+        else:
+            headers, body = connection.shared.refuse(500, "internal error")
+            self.respond(500, headers, body)
+
+    def _detach(self) -> None:
+        self._connection = self.on_gone = self.on_drain = None
+
+
+class Http1Connection(asyncio.Protocol):
+    """One client's connection. Implements ``Connection``."""
+
+    __slots__ = (
+        "_arrival",
+        "_exchange",
+        "_input",
+        "_progress",
+        "_pumping",
+        "_reading",
+        "_since",
+        "_state",
+        "keep",
+        "paused",
+        "peer",
+        "shared",
+        "transport",
+        "written",
+    )
+
+    transport: Any  # an asyncio.Transport; untyped, since its write takes bytes alone
+
+    def __init__(self, shared: Connections) -> None:
+        self.shared = shared
+        self.peer = ""
+        self.keep = True
+        """Whether the connection goes on after this answer."""
+        self.paused = False
+        """Whether more than ``HIGH_WATER_BYTES`` are unsent."""
+        self.written = 0
+        """Bytes given to the transport, roughly: its change tells progress."""
+        self._progress = 0
+        self._exchange: Http1Exchange | None = None
+        self._arrival: Arrival | None = None
+        self._input = b""  # at most a head, or HELD_BYTES, and one read
+        self._pumping = False
+        self._reading = True
+        self._state = _IDLE
+        self._since = shared.now
+        """When the state began; while something is unsent, when the client last took some."""
+
+    # The transport's calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        shared = self.shared
+        self.transport = transport
+        refused = shared.enter(self)
+        if refused == 0:
+            self._state = _CLOSING
+            self.transport.abort()
+            return
+        if shared.tls and transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
+            self._speak_http2(b"")
+            return
+        self.transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        self.peer = peer_name(transport)
+        if refused is not None:
+            self._refuse(refused, "too many connections; try again soon")
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state > _BUSY:
+            return
+        self._input = self._input + data if self._input else data
+        if state < _BUSY:
+            self._pump()
+        elif len(self._input) > HELD_BYTES:
+            self._read(False)
+
+    def eof_received(self) -> bool | None:
+        self._lose()
+        self._close()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.shared.leave(self)
+        self._state = _CLOSING
+        self._lose()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if self._exchange is not None:
+            self._exchange.drained()
+        elif self._state < _BUSY and self._input:
+            self._pump()
+
+    # Requests.
+
+    def _pump(self) -> None:
+        """Take requests, while none is being answered and the client takes its answers."""
+        if self._pumping or self._state >= _BUSY:
+            return
+        self._pumping = True
+        turns = TURNS
+        while (
+            self._input
+            and not self.paused
+            and (self._begin() if self._arrival is None else self._collect())
+            and self._state < _BUSY
+        ):
+            turns -= 1
+            if not turns:
+                self.shared.loop.call_soon(self._pump)
+                break
+        self._pumping = False
+        self._read(len(self._input) <= HELD_BYTES or self._state in (_HEAD, _LINGER))
+
+    def _begin(self) -> bool:
+        """Take a head and, if all of it is here, the body. False: there is nothing to take now."""
+        data = self._input
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4 or data[0] == 13:
+            return self._wait_for_head(data)
+        if data[:4] == b"PRI " and PREFACE.startswith(data[:24]) and not self.written:
+            return self._wait_for_preface(data)
+        parser = self.shared.parser
+        try:
+            line = parser.parse(data if end == len(data) else data[:end])
+        except Refusal as refusal:
+            return self._refuse(refusal.status, refusal.message)
+        self.keep = parser.keep_alive
+        stop = end + parser.length
+        if end <= stop <= len(data) and stop - end <= self.shared.limits.body_bytes:
+            self._input = data[stop:]
+            self._serve(Http1Exchange(self, line, parser.headers, data[end:stop]))
+            return True
+        return self._wait_for_body(line, data[end:])
+
+    def _serve(self, exchange: Http1Exchange) -> None:
+        self._exchange = exchange
+        self._state = _BUSY
+        if not self.shared.handle(exchange):
+            exchange.fail()
+
+    def _wait_for_head(self, data: bytes) -> bool:
+        if data[:2] == b"\r\n":  # empty lines before a request are ignored (RFC 9112 §2.2)
+            self._input = data.lstrip(b"\r\n")
+        if self._state == _IDLE:
+            self._state = _HEAD
+            self._since = self.shared.now
+        if data[0] == 13:
+            return self._input is not data
+        try:
+            self.shared.parser.probe(data)
+        except Refusal as refusal:
+            self._refuse(refusal.status, refusal.message)
+        return False
+
+    def _wait_for_preface(self, data: bytes) -> bool:
+        if len(data) >= len(PREFACE):
+            self._speak_http2(data)
+        elif self._state == _IDLE:
+            self._state = _HEAD
+            self._since = self.shared.now
+        return False
+
+    def _wait_for_body(self, line: RequestLine, data: bytes) -> bool:
+        shared = self.shared
+        parser = shared.parser
+        if parser.length > shared.limits.body_bytes:
+            return self._refuse(413, f"the body is longer than {shared.limits.body_bytes} bytes")
+        self._arrival = Arrival(shared, line, parser.headers, parser.length)
+        self._input = data
+        self._state = _BODY
+        self._since = shared.now
+        if parser.expects_continue and not data and not line.http10:
+            self.transport.write(_CONTINUE)
+        return True
+
+    def _collect(self) -> bool:
+        """Take what is there of the body. False: more is to come."""
+        arrival = self._arrival
+        assert arrival is not None
+        data = self._input
+        self._input = b""
+        try:
+            rest = arrival.take(data)
+        except Refusal as refusal:
+            return self._refuse(refusal.status, refusal.message)
+        self._since = self.shared.now
+        if rest is None:
+            return False
+        self._input = rest
+        self._arrival = None
+        self._serve(Http1Exchange(self, arrival.line, arrival.headers, arrival.close()))
+        return True
+
+    def _speak_http2(self, data: bytes) -> None:
+        self._state = _CLOSING  # this object's part ends
+        self.shared.leave(self)
+        self._input = b""
+        self.shared.http2(self.shared, self.transport, data)
+
+    # Answers.
+
+    def closing_line(self, http10: bool) -> bytes:
+        """The ``connection`` header that the answer needs; settles whether the connection goes on."""
+        if self.keep and not self.shared.draining:
+            return _KEEP if http10 else b""
+        self.keep = False
+        return _CLOSE
+
+    def answered(self) -> None:
+        """The exchange is complete."""
+        self._exchange = None
+        if not self.keep or self.shared.draining:
+            self._close()
+            return
+        self._state = _IDLE
+        self._since = self.shared.now
+        if self._input and not self._pumping:
+            self._pump()
+
+    def _refuse(self, status: int, message: str) -> bool:
+        """Answer and close, in a way that the client can read the answer while it still sends."""
+        headers, body = self.shared.refuse(status, message)
+        more = _CLOSE + b"retry-after: 1\r\n" if status == 503 else _CLOSE
+        data = self.shared.heads.whole(status, headers, more, body)
+        self.written += len(data)
+        self.transport.write(data)
+        self._linger()
+        return False
+
+    def _linger(self) -> None:
+        self._state = _LINGER
+        self._since = self.shared.now
+        self._lose()
+        self._read(True)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _close(self) -> None:
+        """Close when all is sent. With unread input the kernel would reset, and lose the answer."""
+        if self._input and self._state < _LINGER:
+            self._linger()
+            return
+        self._state = _CLOSING
+        self._since = self.shared.now
+        self.transport.close()
+
+    def _lose(self) -> None:
+        """Nothing more comes from the client: let go of what it had begun."""
+        self._input = b""
+        if self._arrival is not None:
+            self._arrival.close()
+            self._arrival = None
+        exchange = self._exchange
+        if exchange is not None:
+            self._exchange = None
+            exchange.leave()
+
+    def _read(self, on: bool) -> None:
+        if on is not self._reading:
+            self._reading = on
+            if on:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    # The front's calls.
+
+    @property
+    def under_way(self) -> int:
+        return self._exchange is not None
+
+    def drain(self) -> None:
+        if self._state == _IDLE and not self._input:
+            self._close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def sweep(self, now: float) -> None:
+        state = self._state
+        limits = self.shared.limits
+        if state != _LINGER and self._unsent(now):
+            if now - self._since > limits.stall_s:
+                self.abort()
+        elif state == _BUSY:
+            self._since = now
+            if not self._reading and _hung_up(self.transport):
+                self.abort()
+        elif state == _IDLE:
+            if now - self._since > limits.idle_s:
+                self._close()
+        elif state == _HEAD:
+            if now - self._since > limits.header_s:
+                self._refuse(408, f"the headers took longer than {limits.header_s:g} s")
+        elif state == _BODY:
+            if now - self._since > limits.body_s or (self._arrival and self._arrival.late(now)):
+                self._refuse(408, "the body came too slowly")
+        elif now - self._since > limits.linger_s:
+            self.abort()
+
+    def _unsent(self, now: float) -> bool:
+        """Whether something is unsent; notes in ``_since`` when the client last took some."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            return False
+        if self.written - unsent != self._progress:
+            self._progress = self.written - unsent
+            self._since = now
+        return True
+
+
+def _hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed a connection that is not being read, so that nothing told us."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _HUNG_UP)
+    return bool(poll.poll(0))

@@ -1,0 +1,33 @@
+"""TLS for the front: TLS 1.2 or newer, forward secrecy, HTTP/2 and HTTP/1.1 by ALPN."""
+
+from __future__ import annotations
+
+import ssl
+
+import msgspec
+
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: those that HTTP/2 allows (RFC 9113 §9.2.2). TLS 1.3 has good ones only."""
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """``certificate`` and ``key``: PEM files. ``client_ca``: a PEM file of authorities; with it a client
+    must show a certificate of theirs."""
+
+    certificate: str
+    key: str | None = None
+    client_ca: str | None = None
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """Raises OSError or ssl.SSLError for files that cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers(_CIPHERS)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.load_cert_chain(tls.certificate, tls.key)
+    if tls.client_ca is not None:
+        context.load_verify_locations(tls.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
