@@ -1,0 +1,131 @@
+"""The HTTP API: takes exchanges from the front and has them answered; no answer is ever missing.
+
+Handlers are synchronous where they can be; the few that wait run as tasks that the API owns. Every
+exception becomes an answer: a :class:`HeadraceError` its own, anything else a logged 500.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import msgspec
+
+from headrace.domain.errors import HeadraceError
+from headrace.protocols.asking import bearer_key
+from headrace.protocols.call import Call
+from headrace.protocols.exchange import Exchange
+from headrace.protocols.generate import Generate
+from headrace.protocols.generations import Generations
+from headrace.protocols.models import ModelEndpoints
+from headrace.protocols.operations import Metrics, Operations
+from headrace.protocols.port import Service
+from headrace.protocols.router import Router, WrongMethod
+from headrace.protocols.stream import OpenStreams
+from headrace.protocols.tasks import Tasks
+
+_EXPOSED = (
+    b"access-control-expose-headers",
+    b"x-request-id, x-generation-id, openai-processing-ms, retry-after, retry-after-ms",
+)
+
+
+class ApiOptions(msgspec.Struct, frozen=True):
+    """``cors_origins``: origins whose pages may call the API; ``*`` for any. ``heartbeat_s``: a stream that
+    is silent for so long gets a comment. ``version``: what ``/version`` says."""
+
+    version: str = "0"
+    cors_origins: tuple[str, ...] = ()
+    heartbeat_s: float = 15.0
+
+
+class Api:
+    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none."""
+
+    def __init__(
+        self, service: Service, options: ApiOptions, *, metrics: Metrics | None = None
+    ) -> None:
+        self._service = service
+        self._origins = frozenset(origin.encode() for origin in options.cors_origins)
+        self._tasks = Tasks()
+        self._streams = OpenStreams(options.heartbeat_s)
+        generations = Generations(service, self._streams)
+        self._router = Router(
+            [
+                *Generate(service, self._streams, generations.resume).routes(),
+                *generations.routes(),
+                *ModelEndpoints(service).routes(),
+                *Operations(service, options.version, metrics).routes(),
+            ]
+        )
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request, now or later. Never raises."""
+        call = Call(exchange)
+        try:
+            if self._origins:
+                self._allow_origin(call)
+            if exchange.method == "OPTIONS":
+                self._options(call)
+                return
+            route, argument = self._router.find(exchange.method, exchange.path)
+            if not route.open:
+                call.tenant = self._service.authenticate(bearer_key(call))
+            waiting = route.handler(call, argument)
+            if waiting is not None:
+                self._run(call, waiting)
+        except HeadraceError as error:
+            _fail(call, error)
+        except Exception:  # noqa: BLE001 - a boundary: every request gets an answer
+            call.crash()
+
+    async def close(self) -> None:
+        """Cancel the handlers that wait; streams end with their logs."""
+        await self._tasks.close()
+        self._streams.close()
+
+    def _run(self, call: Call, waiting: Awaitable[None]) -> None:
+        task = self._tasks.start(self._wait(call, waiting))
+
+        def gone() -> None:
+            task.cancel()
+
+        call.exchange.on_gone = gone
+
+    async def _wait(self, call: Call, waiting: Awaitable[None]) -> None:
+        try:
+            await waiting
+        except HeadraceError as error:
+            _fail(call, error)
+        except Exception:  # noqa: BLE001 - a boundary: every request gets an answer
+            call.crash()
+
+    def _options(self, call: Call) -> None:
+        allow = self._router.allowed(call.exchange.path).encode()
+        headers = [(b"allow", allow)]
+        if b"access-control-request-method" in call.fields and len(call.common) > 1:
+            headers.append((b"access-control-allow-methods", allow))
+            headers.append((b"access-control-max-age", b"600"))
+            asked = call.fields.get(b"access-control-request-headers")
+            if asked is not None:
+                headers.append((b"access-control-allow-headers", asked))
+        call.respond(204, headers, b"")
+
+    def _allow_origin(self, call: Call) -> None:
+        origin = call.fields.get(b"origin")
+        if origin is None:
+            return
+        if b"*" in self._origins:
+            call.common += [(b"access-control-allow-origin", b"*"), _EXPOSED]
+        elif origin in self._origins:
+            call.common += [
+                (b"access-control-allow-origin", origin),
+                (b"vary", b"origin"),
+                _EXPOSED,
+            ]
+
+
+def _fail(call: Call, error: HeadraceError) -> None:
+    if isinstance(error, WrongMethod):
+        call.fail(error, [(b"allow", error.allow.encode())])
+    else:
+        call.fail(error)

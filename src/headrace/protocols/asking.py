@@ -1,0 +1,109 @@
+"""The headers with which a request says how it wants to be treated, checked and put into words."""
+
+from __future__ import annotations
+
+import re
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import EVENT_TYPES
+from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving
+from headrace.protocols.call import Call
+from headrace.protocols.native import OPTIONAL_EVENTS
+
+GRACE = Leaving(30.0)
+"""The default of requests that show they want to come back: ``Idempotency-Key``, ``X-Stream-Events``."""
+MAX_GRACE_S = 86_400.0
+MAX_TOKEN = 256
+"""Characters of an abort token, a session id, an idempotency key."""
+_VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
+
+
+def caller_of(call: Call, session_id: str | None = None) -> Caller:
+    """Who asks, and how. ``session_id``: of the body, where the header has none. Raises ``INVALID_REQUEST``."""
+    fields = call.fields
+    leaving = CANCEL
+    if b"x-on-disconnect" in fields:
+        leaving = _leaving(call.header(b"x-on-disconnect") or "")
+    elif b"idempotency-key" in fields or b"x-stream-events" in fields:
+        leaving = GRACE
+    if b"idempotency-key" in fields:
+        _text(call, b"idempotency-key")
+    exact = False
+    if b"x-continue-mode" in fields:
+        exact = _continue_mode(call.header(b"x-continue-mode") or "")
+    return Caller(
+        call.tenant,
+        call.request_id.decode(),
+        _text(call, b"x-session-id") or session_id,
+        _text(call, b"x-abort-token"),
+        leaving,
+        exact,
+    )
+
+
+def stream_events(call: Call) -> dict[str, bool] | None:
+    """Which optional events ``X-Stream-Events`` wants; None if it says nothing. Raises ``INVALID_REQUEST``."""
+    asked = call.header(b"x-stream-events")
+    if asked is None:
+        return None
+    names = {name.strip().lower() for name in asked.split(",")} - {""}
+    unknown = names - EVENT_TYPES
+    if unknown or not names:
+        raise _bad("X-Stream-Events", f"a list of {', '.join(sorted(EVENT_TYPES))}")
+    return {name: name in names for name in OPTIONAL_EVENTS}
+
+
+def bearer_key(call: Call) -> str | None:
+    """The key of ``Authorization: Bearer KEY``; None if there is none."""
+    value = call.header(b"authorization")
+    if value is None:
+        return None
+    scheme, _, key = value.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
+def last_event_id(call: Call) -> int | None:
+    """The cursor of ``Last-Event-ID``; None if it is absent or empty. Raises ``INVALID_REQUEST``."""
+    value = call.header(b"last-event-id")
+    return cursor(value, "Last-Event-ID") if value else None
+
+
+def cursor(value: str, param: str) -> int:
+    """A ``seq`` as clients write it. Raises ``INVALID_REQUEST``."""
+    if not (value.isascii() and value.isdigit() and len(value) <= 15):
+        raise _bad(param, "the number of an event")
+    return int(value)
+
+
+def _leaving(value: str) -> Leaving:
+    asked = value.strip().lower()
+    if asked == "cancel":
+        return CANCEL
+    if asked == "continue":
+        return CONTINUE
+    kind, _, seconds = asked.partition("=")
+    if kind == "grace" and _SECONDS.fullmatch(seconds) and float(seconds) <= MAX_GRACE_S:
+        return Leaving(float(seconds))
+    raise _bad("X-On-Disconnect", f"cancel, continue or grace=SECONDS (at most {MAX_GRACE_S:g})")
+
+
+def _continue_mode(value: str) -> bool:
+    asked = value.strip().lower()
+    if asked not in ("fast", "exact"):
+        raise _bad("X-Continue-Mode", "fast or exact")
+    return asked == "exact"
+
+
+def _text(call: Call, name: bytes) -> str | None:
+    value = call.header(name)
+    if value is None:
+        return None
+    if len(value) > MAX_TOKEN or _VISIBLE.fullmatch(value) is None:
+        title = "-".join(word.capitalize() for word in name.decode().split("-"))
+        raise _bad(title.replace("-Id", "-ID"), f"1 to {MAX_TOKEN} visible ASCII characters")
+    return value
+
+
+def _bad(name: str, expected: str) -> HeadraceError:
+    return HeadraceError(Code.INVALID_REQUEST, f"`{name}` must be {expected}.", param=name)

@@ -1,0 +1,111 @@
+"""Bodies into typed values: one strict msgspec decode, and its complaints in words a client can use."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.call import Call
+
+T = TypeVar("T", bound=msgspec.Struct)
+Unknown = dict[str, Any]
+
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
+_AT = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+
+
+def require_json_body(call: Call) -> bytes:
+    """The body of a call, if it may be JSON. Raises ``UNSUPPORTED_MEDIA_TYPE``, ``INVALID_JSON``."""
+    content_type = call.fields.get(b"content-type")
+    if content_type is not None and content_type != b"application/json":
+        kind = content_type.partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            raise HeadraceError(
+                Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8."
+            )
+    if not call.exchange.body:
+        raise HeadraceError(Code.INVALID_JSON, "The body is empty; it must be a JSON value.")
+    return call.exchange.body
+
+
+class Body(Generic[T]):
+    """The decoder of one type of body; the type forbids unknown fields."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+        self._known = frozenset(field.encode_name for field in msgspec.structs.fields(kind))
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def decode(self, body: bytes) -> tuple[T, Unknown | None]:
+        """The body and the fields that its type lacks: an engine may know them. In the usual case, no such
+        field, this is one decode. Raises ``INVALID_JSON`` or ``INVALID_REQUEST`` naming the field's path."""
+        try:
+            return self._decoder.decode(body), None
+        except msgspec.ValidationError as complaint:
+            if _UNKNOWN_FIELD.fullmatch(str(complaint)) is None:
+                raise invalid_request(complaint) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as complaint:
+            raise invalid_json(complaint) from None
+        return self.convert(decode_any(body))
+
+    def convert(self, value: Any) -> tuple[T, Unknown | None]:
+        """The same for a value that is decoded already."""
+        unknown: Unknown = {}
+        if isinstance(value, dict):
+            unknown = {
+                name: item
+                for name, item in value.items()
+                if name not in self._known and item is not None
+            }
+            value = {name: item for name, item in value.items() if name in self._known}
+        try:
+            return msgspec.convert(value, self._kind), unknown or None
+        except msgspec.ValidationError as complaint:
+            raise invalid_request(complaint) from None
+        except RecursionError as complaint:
+            raise invalid_json(complaint) from None
+
+
+def decode_any(body: bytes) -> Any:
+    """Any JSON value. Raises ``INVALID_JSON``."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as complaint:
+        raise invalid_json(complaint) from None
+
+
+def invalid_request(complaint: msgspec.ValidationError) -> HeadraceError:
+    """msgspec's complaint with the path as clients write it: ``messages[0].role``."""
+    text = str(complaint)
+    at = _AT.search(text)
+    path = at.group(1) if at else ""
+    said = _AT.sub("", text)
+    for pattern, words in ((_MISSING_FIELD, "is required"), (_UNKNOWN_FIELD, "is not known")):
+        field = pattern.fullmatch(said)
+        if field:
+            path = f"{path}.{field.group(1)}" if path else field.group(1)
+            return refuse(path, words)
+    if not path:
+        return HeadraceError(Code.INVALID_REQUEST, f"The body: {said}.")
+    return refuse(path, f"is not valid: {said[0].lower()}{said[1:]}")
+
+
+def refuse(param: str, said: str, code: Code = Code.INVALID_REQUEST) -> HeadraceError:
+    """The error about one field: "`param` said."."""
+    return HeadraceError(code, f"`{param}` {said}.", param=param)
+
+
+def invalid_json(complaint: Exception) -> HeadraceError:
+    """The error about a body that no decoder understands."""
+    match complaint:
+        case UnicodeDecodeError():
+            said = "The body is not UTF-8."
+        case RecursionError():
+            said = "The body is nested too deeply."
+        case _:
+            said = f"The body is not JSON: {complaint}."
+    return HeadraceError(Code.INVALID_JSON, said)

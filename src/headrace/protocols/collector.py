@@ -1,0 +1,45 @@
+"""The reader behind an answer without a stream: folds the whole log, then answers once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import Event
+from headrace.protocols.fold import Fold
+from headrace.protocols.port import Generation, Subscription
+
+Done = Callable[[Fold | HeadraceError], None]
+
+
+class Collector:
+    """Calls ``done`` exactly once, with the fold of the whole log or with why it cannot be read; never
+    after :meth:`close`."""
+
+    __slots__ = ("_done", "_fold", "_subscription")
+
+    def __init__(self, generation: Generation, done: Done, *, client: bool) -> None:
+        self._fold = Fold(generation.request.choices)
+        self._done: Done | None = done
+        self._subscription: Subscription | None = None
+        self._subscription = generation.attach(self, client=client)
+
+    def events(self, events: Sequence[Event]) -> bool:
+        self._fold.add(events)
+        if self._fold.end is not None:
+            self._answer(self._fold)
+        return True
+
+    def lost(self, error: HeadraceError) -> None:
+        self._answer(error)
+
+    def close(self) -> None:
+        """The client left."""
+        self._done = None
+        if self._subscription is not None:
+            self._subscription.close()
+
+    def _answer(self, result: Fold | HeadraceError) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(result)

@@ -1,0 +1,75 @@
+"""How a :class:`HeadraceError` is said in HTTP: before the stream as a response, inside it as a last
+event; the same code and message in both. https://platform.openai.com/docs/guides/error-codes
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from headrace.domain.errors import MEANINGS, Code, HeadraceError
+from headrace.domain.event import Error
+
+Header = tuple[bytes, bytes]
+
+_RETRY = (b"x-should-retry", b"true")
+_NO_RETRY = (b"x-should-retry", b"false")
+_encode = msgspec.json.Encoder().encode
+
+
+class ErrorBody(msgspec.Struct, frozen=True, gc=False):
+    """What went wrong. ``param``: the path of the offending field. ``code``: a value that never changes."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, gc=False):
+    """The body of every answer that is an error."""
+
+    error: ErrorBody
+
+
+def code_of(event: Error) -> Code:
+    """The code of a log's ``error`` event; ``INTERNAL`` for one that this version does not know."""
+    try:
+        return Code(event.code)
+    except ValueError:
+        return Code.INTERNAL
+
+
+def from_event(event: Error) -> HeadraceError:
+    """The error that a log ended with."""
+    return HeadraceError(code_of(event), event.message)
+
+
+def error_object(event: Error) -> ErrorBody:
+    """The OpenAI error object of a log's ``error`` event, with its code as stored."""
+    return ErrorBody(event.message, MEANINGS[code_of(event)].type, None, event.code)
+
+
+def error_body(error: HeadraceError) -> bytes:
+    """``{"error": {"message", "type", "param", "code"}}``."""
+    return _encode(
+        ErrorAnswer(ErrorBody(error.message, error.meaning.type, error.param, error.code.value))
+    )
+
+
+def retry_headers(error: HeadraceError) -> list[Header]:
+    """What the OpenAI SDKs obey, in their order: ``x-should-retry``, ``retry-after-ms``, ``retry-after``."""
+    headers = [_RETRY if error.meaning.retryable else _NO_RETRY]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after_s * 1000)))
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+    return headers
+
+
+def refusal(status: int, message: str) -> tuple[list[Header], bytes]:
+    """Headers and body for what the front itself refuses (a head too long, a body too large, …)."""
+    code = next((code for code, row in MEANINGS.items() if row.http == status), None)
+    kind = MEANINGS[code].type if code is not None else MEANINGS[Code.INVALID_REQUEST].type
+    body = ErrorBody(message, kind, None, code.value if code is not None else None)
+    return [(b"content-type", b"application/json"), _NO_RETRY], _encode(ErrorAnswer(body))

@@ -1,0 +1,90 @@
+"""A whole log folded into its choices: what an answer without a stream is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.domain.event import (
+    Error,
+    Event,
+    Finish,
+    FinishReason,
+    Progress,
+    Prompt,
+    Token,
+    TokenLogprob,
+)
+from headrace.protocols.errors import from_event
+
+
+class FoldedCall:
+    """A tool call put together from its pieces."""
+
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments = ""
+
+
+class FoldedChoice:
+    """One choice put together from its events."""
+
+    __slots__ = ("_reasoning", "_texts", "calls", "logprobs")
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self.calls: dict[int, FoldedCall] = {}
+        self.logprobs: list[TokenLogprob] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    def add(self, event: Token) -> None:
+        (self._reasoning if event.reasoning else self._texts).append(event.text)
+        if event.logprobs is not None:
+            self.logprobs.extend(event.logprobs)
+        for piece in event.tool_calls or ():
+            call = self.calls.setdefault(piece.index, FoldedCall())
+            call.id = piece.id or call.id
+            call.name = piece.name or call.name
+            call.arguments += piece.arguments
+
+
+class Fold:
+    """Takes events in order; ``end`` is the terminal one as soon as it has come."""
+
+    __slots__ = ("choices", "end")
+
+    def __init__(self, choices: int) -> None:
+        self.choices = [FoldedChoice() for _ in range(choices)]
+        self.end: Finish | Error | None = None
+
+    def add(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case Token():
+                    self.choices[event.index].add(event)
+                case Finish() | Error():
+                    self.end = event
+                case Progress() | Prompt():
+                    pass
+
+    def finish(self) -> Finish:
+        """The good end. Raises the error that the log ended with."""
+        assert self.end is not None
+        if isinstance(self.end, Error):
+            raise from_event(self.end)
+        return self.end
+
+    def reason(self, index: int) -> FinishReason:
+        """Why a choice ended: its own reason, or *the* reason where the engine gave only one."""
+        reasons = self.finish().reasons
+        return reasons[index] if index < len(reasons) else reasons[0]

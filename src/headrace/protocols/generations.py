@@ -1,0 +1,183 @@
+"""``/v1/generations``: the state of a generation, its events from any cursor, its end on request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Error, Finish
+from headrace.protocols.accept import stream_form
+from headrace.protocols.asking import cursor, last_event_id, stream_events
+from headrace.protocols.body import Body, refuse, require_json_body
+from headrace.protocols.call import Call
+from headrace.protocols.collector import Collector
+from headrace.protocols.encoder import FRAMINGS
+from headrace.protocols.errors import ErrorBody, error_object
+from headrace.protocols.fold import Fold
+from headrace.protocols.formats import ENCODERS, NATIVE, chosen_format
+from headrace.protocols.native import usage_payload
+from headrace.protocols.port import Generation, Service, State
+from headrace.protocols.router import Route
+from headrace.protocols.stream import ClientStream, OpenStreams
+
+MAX_LISTED = 100
+
+
+class NativeUsage(msgspec.Struct, frozen=True, gc=False):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int = 0
+
+
+class GenerationState(msgspec.Struct, frozen=True, gc=False):
+    """A generation from outside. ``created``: float Unix seconds. ``last_seq``: its newest event.
+    ``usage`` and ``error`` come with the end."""
+
+    id: str
+    object: Literal["generation"]
+    state: State
+    created: float
+    model: str
+    last_seq: int
+    session_id: str | None
+    usage: NativeUsage | None = None
+    finish_reason: str | None = None
+    error: ErrorBody | None = None
+
+
+class GenerationList(msgspec.Struct, frozen=True, gc=False):
+    object: Literal["list"]
+    data: list[GenerationState]
+
+
+class AbortBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    token: str
+
+
+class Aborted(msgspec.Struct, frozen=True, gc=False):
+    """How many running generations carried the token."""
+
+    aborted: int
+
+
+_abort_body = Body(AbortBody)
+
+
+class Generations:
+    """The endpoints about generations that exist already."""
+
+    def __init__(self, service: Service, streams: OpenStreams) -> None:
+        self._service = service
+        self._streams = streams
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("GET", "/v1/generations", self.list),
+            Route("GET", "/v1/generations/{id}", self.state),
+            Route("GET", "/v1/generations/{id}/events", self.events),
+            Route("POST", "/v1/generations/{id}/cancel", self.cancel),
+            Route("POST", "/v1/abort", self.abort),
+        )
+
+    async def state(self, call: Call, any_id: str) -> None:
+        generation = await self._service.find(any_id, call.tenant)
+        call.json(await _with_end(generation), headers=_named(generation))
+
+    async def list(self, call: Call, _: str) -> None:
+        query = call.query()
+        limit = cursor(query.get("limit", "20"), "limit")
+        if not 1 <= limit <= MAX_LISTED:
+            raise refuse("limit", f"must be 1 to {MAX_LISTED}")
+        found = await self._service.list(call.tenant, query.get("session_id"), limit)
+        call.json(GenerationList("list", [_outside(generation) for generation in found]))
+
+    async def cancel(self, call: Call, any_id: str) -> None:
+        generation = await self._service.find(any_id, call.tenant)
+        self._service.cancel(generation)
+        call.json(_outside(generation), headers=_named(generation))
+
+    def abort(self, call: Call, _: str) -> None:
+        token = call.header(b"x-abort-token")
+        if token is None:
+            token = _abort_body.decode(require_json_body(call))[0].token
+        if not token:
+            raise refuse("token", "must not be empty")
+        call.json(Aborted(self._service.abort(token, call.tenant)))
+
+    async def events(self, call: Call, any_id: str) -> None:
+        """``Last-Event-ID`` wins over ``after``: an ``EventSource`` comes back to the URL it began with."""
+        query = call.query()
+        after = last_event_id(call)
+        if after is None:
+            after = cursor(query.get("after") or "0", "after")
+        await self._read(call, any_id, after, query.get("format", NATIVE))
+
+    async def resume(self, call: Call, any_id: str, after: int) -> None:
+        """Read on in the format that the generation was first answered in."""
+        await self._read(call, any_id, after, None)
+
+    async def _read(self, call: Call, any_id: str, after: int, asked: str | None) -> None:
+        framing = FRAMINGS[stream_form(call.header(b"accept"))]
+        wanted = stream_events(call)
+        generation = await self._service.find(any_id, call.tenant)
+        wire, options = chosen_format(asked or generation.wire, generation)
+        if wanted is not None:
+            options = options | wanted
+        ended = generation.state in ("finished", "failed")
+        if after > generation.last_seq:
+            raise HeadraceError(
+                Code.CURSOR_AHEAD,
+                f"There is no event {after} yet; the newest of {generation.id} is"
+                f" {generation.last_seq}.",
+                param="after",
+            )
+        if ended and after == generation.last_seq:
+            call.respond(204, _named(generation), b"")
+            return
+        encoder = ENCODERS[wire](generation, options, framing, after)
+        ClientStream(call, generation, encoder, framing, self._streams, reading=True).attach()
+
+
+def _named(generation: Generation) -> Sequence[tuple[bytes, bytes]]:
+    return [(b"x-generation-id", generation.id.encode())]
+
+
+def _outside(generation: Generation) -> GenerationState:
+    return GenerationState(
+        generation.id,
+        "generation",
+        generation.state,
+        generation.created,
+        generation.model,
+        generation.last_seq,
+        generation.caller.session_id,
+    )
+
+
+async def _with_end(generation: Generation) -> GenerationState:
+    """The state, and for an ended generation how it ended, which only its log says."""
+    state = _outside(generation)
+    if state.state not in ("finished", "failed"):
+        return state
+    ended: asyncio.Future[Fold | HeadraceError] = asyncio.get_running_loop().create_future()
+    collector = Collector(generation, ended.set_result, client=False)
+    try:
+        result = await ended
+    finally:
+        collector.close()
+    if isinstance(result, HeadraceError):
+        raise result
+    match result.end:
+        case Finish(reasons=reasons, usage=usage):
+            return msgspec.structs.replace(
+                state, usage=NativeUsage(**usage_payload(usage)), finish_reason=reasons[0]
+            )
+        case Error() as error:
+            return msgspec.structs.replace(state, error=error_object(error))
+        case None:
+            return state

@@ -1,0 +1,197 @@
+"""OpenAI legacy completions: stream and whole answer have one shape. ``openai.types.completion``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from headrace.domain.event import (
+    Error,
+    Event,
+    Finish,
+    FinishReason,
+    Progress,
+    Prompt,
+    Token,
+    TokenLogprob,
+)
+from headrace.domain.ids import find_ulid
+from headrace.protocols.encoder import EventEncoder, Framing, Writer, encode_json
+from headrace.protocols.errors import ErrorAnswer, error_object
+from headrace.protocols.fold import Fold
+from headrace.protocols.native import native_event
+from headrace.protocols.openai_usage import CompletionUsage, completion_usage
+from headrace.protocols.port import Generation
+
+
+class TextLogprobs(msgspec.Struct, frozen=True, gc=False):
+    """One entry a token in each list. ``text_offset``: characters from the choice's beginning. An echoed
+    prompt's first token has no probability: ``null``."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class TextChoice(msgspec.Struct, frozen=True, gc=False):
+    text: str
+    index: int
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason
+
+
+class TextCompletion(msgspec.Struct, frozen=True, gc=False):
+    """The answer of ``POST /v1/completions`` without a stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: CompletionUsage
+
+
+def text_completion(generation: Generation, fold: Fold) -> bytes:
+    """The whole answer. Raises the error that the log ended with."""
+    end = fold.finish()
+    asked = generation.request.sampling.logprobs
+    choices = [
+        TextChoice(
+            choice.text,
+            index,
+            None if asked is None else _logprobs(choice.logprobs, asked, 0),
+            fold.reason(index),
+        )
+        for index, choice in enumerate(fold.choices)
+    ]
+    answer = TextCompletion(
+        completion_id(generation),
+        "text_completion",
+        int(generation.created),
+        generation.model,
+        choices,
+        completion_usage(end.usage),
+    )
+    return encode_json(answer)
+
+
+def completion_id(generation: Generation) -> str:
+    """``cmpl-`` and the generation's ULID."""
+    return f"cmpl-{find_ulid(generation.id)}"
+
+
+class CompletionEncoder(EventEncoder):
+    """Chunks of one stream; the same options as :class:`~headrace.protocols.openai_chat.ChatEncoder`."""
+
+    __slots__ = (
+        "_asked",
+        "_choices",
+        "_framing",
+        "_generation",
+        "_head",
+        "_offsets",
+        "_shown",
+        "_usage",
+        "_writers",
+    )
+
+    def __init__(
+        self, generation: Generation, options: dict[str, bool], framing: Framing, after: int
+    ) -> None:
+        super().__init__(after)
+        self._framing = framing
+        self._generation = generation.id
+        self._choices = generation.request.choices
+        self._asked = generation.request.sampling.logprobs or 0
+        self._usage = b',"usage":null}' if options.get("usage") else b"}"
+        self._shown = {name for name in ("progress", "prompt") if options.get(name)}
+        self._head = b'{"id":%b,"object":"text_completion","created":%d,"model":%b,"choices":[' % (
+            encode_json(completion_id(generation)),
+            int(generation.created),
+            encode_json(generation.model),
+        )
+        self._offsets = [0] * self._choices
+        self._writers: list[Writer | None] = [None] * self._choices
+
+    def _event(self, event: Event) -> bytes:
+        match event:
+            case Token(logprobs=None):
+                writer = self._writers[event.index] or self._new_writer(event.index)
+                return writer((event.seq, encode_json(event.text)))
+            case Token():
+                return self._with_logprobs(event, event.logprobs or ())
+            case Finish():
+                return self._finish(event)
+            case Error():
+                body = encode_json(ErrorAnswer(error_object(event)))
+                return self._framing.message(event.seq, body)
+            case Progress():
+                return self._extra(event, "progress")
+            case Prompt():
+                return self._extra(event, "prompt")
+
+    def _new_writer(self, index: int) -> Writer:
+        before = b'%b{"text":' % self._head
+        after = b',"index":%d,"logprobs":null,"finish_reason":null}]%b' % (index, self._usage)
+        writer = self._framing.writer(before, after)
+        self._writers[index] = writer
+        return writer
+
+    def _with_logprobs(self, event: Token, entries: Sequence[TokenLogprob]) -> bytes:
+        offset = self._offsets[event.index]
+        self._offsets[event.index] = offset + sum(len(entry.token) for entry in entries)
+        logprobs = encode_json(_logprobs(entries, self._asked, offset))
+        chunk = self._chunk(encode_json(event.text), event.index, logprobs, b"null")
+        return self._framing.message(event.seq, chunk)
+
+    def _finish(self, event: Finish) -> bytes:
+        pieces = []
+        for index in range(self._choices):
+            reason = event.reasons[index if index < len(event.reasons) else 0]
+            chunk = self._chunk(b'""', index, b"null", encode_json(reason))
+            pieces.append(self._framing.part(chunk))
+        if self._usage != b"}":
+            usage = encode_json(completion_usage(event.usage))
+            pieces.append(self._framing.part(b'%b],"usage":%b}' % (self._head, usage)))
+        pieces.append(self._framing.done(event.seq))
+        return b"".join(pieces)
+
+    def _extra(self, event: Progress | Prompt, name: str) -> bytes:
+        if name not in self._shown:
+            return b""
+        native = native_event(event, self._generation)
+        chunk = b'%b],"headrace":%b%b' % (self._head, native, self._usage)
+        return self._framing.message(event.seq, chunk, name.encode())
+
+    def _chunk(self, text: bytes, index: int, logprobs: bytes, reason: bytes) -> bytes:
+        return b'%b{"text":%b,"index":%d,"logprobs":%b,"finish_reason":%b}]%b' % (
+            self._head,
+            text,
+            index,
+            logprobs,
+            reason,
+            self._usage,
+        )
+
+
+def _logprobs(entries: Sequence[TokenLogprob], asked: int, offset: int) -> TextLogprobs:
+    """``asked``: alternatives a token; 0 leaves ``top_logprobs`` null, as OpenAI does."""
+    offsets = []
+    for entry in entries:
+        offsets.append(offset)
+        offset += len(entry.token)
+    return TextLogprobs(
+        [entry.token for entry in entries],
+        [entry.logprob for entry in entries],
+        [_top(entry) for entry in entries] if asked else None,
+        offsets,
+    )
+
+
+def _top(entry: TokenLogprob) -> dict[str, float] | None:
+    if entry.logprob is None:
+        return None
+    return {token: logprob for token, logprob, _ in entry.top}

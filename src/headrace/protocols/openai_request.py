@@ -1,0 +1,302 @@
+"""The bodies of OpenAI's chat and legacy completions, and how they become a :class:`Request`.
+
+Every field falls in one of four groups: *used*; *harmless*, which clients send and which changes nothing
+here; *lacking*, known options of OpenAI that are refused with ``UNSUPPORTED`` unless they ask for the
+default; and fields nobody here knows, which go to ``Request.extra``: the engine takes or refuses them.
+https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from headrace.domain.errors import Code
+from headrace.domain.request import Message, Request, Sampling
+from headrace.protocols.body import Body, Unknown, refuse
+
+MAX_STOPS = 16
+MAX_PROMPTS = 128
+"""Prompts of one request; each has ``n`` choices."""
+MAX_TOOLS = 128
+MAX_LOGIT_BIASES = 1024
+
+Stop = Annotated[str, Meta(min_length=1)]
+Stops = Annotated[list[Stop], Meta(max_length=MAX_STOPS)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+TokenKey = Annotated[str, Meta(pattern="^[0-9]{1,10}$")]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Identity = Annotated[str, Meta(max_length=512)]
+
+
+class StreamOptions(msgspec.Struct, frozen=True, gc=False):
+    """``include_obfuscation`` changes nothing: nothing is obfuscated here."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """What both bodies have. ``top_k`` … ``ignore_eos`` are the extensions that open engines share."""
+
+    model: Name
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=16)] | None = None
+    stop: Stop | Stops | None = None
+    seed: Seed | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[TokenKey, Bias], Meta(max_length=MAX_LOGIT_BIASES)] | None = None
+    user: Identity | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    ignore_eos: bool | None = None
+    session_id: Identity | None = None
+    # harmless
+    priority: int | None = None
+    metadata: dict[str, str] | None = None
+
+
+class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """``POST /v1/chat/completions``."""
+
+    messages: Annotated[tuple[Message, ...], Meta(min_length=1)]
+    max_completion_tokens: MaxTokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    # harmless
+    safety_identifier: Identity | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    # lacking
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    moderation: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+
+
+class CompletionBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """``POST /v1/completions``."""
+
+    prompt: str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)] | None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    # lacking
+    best_of: Annotated[int, Meta(ge=1)] | None = None
+    suffix: str | None = None
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """A decoded body: the request, and what the wire has to remember. ``session_id`` of the body, if any."""
+
+    request: Request
+    wire_options: dict[str, bool]
+    session_id: str | None
+
+
+_chat = Body(ChatBody)
+_completion = Body(CompletionBody)
+
+_CHAT_LACKS: tuple[tuple[str, Any], ...] = (
+    ("modalities", ["text"]),
+    ("audio", None),
+    ("functions", []),
+    ("function_call", "none"),
+    ("prediction", None),
+    ("web_search_options", None),
+    ("moderation", None),
+    ("reasoning_effort", "none"),
+    ("verbosity", "medium"),
+)
+"""Options that no engine here has, and the value that asks for nothing."""
+
+
+def decode_chat(body: bytes) -> Asked:
+    """A chat request. Raises ``INVALID_JSON``, ``INVALID_REQUEST`` and ``UNSUPPORTED``."""
+    return chat_request(*_chat.decode(body))
+
+
+def decode_completion(body: bytes) -> Asked:
+    """A legacy completion request. Raises ``INVALID_JSON``, ``INVALID_REQUEST`` and ``UNSUPPORTED``."""
+    return completion_request(*_completion.decode(body))
+
+
+def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
+    _refuse_lacking_options(body)
+    _check_messages(body.messages)
+    if body.tools is not None:
+        _check_tools(body.tools)
+    if isinstance(body.tool_choice, dict):
+        _check_function(body.tool_choice, "tool_choice")
+    if body.response_format is not None:
+        _check_response_format(body.response_format)
+    if body.top_logprobs and not body.logprobs:
+        raise refuse("top_logprobs", "needs `logprobs`: true")
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    request = Request(
+        model=body.model,
+        kind="chat",
+        messages=body.messages,
+        sampling=_sampling(body, logprobs, body.max_completion_tokens or body.max_tokens),
+        stream=body.stream is True,
+        tools=body.tools or None,
+        tool_choice=body.tool_choice,
+        parallel_tool_calls=body.parallel_tool_calls,
+        response_format=body.response_format,
+        user=body.safety_identifier or body.user,
+        extra=unknown,
+    )
+    return Asked(request, _wire_options(body), body.session_id)
+
+
+def completion_request(body: CompletionBody, unknown: Unknown | None) -> Asked:
+    if body.suffix:
+        raise _lacking("suffix")
+    if body.best_of is not None and body.best_of != (body.n or 1):
+        raise _lacking("best_of")
+    request = Request(
+        model=body.model,
+        kind="completion",
+        prompts=_prompts(body.prompt),
+        sampling=_sampling(body, body.logprobs, body.max_tokens or DEFAULT_COMPLETION_TOKENS),
+        stream=body.stream is True,
+        echo=body.echo is True,
+        user=body.user,
+        extra=unknown,
+    )
+    return Asked(request, _wire_options(body), body.session_id)
+
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's own default of legacy completions."""
+
+
+def _sampling(body: SharedBody, logprobs: int | None, max_tokens: int | None) -> Sampling:
+    stop = body.stop
+    return Sampling(
+        max_tokens,
+        body.temperature,
+        body.top_p,
+        body.top_k,
+        body.min_p,
+        () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+        body.seed,
+        body.presence_penalty,
+        body.frequency_penalty,
+        body.repeat_penalty if body.repeat_penalty is not None else body.repetition_penalty,
+        body.logit_bias or None,
+        logprobs,
+        body.n or 1,
+        body.ignore_eos is True,
+    )
+
+
+def _wire_options(body: SharedBody) -> dict[str, bool]:
+    options = body.stream_options
+    if options is None:
+        return {}
+    if not body.stream:
+        raise refuse("stream_options", "needs `stream`: true")
+    return {"usage": True} if options.include_usage else {}
+
+
+def _prompts(prompt: str | list[Any] | None) -> tuple[str | tuple[int, ...], ...]:
+    if prompt is None or isinstance(prompt, str):
+        return (prompt or "",)
+    kinds = {type(item) for item in prompt}
+    if len(kinds) > 1:
+        raise refuse("prompt", "mixes texts and token ids; it is one kind of them")
+    if kinds == {int}:
+        return (tuple(prompt),)
+    if len(prompt) > MAX_PROMPTS:
+        raise refuse("prompt", f"has {len(prompt)} prompts; {MAX_PROMPTS} is the most")
+    if kinds == {str}:
+        return tuple(prompt)
+    for position, tokens in enumerate(prompt):
+        if not tokens:
+            raise refuse(f"prompt[{position}]", "is empty")
+    return tuple(tuple(tokens) for tokens in prompt)
+
+
+def _lacking(param: str) -> Exception:
+    return refuse(param, "is an option that this server lacks", Code.UNSUPPORTED)
+
+
+def _refuse_lacking_options(body: ChatBody) -> None:
+    for param, nothing in _CHAT_LACKS:
+        value = getattr(body, param)
+        if value is not None and value != nothing:
+            raise _lacking(param)
+
+
+def _check_messages(messages: tuple[Message, ...]) -> None:
+    for position, message in enumerate(messages):
+        if message.content is None and message.role != "assistant":
+            raise refuse(f"messages[{position}].content", "is required")
+        if message.tool_calls is not None:
+            for number, call in enumerate(message.tool_calls):
+                _check_tool_call(call, f"messages[{position}].tool_calls[{number}]")
+
+
+def _check_tool_call(call: dict[str, Any], path: str) -> None:
+    _check_function(call, path)
+    if not isinstance(call["function"].get("arguments", ""), str):
+        raise refuse(f"{path}.function.arguments", "must be a text of JSON")
+
+
+def _check_tools(tools: list[dict[str, Any]]) -> None:
+    for position, tool in enumerate(tools):
+        path = f"tools[{position}]"
+        _check_function(tool, path)
+        parameters = tool["function"].get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            raise refuse(f"{path}.function.parameters", "must be a JSON schema (an object)")
+
+
+def _check_function(value: dict[str, Any], path: str) -> None:
+    if value.get("type") != "function":
+        raise refuse(f"{path}.type", 'must be "function"', Code.UNSUPPORTED)
+    function = value.get("function")
+    if not isinstance(function, dict):
+        raise refuse(f"{path}.function", "must be an object")
+    name = function.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= 256:
+        raise refuse(f"{path}.function.name", "must be a text of 1 to 256 characters")
+
+
+def _check_response_format(response_format: dict[str, Any]) -> None:
+    kind = response_format.get("type")
+    if kind in ("text", "json_object"):
+        return
+    if kind != "json_schema":
+        raise refuse("response_format.type", "must be text, json_object or json_schema")
+    wrapped = response_format.get("json_schema")
+    if not isinstance(wrapped, dict):
+        raise refuse("response_format.json_schema", "is required and must be an object")
+    schema = wrapped.get("schema")
+    if schema is not None and not isinstance(schema, dict):
+        raise refuse("response_format.json_schema.schema", "must be an object")

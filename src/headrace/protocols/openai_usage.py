@@ -1,0 +1,43 @@
+"""Token counts as OpenAI's answers have them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.domain.event import Usage
+
+
+class PromptTokensDetails(msgspec.Struct, frozen=True, gc=False):
+    cached_tokens: int
+    audio_tokens: int = 0
+
+
+class CompletionTokensDetails(msgspec.Struct, frozen=True, gc=False):
+    """Engines do not count reasoning tokens apart, so they are among ``completion_tokens`` only."""
+
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class CompletionUsage(msgspec.Struct, frozen=True, gc=False):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+_NO_DETAILS = CompletionTokensDetails()
+
+
+def completion_usage(usage: Usage) -> CompletionUsage:
+    """The counts of a ``finish`` event."""
+    return CompletionUsage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        PromptTokensDetails(usage.cached_tokens),
+        _NO_DETAILS,
+    )

@@ -1,0 +1,84 @@
+"""Which handler answers a method and a path: exact paths by one look-up, the few with an id by prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.call import Call
+
+Handler = Callable[[Call, str], Awaitable[None] | None]
+"""Answers a call; the second argument is the id in the path, if there is one. An awaitable is run as a task.
+Raises :class:`HeadraceError`."""
+
+
+class Route(NamedTuple):
+    """``path`` may hold one ``{id}``, which is one segment, or ``{id:path}`` at its end, which is the rest.
+    ``open``: needs no key."""
+
+    method: str
+    path: str
+    handler: Handler
+    open: bool = False
+
+
+Methods = dict[str, Route]
+
+
+class WrongMethod(HeadraceError):
+    """``METHOD_NOT_ALLOWED``, with what is allowed instead."""
+
+    __slots__ = ("allow",)
+
+    def __init__(self, method: str, allow: str) -> None:
+        super().__init__(
+            Code.METHOD_NOT_ALLOWED, f"{method[:20]} is not allowed here; use {allow}."
+        )
+        self.allow = allow
+
+
+class Router:
+    """Built once from all routes."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._exact: dict[str, Methods] = {}
+        self._by_prefix: list[tuple[str, str, bool, Methods]] = []
+        patterns: dict[str, Methods] = {}
+        for route in routes:
+            table = patterns if "{" in route.path else self._exact
+            methods = table.setdefault(route.path, {})
+            methods[route.method] = route
+            if route.method == "GET":
+                methods.setdefault("HEAD", route)
+        for path, methods in patterns.items():
+            prefix, _, tail = path.partition("{")
+            name, _, suffix = tail.partition("}")
+            self._by_prefix.append((prefix, suffix, name.endswith(":path"), methods))
+
+    def find(self, method: str, path: str) -> tuple[Route, str]:
+        """The route and the id in the path. Raises ``NOT_FOUND`` and :class:`WrongMethod`."""
+        methods, argument = self._methods(path)
+        route = methods.get(method)
+        if route is None:
+            raise WrongMethod(method, _allow(methods))
+        return route, argument
+
+    def allowed(self, path: str) -> str:
+        """The value of the ``Allow`` header for this path. Raises ``NOT_FOUND``."""
+        return _allow(self._methods(path)[0])
+
+    def _methods(self, path: str) -> tuple[Methods, str]:
+        exact = self._exact.get(path)
+        if exact is not None:
+            return exact, ""
+        for prefix, suffix, takes_rest, methods in self._by_prefix:
+            if path.startswith(prefix) and path.endswith(suffix):
+                argument = path[len(prefix) : len(path) - len(suffix)]
+                if argument and (takes_rest or "/" not in argument):
+                    return methods, argument
+        raise HeadraceError(Code.NOT_FOUND, f"There is nothing at {path[:200]!r}.")
+
+
+def _allow(methods: Methods) -> str:
+    return ", ".join(sorted({*methods, "OPTIONS"}))
