@@ -58,8 +58,7 @@ class AnswerHeads:
 def lines(headers: Headers) -> bytes:
     """Header fields as lines. Raises ValueError where a field would break out of its line."""
     block = b"\r\n".join(map(b": ".join, headers)) + b"\r\n"
-    count = len(headers)
-    if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
+    if len(block.splitlines()) != len(headers) or b"\0" in block:
         raise ValueError(f"a header of the answer has a line break or NUL in it: {block!r:.200}")
     return block
 

@@ -19,9 +19,10 @@ class Exchange(Protocol):
     """One HTTP request whose body is complete, and its answer.
 
     ``path`` is percent-decoded without the query, ``query`` the raw query string. Header names are
-    lower case; ``peer`` is ``host:port``, ``[host]:port`` or ``unix``. Exactly one of ``respond`` or ``start … end`` answers it. ``on_gone`` is called once, if
-    the client leaves before the answer is complete; ``on_drain`` after ``send`` returned False and the
-    unsent bytes fell below the low-water mark. Calls after the client is gone do nothing.
+    lower case; ``peer`` is ``host:port``, ``[host]:port`` or ``unix``. Exactly one of ``respond`` or
+    ``start … end`` answers it. ``on_gone`` is called once, if the client leaves before the answer is
+    complete (not after ``abort``); ``on_drain`` after ``send`` returned False and the unsent bytes fell
+    below the low-water mark. Calls after the client is gone, or after the answer, do nothing.
     """
 
     method: str

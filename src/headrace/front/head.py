@@ -87,9 +87,10 @@ class HeadParser:
         if not (self._complete and self.keep_alive):
             # It waits for a body, or for nothing more: a new one costs 0.4 µs.
             self._llhttp = HttpRequestParser(self)
-        end = head.find(b"\r\n")
-        line = self._lines.get(head[:end]) or self._line(head[:end])
-        self._check(line)
+        raw = head.partition(b"\r\n")[0]
+        line = self._lines.get(raw) or self._line(raw)
+        if self._hosts != 1 or self._coding or len(self.headers) > self._limits.headers:
+            self._check(line)
         return line
 
     def probe(self, beginning: bytes) -> None:

@@ -277,13 +277,16 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self._state
-        if state > _BUSY:
-            return
-        self._input = self._input + data if self._input else data
-        if state < _BUSY:
+        if state == _IDLE and not self._input and not self.paused:
+            self._input = data
+            self._pumping = True
+            self._begin()
+            self._pumping = False
+            if self._input:
+                self._pump()
+        elif state <= _BUSY:
+            self._input = self._input + data if self._input else data
             self._pump()
-        elif len(self._input) > HELD_BYTES:
-            self._read(False)
 
     def eof_received(self) -> bool | None:
         self._lose()
@@ -309,15 +312,15 @@ class Http1Connection(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Take requests, while none is being answered and the client takes its answers."""
-        if self._pumping or self._state >= _BUSY:
+        if self._pumping:
             return
         self._pumping = True
         turns = TURNS
         while (
-            self._input
+            self._state < _BUSY
+            and self._input
             and not self.paused
             and (self._begin() if self._arrival is None else self._collect())
-            and self._state < _BUSY
         ):
             turns -= 1
             if not turns:
