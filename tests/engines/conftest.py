@@ -26,6 +26,7 @@ class Upstream:
         self.url = ""
         self.gone: asyncio.Queue[int] = asyncio.Queue()
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.stop: Callable[[], None] = lambda: None
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -139,6 +140,7 @@ def upstream() -> Callable[..., contextlib.AbstractAsyncContextManager[Upstream]
     async def serve(handler: Handler, **options: Any) -> AsyncIterator[Upstream]:
         made = Upstream(handler)
         server = await asyncio.start_server(made.answer, "127.0.0.1", 0, **options)
+        made.stop = server.close
         port = server.sockets[0].getsockname()[1]
         made.url = f"{'https' if options.get('ssl') else 'http'}://127.0.0.1:{port}"
         try:
@@ -148,6 +150,17 @@ def upstream() -> Callable[..., contextlib.AbstractAsyncContextManager[Upstream]
             await made.close()
 
     return serve
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Wait for what has no event to wait for: another process, the kernel."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    return wait
 
 
 @pytest.fixture

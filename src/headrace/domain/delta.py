@@ -20,10 +20,12 @@ class Delta(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
 
 
 class Prefix(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Output that one choice already has, to go on from: by ``token_ids``, never by re-tokenised text."""
+    """Output that one choice already has, to go on from: by ``token_ids``, never by re-tokenised text.
+    ``tokens``: how many tokens it is where the engine did not say their ids (an estimate: its deltas)."""
 
     text: str
     token_ids: tuple[int, ...]
+    tokens: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -75,13 +75,18 @@ class Pool:
     ) -> Response:
         """One whole answer, whatever its status. Raises what the sink would have been told."""
         headers = (("content-type", "application/json"),) if body else ()
+        return await self.collect(
+            with_body(self.origin.head(method, path, headers), body), max_bytes
+        )
+
+    async def collect(self, request: bytes, max_bytes: int = MAX_ANSWER_BYTES) -> Response:
+        """:meth:`fetch` for a request that is put together already."""
         collect = Collect(self._loop.create_future(), max_bytes)
-        call = self.send(with_body(self.origin.head(method, path, headers), body), collect)
-        collect.call = call
+        collect.call = self.send(request, collect)
         try:
             return await collect.done
         finally:
-            call.cancel()
+            collect.call.cancel()
 
     async def close(self) -> None:
         """Fail what is under way with ``ENGINE_UNAVAILABLE``, close all connections; idempotent."""

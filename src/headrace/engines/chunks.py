@@ -1,0 +1,208 @@
+"""What OpenAI-compatible engines send, typed as far as we read it, and folded into deltas.
+
+One decode an event. A whole answer and a chunk of a stream have the same form but for
+``message`` in place of ``delta``, so both are folded by the same code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.domain.delta import Delta
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usage
+from headrace.engines.faults import broken_off
+
+
+class Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: Function | None = None
+
+
+class Content(msgspec.Struct, gc=False):
+    """A ``delta`` or a ``message``. vLLM calls reasoning ``reasoning``, others ``reasoning_content``."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Alternative(msgspec.Struct, gc=False):
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+
+
+class TokenProbability(msgspec.Struct, gc=False):
+    token: str
+    logprob: float | None = None
+    bytes: tuple[int, ...] | None = None
+    top_logprobs: list[Alternative] | None = None
+
+
+class Probabilities(msgspec.Struct, gc=False):
+    """``content`` in chat answers; the three lists in completions."""
+
+    content: list[TokenProbability] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: Content | None = None
+    message: Content | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: Probabilities | None = None
+    token_ids: tuple[int, ...] | None = None
+
+
+class PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class Counted(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    choices: list[Choice] = []
+    usage: Counted | None = None
+    error: Any = None
+
+
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+_FAILURES = frozenset({"abort", "error"})
+"""Finish reasons with which vLLM and SGLang say that they gave up."""
+_decode = msgspec.json.Decoder(Chunk).decode
+
+
+class Fold:
+    """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on."""
+
+    __slots__ = ("_first_index", "_pieces", "_usage", "reasons")
+
+    def __init__(self, first_index: int) -> None:
+        self._first_index = first_index
+        self._pieces = 0
+        self._usage: Counted | None = None
+        self.reasons: dict[int, FinishReason] = {}
+
+    def take(self, payload: bytes, deltas: list[Delta]) -> None:
+        """One event. Raises what the upstream reported, ``ENGINE_FAILED`` for what is no event."""
+        try:
+            chunk = _decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            what = f"The engine sent an event that is not one of its protocol: {error}"
+            raise HeadraceError(Code.ENGINE_FAILED, what) from None
+        if chunk.error is not None:
+            raise broken_off(chunk.error)
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        for choice in chunk.choices:
+            self._take_choice(choice, deltas)
+
+    def usage(self) -> Usage:
+        """What the upstream counted; else an estimate: one token a piece of output, prompt unknown."""
+        counted = self._usage
+        if counted is None:
+            return Usage(0, self._pieces, 0)
+        details = counted.prompt_tokens_details
+        return Usage(
+            counted.prompt_tokens or 0,
+            counted.completion_tokens or 0,
+            (details.cached_tokens or 0) if details is not None else 0,
+        )
+
+    def _take_choice(self, choice: Choice, deltas: list[Delta]) -> None:
+        index = self._first_index + choice.index
+        content = choice.delta or choice.message
+        text = choice.text or (content.content or content.refusal if content else "") or ""
+        ids = choice.token_ids or ()
+        logprobs = probabilities(choice.logprobs) if choice.logprobs is not None else None
+        if content is not None:
+            reasoning = content.reasoning_content or content.reasoning
+            if reasoning:
+                self._pieces += 1
+                deltas.append(Delta(reasoning, index, () if text else ids, True))
+        calls = tool_calls(content.tool_calls) if content and content.tool_calls else None
+        if text or calls or logprobs or (ids and not (content and content.reasoning_content)):
+            self._pieces += 1
+            deltas.append(Delta(text, index, ids, False, logprobs, calls))
+        if choice.finish_reason:
+            self.reasons[index] = _reason(choice.finish_reason)
+
+
+def _reason(word: str) -> FinishReason:
+    if word in _FAILURES:
+        raise HeadraceError(Code.ENGINE_FAILED, f"The engine gave up the request ({word}).")
+    return _REASONS.get(word, "stop")
+
+
+def tool_calls(calls: list[ToolCall]) -> tuple[ToolCallDelta, ...]:
+    """Pieces of tool calls; those of a whole message have no index but their place."""
+    return tuple(
+        ToolCallDelta(
+            place if call.index is None else call.index,
+            call.id,
+            call.function.name if call.function else None,
+            (call.function.arguments if call.function else None) or "",
+        )
+        for place, call in enumerate(calls)
+    )
+
+
+def probabilities(found: Probabilities) -> tuple[TokenLogprob, ...] | None:
+    """Token probabilities of either form; None where there are none."""
+    if found.content:
+        return tuple(_of_chat(token) for token in found.content)
+    if not found.tokens:
+        return None
+    own = found.token_logprobs or []
+    top = found.top_logprobs or []
+    return tuple(
+        TokenLogprob(
+            token,
+            own[at] if at < len(own) else None,
+            tuple(token.encode()),
+            _of_completion(top[at] if at < len(top) else None),
+        )
+        for at, token in enumerate(found.tokens)
+    )
+
+
+def _of_chat(found: TokenProbability) -> TokenLogprob:
+    return TokenLogprob(
+        found.token,
+        found.logprob,
+        _bytes(found.token, found.bytes),
+        tuple((a.token, a.logprob, _bytes(a.token, a.bytes)) for a in found.top_logprobs or ()),
+    )
+
+
+def _of_completion(top: dict[str, float] | None) -> tuple[tuple[str, float, tuple[int, ...]], ...]:
+    return tuple((token, value, tuple(token.encode())) for token, value in (top or {}).items())
+
+
+def _bytes(token: str, said: tuple[int, ...] | None) -> tuple[int, ...]:
+    return said if said is not None else tuple(token.encode())

@@ -1,0 +1,79 @@
+"""One run that is several upstream streams: its choices are computed side by side.
+
+The run finishes when all its streams have, and fails with the first that does; then the others are
+cancelled, since an answer with a missing choice is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headrace.domain.delta import Delta, Outcome
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import FinishReason, Usage
+from headrace.engines.engine import Run, Sink
+
+
+class FanRun:
+    """A run over ``streams`` upstream streams and ``choices`` choices."""
+
+    __slots__ = (
+        *("_cached", "_calls", "_completion", "_left", "_progress", "_prompt", "_reasons", "_sink"),
+        "over",
+    )
+
+    def __init__(self, sink: Sink, choices: int, streams: int) -> None:
+        self._sink = sink
+        self._calls: list[Run] = []
+        self._left = streams
+        self._reasons: list[FinishReason] = ["stop"] * choices
+        self._prompt = self._completion = self._cached = 0
+        self._progress: dict[int, tuple[int, int]] = {}
+        self.over = False
+
+    def adopt(self, call: Run) -> None:
+        """A stream's call, to be cancelled with the run."""
+        if self.over:
+            call.cancel()
+        else:
+            self._calls.append(call)
+
+    def cancel(self) -> None:
+        self.over = True
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call.cancel()
+
+    def deltas(self, deltas: list[Delta]) -> None:
+        if not self.over:
+            self._sink.deltas(deltas)
+
+    def prefill(self, stream: int, done: int, total: int) -> None:
+        """Progress of one stream; the sink is told the sum of all."""
+        if not self.over:
+            progress = self._progress
+            progress[stream] = (done, total)
+            self._sink.prefill(
+                sum(done for done, _ in progress.values()),
+                sum(total for _, total in progress.values()),
+            )
+
+    def stream_done(self, reasons: Mapping[int, FinishReason], usage: Usage) -> None:
+        """One stream ended well, with the reasons of its choices."""
+        if self.over:
+            return
+        for index, reason in reasons.items():
+            self._reasons[index] = reason
+        self._prompt += usage.prompt_tokens
+        self._completion += usage.completion_tokens
+        self._cached += usage.cached_tokens
+        self._left -= 1
+        if not self._left:
+            self.over = True
+            usage = Usage(self._prompt, self._completion, self._cached)
+            self._sink.finished(Outcome(tuple(self._reasons), usage))
+
+    def failed(self, error: HeadraceError) -> None:
+        if not self.over:
+            self.cancel()
+            self._sink.failed(error)

@@ -1,0 +1,260 @@
+"""The engine for any OpenAI-compatible upstream: another server's URL, or a child of ours.
+
+A run is one HTTP request; a continued one is a request per choice, since each goes on from its own
+text. An upstream that cannot be reached is asked for its models again until it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from typing import Any
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import FinishReason, Usage
+from headrace.domain.request import Request
+from headrace.engines import dialect as dialects
+from headrace.engines.ask import Asking, check_continuable, tokens_left
+from headrace.engines.base import StreamingEngine
+from headrace.engines.chunks import Fold
+from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
+from headrace.engines.fan import FanRun
+from headrace.engines.faults import refused
+from headrace.engines.limits import Limits
+from headrace.engines.openai_stream import Stream
+from headrace.engines.origin import Origin, with_body
+from headrace.engines.pool import Pool
+from headrace.engines.response import Response
+
+POLL_S = 1.0
+"""How often an upstream that is not ready is asked again."""
+
+
+class OpenAIOptions(msgspec.Struct, frozen=True):
+    """One upstream. ``url`` as OpenAI's SDKs want it (``…/v1``; without a path ``/v1`` is added).
+    ``model``: what the upstream calls the model (empty: ``name``). ``context`` and ``max_tokens`` in
+    tokens, 0: what the upstream says. ``load_timeout_s``: how long :meth:`OpenAIEngine.load` waits for
+    it. ``accepts``: engine-specific request options to pass through beside the dialect's."""
+
+    name: str
+    url: str
+    model: str = ""
+    api_key: str | None = msgspec.field(default=None)
+    dialect: str = "openai"
+    slots: int = 256
+    context: int = 0
+    max_tokens: int = 0
+    version: str = "1"
+    max_tokens_field: str = "max_tokens"
+    stream_usage: bool | None = None
+    extra: dict[str, Any] = {}
+    accepts: tuple[str, ...] = ()
+    ca_file: str | None = None
+    health_path: str = "/models"
+    load_timeout_s: float = 600.0
+    limits: Limits = Limits()
+
+
+class ModelEntry(msgspec.Struct, gc=False):
+    """One entry of ``/v1/models`` as vLLM, SGLang, llama.cpp and hosted APIs fill it."""
+
+    id: str = ""
+    created: float | None = None
+    max_model_len: int | None = None
+    context_length: int | None = None
+    meta: dict[str, Any] | None = None
+
+
+class ModelList(msgspec.Struct, gc=False):
+    data: list[ModelEntry] = []
+
+
+class OpenAIEngine(StreamingEngine):
+    """An :class:`~headrace.engines.engine.Engine` over HTTP."""
+
+    def __init__(self, options: OpenAIOptions) -> None:
+        """Raises :class:`ValueError` for an impossible URL, dialect or key."""
+        self._options = options
+        origin = Origin.parse(options.url)
+        self._base = origin.path or "/v1"
+        self._origin = msgspec.structs.replace(origin, path="")
+        self._asking = _asking(options)
+        self._heads = self._request_heads()
+        self._pool: Pool | None = None
+        self._health: tuple[Health, str] = ("starting", f"{self._origin} was not asked yet")
+        self._info: EngineInfo | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def load(self) -> None:
+        """Wait until the upstream answers for its models."""
+        options = self._options
+        self._pool = Pool(self._origin, options.limits, _tls(options.ca_file))
+        self._watch = asyncio.get_running_loop().create_task(self._poll_until_ready())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._watch), options.load_timeout_s)
+        state, reason = self._health
+        if state != "ready":
+            await self.close()
+            self._health = ("failed", reason)
+            raise HeadraceError(Code.ENGINE_UNAVAILABLE, reason)
+
+    def info(self) -> EngineInfo:
+        return self._info or super().info()
+
+    def health(self) -> tuple[Health, str]:
+        return self._health
+
+    def check(self, request: Request) -> None:
+        self._asking.check(request)
+
+    def stream_infer(self, work: Work, sink: Sink) -> Run:
+        request = work.request
+        if work.prefixes:
+            return self._continue(work, sink)
+        run = FanRun(sink, request.choices, 1)
+        self._start(run, request.kind, self._asking.body(request, work.live), 0, work.live)
+        return run
+
+    async def count_tokens(self, text: str) -> int:
+        path, field = self._asking.dialect.tokenize
+        if not path:
+            return await super().count_tokens(text)
+        body = msgspec.json.encode({"model": self._asking.model, field: text})
+        response = await self._connected().fetch("POST", path, body)
+        if response.status != 200:
+            raise refused(*response)
+        found = msgspec.json.decode(response.body)
+        return int(found["count"]) if "count" in found else len(found["tokens"])
+
+    async def close(self) -> None:
+        self._health = ("closed", "the engine was closed")
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._pool is not None:
+            await self._pool.close()
+
+    # Runs.
+
+    def _continue(self, work: Work, sink: Sink) -> FanRun:
+        request = work.request
+        run = FanRun(sink, request.choices, request.choices)
+        loop = asyncio.get_running_loop()
+        try:
+            check_continuable(request, self._asking.dialect)
+            for index, prefix in enumerate(work.prefixes):
+                left = tokens_left(request.sampling, prefix)
+                if left is not None and left <= 0:
+                    ended: dict[int, FinishReason] = {index: "length"}
+                    loop.call_soon(run.stream_done, ended, Usage())
+                    continue
+                body = self._asking.continuation(request, index, prefix, work.live)
+                self._start(run, request.kind, body, index, work.live)
+        except HeadraceError as error:
+            loop.call_soon(run.failed, error)
+        return run
+
+    def _start(self, run: FanRun, kind: str, body: bytes, index: int, live: bool) -> None:
+        pool = self._pool
+        if pool is None:
+            error = HeadraceError(Code.ENGINE_UNAVAILABLE, "The engine is not loaded.")
+            asyncio.get_running_loop().call_soon(run.failed, error)
+            return
+        sink = Stream(run, Fold(index), live, self._on_failure)
+        run.adopt(pool.send(with_body(self._heads[kind], body), sink))
+
+    def _on_failure(self, error: HeadraceError) -> None:
+        """Watch for an upstream's return once it cannot be reached."""
+        if error.code is Code.ENGINE_UNAVAILABLE and self._health[0] == "ready":
+            self._health = ("failed", error.message)
+            self._watch = asyncio.get_running_loop().create_task(self._poll_until_ready())
+
+    # The upstream's health.
+
+    def _connected(self) -> Pool:
+        if self._pool is None:
+            raise HeadraceError(Code.MODEL_LOADING, "The engine is not loaded.")
+        return self._pool
+
+    async def _poll_until_ready(self) -> None:
+        while True:
+            if await self._ask_health():
+                return
+            await asyncio.sleep(POLL_S)
+
+    async def _ask_health(self) -> bool:
+        """One look; False: look again."""
+        head = self._origin.head("GET", self._base + self._options.health_path, self._headers())
+        try:
+            response = await self._connected().collect(with_body(head, b""))
+        except HeadraceError as error:
+            self._health = (self._waiting_state(), error.message)
+            return False
+        if response.status != 200:
+            self._health = (self._waiting_state(), refused(*response).message)
+            return response.status in (400, 401, 403, 404)
+        self._info = self._info or self._learn(response)
+        self._health = ("ready", f"{self._origin} answers")
+        return True
+
+    def _waiting_state(self) -> Health:
+        return "starting" if self._info is None else "failed"
+
+    def _learn(self, response: Response) -> EngineInfo:
+        """What the upstream says of its model, where it says it."""
+        options = self._options
+        entry = ModelEntry()
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            listed = msgspec.json.decode(response.body, type=ModelList).data
+            entry = next((one for one in listed if one.id == self._asking.model), entry)
+        meta = entry.meta or {}
+        context = entry.max_model_len or entry.context_length or meta.get("n_ctx") or 0
+        context = options.context or int(context)
+        return EngineInfo(
+            name=options.name,
+            version=options.version,
+            type="openai",
+            parameters=int(meta.get("n_params") or 0),
+            max_tokens=options.max_tokens or context,
+            context=context,
+            slots=options.slots,
+            created_at=entry.created or time.time(),
+            continues=self._asking.dialect.prefill,
+        )
+
+    # Heads.
+
+    def _headers(self) -> list[tuple[str, str]]:
+        key = self._options.api_key
+        return [("authorization", f"Bearer {key}")] if key else []
+
+    def _request_heads(self) -> dict[str, bytes]:
+        headers = [("content-type", "application/json"), *self._headers()]
+        paths = {"chat": "/chat/completions", "completion": "/completions"}
+        return {
+            kind: self._origin.head("POST", self._base + path, headers)
+            for kind, path in paths.items()
+        }
+
+
+def _asking(options: OpenAIOptions) -> Asking:
+    if options.dialect not in dialects.DIALECTS:
+        known = ", ".join(dialects.DIALECTS)
+        raise ValueError(f"dialect {options.dialect!r} is not one of {known}")
+    dialect = dialects.DIALECTS[options.dialect]
+    usage = dialect.stream_usage if options.stream_usage is None else options.stream_usage
+    return Asking(
+        options.model or options.name,
+        msgspec.structs.replace(dialect, extra=dialect.extra | set(options.accepts)),
+        options.max_tokens_field,
+        usage,
+        options.extra,
+    )
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext | None:
+    return ssl.create_default_context(cafile=ca_file) if ca_file else None
