@@ -7,7 +7,7 @@ operating system. ``append`` is therefore only a promise; ``Appended.stored`` is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from headrace.domain.delta import Delta
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import Caller, Request
+
+End = Literal["finish", "error"]
+"""How a log ended: the kind of its terminal event."""
 
 
 class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -29,6 +32,14 @@ class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
     caller: Caller
     wire: str = "native"
     wire_options: dict[str, bool] = {}
+
+
+class KeptLog(msgspec.Struct, frozen=True):
+    """A log that the store has: its header, its newest stored event, and how it ended (None: not yet)."""
+
+    header: LogHeader
+    last_seq: int
+    end: End | None
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -70,14 +81,14 @@ class Store(Protocol):
     def left(self, log: Appended, left_at: float | None) -> None:
         """Note when the last client left (None: one came back)."""
 
-    async def header(self, id: str) -> LogHeader | None:
-        """The header of a kept log. None: never seen. Raises ``CURSOR_GONE`` if it was dropped by age or size."""
+    async def find(self, id: str) -> KeptLog | None:
+        """A kept log. None: never seen. Raises ``CURSOR_GONE`` if it was dropped by age, count or size."""
 
-    async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+    async def read(self, id: str, after: int, limit_bytes: int) -> Sequence[Event]:
         """Stored events with ``seq > after``, at most about ``limit_bytes`` of them (at least one, if there
         is one). Raises ``CURSOR_GONE`` when events after the cursor are no longer kept."""
 
-    async def list(self, tenant: str, session_id: str | None, limit: int) -> list[LogHeader]:
+    async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
         """A tenant's logs, newest first."""
 
     async def close(self) -> None:

@@ -1,0 +1,254 @@
+"""``BaseHook`` to derive hooks from, and ``HookChain``: all hooks of the server as one.
+
+A hook is user code. With ``on_error = "fail"`` its exception ends the generation with ``hook_failed``,
+naming the hook. With ``"skip"`` it is bypassed for the rest of that generation: what it was given in
+the failing call passes unchanged, what it held back before is asked for once with ``on_finish``, and
+one line in the log tells. So ``on_token`` should raise before it takes the deltas, not after.
+Raising ``HOOK_REFUSED`` is a decision, not a failure: it ends the generation under either policy.
+
+Where no hook awaits, the chain answers at once. What has to wait or has gone wrong is a *flow*: a
+generator that yields awaitables and returns deltas, run by :func:`_run`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any
+
+from headrace.domain.delta import Delta
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Error, Finish
+from headrace.streams.hook import HookContext
+from headrace.streams.hook_loading import LoadedHook, OnError, load_hooks
+
+__all__ = ["BaseHook", "HookChain", "LoadedHook", "load_hooks"]
+
+_BYPASSED = "headrace.bypassed"
+"""Key in ``HookContext.state``: the links that failed and are skipped in this generation."""
+
+_logger = logging.getLogger("headrace.streams")
+
+_Flow = Generator[Awaitable[Any], Any, Any]
+_End = Finish | Error
+_PLAIN = (list, tuple)
+
+
+class BaseHook:
+    """A hook that does nothing: override what you need, as ``def`` or ``async def``."""
+
+    def on_start(self, context: HookContext) -> None | Awaitable[None]:
+        return None
+
+    def on_token(
+        self, context: HookContext, deltas: Sequence[Delta]
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        return deltas
+
+    def on_finish(
+        self, context: HookContext, end: Finish | Error
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        return ()
+
+
+def _method(hook: object, name: str) -> Callable[..., Any] | None:
+    """The hook's method, None where it does not override the base class's no-op."""
+    own = getattr(type(hook), name, None)
+    if own is None or own is getattr(BaseHook, name):
+        return None
+    method: Callable[..., Any] = getattr(hook, name)
+    return method
+
+
+class _Link:
+    """One hook in the chain: its name, its policy, and the methods it really has."""
+
+    __slots__ = ("finish", "name", "on_error", "start", "token")
+
+    def __init__(self, loaded: LoadedHook) -> None:
+        self.name = loaded.name
+        self.on_error: OnError = loaded.on_error
+        self.start = _method(loaded.hook, "on_start")
+        self.token = _method(loaded.hook, "on_token")
+        self.finish = _method(loaded.hook, "on_finish")
+
+
+class HookChain:
+    """The hooks in their order. ``is_async``: some method is a coroutine function."""
+
+    def __init__(self, hooks: Sequence[LoadedHook]) -> None:
+        self._links = tuple(_Link(hook) for hook in hooks)
+        self._token = tuple((link, link.token) for link in self._links if link.token is not None)
+        self.is_async = any(
+            iscoroutinefunction(method)
+            for link in self._links
+            for method in (link.start, link.token, link.finish)
+        )
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def on_start(self, context: HookContext) -> Awaitable[None] | None:
+        """Ask every hook. Raises ``HOOK_REFUSED`` or ``HOOK_FAILED``, here or when awaited."""
+        waiting: Awaitable[None] | None = _run(_start(context, self._links))
+        return waiting
+
+    def on_token(
+        self, context: HookContext, deltas: Sequence[Delta]
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        """Pass deltas through every hook. Raises ``HOOK_REFUSED`` or ``HOOK_FAILED``, here or when awaited."""
+        if _BYPASSED in context.state:
+            return self._walk(_nothing(deltas), context, 0)
+        for position, (link, token) in enumerate(self._token):
+            try:
+                answer = token(context, deltas)
+            except Exception as error:  # noqa: BLE001 - user code may raise anything
+                return self._walk(_skip(link, context, deltas, error), context, position + 1)
+            if type(answer) not in _PLAIN and isawaitable(answer):
+                return self._walk(_settle(link, context, deltas, answer), context, position + 1)
+            if not answer:
+                return ()
+            deltas = answer
+        return deltas
+
+    def on_finish(
+        self, context: HookContext, end: _End
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        """What hooks held back, each one's passed through those behind it. Raises like :meth:`on_token`."""
+        held: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(
+            _finish(context, end, self._links)
+        )
+        return held
+
+    def _walk(
+        self, first: _Flow, context: HookContext, position: int
+    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        links = [link for link, _ in self._token[position:]]
+        out: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(_pass(first, context, links))
+        return out
+
+
+def _run(flow: _Flow) -> Any:
+    """The flow's result, or an awaitable of it if it has to wait."""
+    try:
+        waiting = next(flow)
+    except StopIteration as stop:
+        return stop.value
+    return _run_on(flow, waiting)
+
+
+async def _run_on(flow: _Flow, waiting: Awaitable[Any]) -> Any:
+    try:
+        while True:
+            try:
+                answer = await waiting
+            except Exception as error:  # noqa: BLE001 - the flow judges it
+                waiting = flow.throw(error)
+            else:
+                waiting = flow.send(answer)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _start(context: HookContext, links: Sequence[_Link]) -> _Flow:
+    for link in links:
+        if link.start is None:
+            continue
+        try:
+            answer = link.start(context)
+            if isawaitable(answer):
+                yield answer
+        except Exception as error:  # noqa: BLE001 - user code may raise anything
+            _judge(link, context, error)
+
+
+def _pass(first: _Flow, context: HookContext, links: Sequence[_Link]) -> _Flow:
+    deltas = yield from first
+    for link in links:
+        if deltas and not _bypassed(link, context):
+            deltas = yield from _token(link, context, deltas)
+    return deltas
+
+
+def _finish(context: HookContext, end: _End, links: Sequence[_Link]) -> _Flow:
+    held: Sequence[Delta] = ()
+    for link in links:
+        if _bypassed(link, context):
+            continue
+        if held and link.token is not None:
+            held = yield from _token(link, context, held)
+        if link.finish is not None and not _bypassed(link, context):
+            rest = yield from _last_words(link, context, end)
+            held = [*held, *rest] if held else rest
+    return held
+
+
+def _nothing(deltas: Sequence[Delta]) -> _Flow:
+    yield from ()
+    return deltas
+
+
+def _token(link: _Link, context: HookContext, deltas: Sequence[Delta]) -> _Flow:
+    if link.token is None:
+        return deltas
+    try:
+        answer = link.token(context, deltas)
+    except Exception as error:  # noqa: BLE001 - user code may raise anything
+        return (yield from _skip(link, context, deltas, error))
+    return (yield from _settle(link, context, deltas, answer))
+
+
+def _settle(link: _Link, context: HookContext, deltas: Sequence[Delta], answer: Any) -> _Flow:
+    """The answer of ``on_token``, waited for if it is an awaitable."""
+    if not isawaitable(answer):
+        return answer
+    try:
+        return (yield answer)
+    except Exception as error:  # noqa: BLE001 - user code may raise anything
+        return (yield from _skip(link, context, deltas, error))
+
+
+def _skip(link: _Link, context: HookContext, deltas: Sequence[Delta], error: Exception) -> _Flow:
+    """After a failure that the policy lets pass: what the hook held back, then what it was given."""
+    _judge(link, context, error)
+    if link.finish is None:
+        return deltas
+    end = Error(0, 0.0, Code.HOOK_FAILED.value, f"Hook {link.name} failed.")
+    held = yield from _last_words(link, context, end)
+    return [*held, *deltas]
+
+
+def _last_words(link: _Link, context: HookContext, end: _End) -> _Flow:
+    assert link.finish is not None
+    try:
+        answer = link.finish(context, end)
+        if isawaitable(answer):
+            answer = yield answer
+    except Exception as error:  # noqa: BLE001 - user code may raise anything
+        _judge(link, context, error)
+        _logger.error("hook %s: what it held back of %s is lost", link.name, context.generation)
+        return ()
+    return answer or ()
+
+
+def _bypassed(link: _Link, context: HookContext) -> bool:
+    return link in context.state.get(_BYPASSED, ())
+
+
+def _judge(link: _Link, context: HookContext, error: Exception) -> None:
+    """Raise what ends the generation, or note that this hook is skipped from now on."""
+    if isinstance(error, HeadraceError) and error.code is Code.HOOK_REFUSED:
+        raise error
+    if link.on_error == "fail":
+        raise HeadraceError(
+            Code.HOOK_FAILED,
+            f"Hook {link.name} failed ({type(error).__name__}); the server's operator can repair it.",
+        ) from error
+    context.state.setdefault(_BYPASSED, set()).add(link)
+    _logger.error(
+        "hook %s failed and is skipped for the rest of %s",
+        link.name,
+        context.generation,
+        exc_info=error,
+    )

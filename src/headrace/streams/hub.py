@@ -1,0 +1,100 @@
+"""``Hub``: finds the log of a generation, running or kept.
+
+Running logs are held until they end; an ended one lives on as long as a reader holds it, and is
+opened from the store when somebody asks again. Of those, the last few stay at hand.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Event
+from headrace.streams.log import Log
+from headrace.streams.store import KeptLog, LogHeader, Store
+
+OPENED_LOGS = 256
+"""Ended logs kept at hand after somebody asked for them; each is a header and an empty tail (1–2 KB
+plus the request). The one asked for longest ago goes first."""
+
+
+class Hub:
+    """All logs on one store. On the event loop thread only."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._running: dict[str, Log] = {}
+        self._opened: OrderedDict[str, Log] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many logs are running."""
+        return len(self._running)
+
+    def create(self, header: LogHeader) -> Log:
+        """A new log; stored together with its first events. Raises ``ValueError`` if the id runs already."""
+        if header.id in self._running:
+            raise ValueError(f"{header.id} exists already")
+        log = Log(header, self._store)
+        self._store.begin(log, header)
+        self._hold(log)
+        return log
+
+    def adopt(self, header: LogHeader, events: Sequence[Event]) -> Log:
+        """Take up a log that :meth:`Store.open` found unfinished: append to it after these ``events``."""
+        log = Log(header, self._store, visible_seq=events[-1].seq if events else 0)
+        self._hold(log)
+        return log
+
+    def get(self, id: str) -> Log | None:
+        """A running log."""
+        return self._running.get(id)
+
+    def running(self) -> list[Log]:
+        """All running logs, oldest first."""
+        return list(self._running.values())
+
+    async def find(self, id: str) -> Log:
+        """A running or kept log. Raises ``GENERATION_NOT_FOUND`` if there never was one, ``CURSOR_GONE`` if
+        it was dropped by age, count or size."""
+        log = self._running.get(id) or self._at_hand(id)
+        if log is not None:
+            return log
+        kept = await self._store.find(id)
+        if kept is None:
+            raise HeadraceError(Code.GENERATION_NOT_FOUND, f"There is no generation {id} here.")
+        return self._running.get(id) or self._open(kept)
+
+    def forget(self, id: str) -> None:
+        """No longer hold a running log that will get no terminal event in this process."""
+        self._running.pop(id, None)
+
+    def _hold(self, log: Log) -> None:
+        self._running[log.id] = log
+        log.on_end(self._ended)
+
+    def _ended(self, log: Log) -> None:
+        self.forget(log.id)
+
+    def _at_hand(self, id: str) -> Log | None:
+        log = self._opened.get(id)
+        if log is not None:
+            self._opened.move_to_end(id)
+        return log
+
+    def _open(self, kept: KeptLog) -> Log:
+        log = Log(kept.header, self._store, visible_seq=kept.last_seq, end=kept.end)
+        if kept.end is None:
+            log.store_failed(_stopped(log.id))
+            return log
+        self._opened[log.id] = log
+        if len(self._opened) > OPENED_LOGS:
+            self._opened.popitem(last=False)
+        return log
+
+
+def _stopped(id: str) -> HeadraceError:
+    return HeadraceError(
+        Code.STORE_FAILED,
+        f"{id} stopped because its events could not be stored; the operator should check the disk",
+    )

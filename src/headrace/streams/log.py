@@ -1,0 +1,159 @@
+"""``Log``: the append-only sequence of one generation's events, and its readers.
+
+An event is appended (promised to the store), then stored, then visible; readers see it only then.
+A reader that keeps up gets the event objects themselves; one that lags or arrives late gets them
+again from the memory tail, or from the store where memory has dropped them. One reader's slowness or
+failure never costs the engine or another reader anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from headrace.domain.delta import Delta
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Event, Finish, is_terminal
+from headrace.streams.hold import Hold
+from headrace.streams.reader import Reader
+from headrace.streams.runs import Runs
+from headrace.streams.store import End, LogHeader, Store
+
+TAIL_BYTES = 64 * 1024
+"""Newest encoded events of one log that stay in memory (about 2,500 small ones), for readers that lag
+or arrive late; what is older comes from the store."""
+
+_logger = logging.getLogger("headrace.streams")
+
+EndCallback = Callable[["Log"], None]
+
+
+class Log:
+    """The log of ``header.id``. ``visible_seq``: newest event readers may see. ``end``: the kind of its
+    terminal event once that is visible. ``failure``: why it ends without one (the store failed).
+    ``appended_seq``: newest event promised to the store.
+
+    Append only through :meth:`append`; the store calls :meth:`stored` and :meth:`store_failed`.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_live",
+        "_on_end",
+        "appended_seq",
+        "end",
+        "failure",
+        "header",
+        "id",
+        "store",
+        "tail",
+        "visible_seq",
+    )
+
+    def __init__(
+        self, header: LogHeader, store: Store, *, visible_seq: int = 0, end: End | None = None
+    ) -> None:
+        self.header = header
+        self.id = header.id
+        self.store = store
+        self.visible_seq = visible_seq
+        self.appended_seq = visible_seq
+        self.end = end
+        self._closed = end is not None
+        self.failure: HeadraceError | None = None
+        self.tail = Runs(visible_seq + 1)
+        self._live: list[Hold] = []
+        self._on_end: list[EndCallback] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal event is visible."""
+        return self.end is not None
+
+    def append(self, events: Sequence[Event], raw: Sequence[Delta] = ()) -> None:
+        """Promise these events, numbered from ``appended_seq + 1``; readers see them once they are stored.
+        After a failure of the store nothing more is taken. Raises ``ValueError`` for a wrong ``seq`` and
+        for anything after the terminal event: both would break the log for every reader."""
+        if self.failure is not None:
+            return
+        if self._closed:
+            raise ValueError(f"{self.id} has its terminal event; nothing can follow it")
+        if events:
+            last, before = events[-1], self.appended_seq
+            if events[0].seq != before + 1 or last.seq != before + len(events):
+                raise ValueError(f"{self.id} continues with seq {before + 1}")
+            self.appended_seq = last.seq
+            self._closed = is_terminal(last)
+        self.store.append(self, events, raw)
+
+    def attach(self, reader: Reader) -> Hold:
+        """Start a reader at ``seq`` 1. What memory still has is delivered before this returns."""
+        hold = Hold(self, reader)
+        hold.resume()
+        return hold
+
+    def on_end(self, callback: EndCallback) -> None:
+        """Call once when the log ends for its readers: the terminal event was delivered to those that
+        keep up, or the log failed. At once if that was before."""
+        if self.end is not None or self.failure is not None:
+            callback(self)
+        else:
+            self._on_end.append(callback)
+
+    def stored(self, events: Sequence[Event]) -> None:
+        """These events have reached the operating system: show them to the readers."""
+        tail = self.tail
+        tail.add(events)
+        if len(tail) > TAIL_BYTES:
+            tail.forget_older_half()
+        last = events[-1]
+        self.visible_seq = last.seq
+        live = self._live
+        if is_terminal(last):
+            self.end = "finish" if isinstance(last, Finish) else "error"
+            self._live = []
+        if len(live) == 1:
+            live[0].push(events)
+        elif live:
+            for hold in tuple(live):
+                hold.push(events)
+        if self.end is not None:
+            self._tell_end()
+
+    def store_failed(self, error: HeadraceError) -> None:
+        """These and later events cannot be stored; readers get what is visible, then ``lost``."""
+        if self.end is not None or self.failure is not None:
+            return
+        self.failure = error
+        live, self._live = self._live, []
+        for hold in live:
+            hold.lose(error)
+        self._tell_end()
+
+    def join_live(self, hold: Hold) -> None:
+        """``hold`` has every visible event: push what comes."""
+        self._live.append(hold)
+
+    def leave_live(self, hold: Hold) -> None:
+        """No longer push to ``hold``."""
+        if hold in self._live:
+            self._live.remove(hold)
+
+    def needs_store(self, cursor: int) -> bool:
+        """Whether the visible event after ``cursor`` is only in the store."""
+        return cursor < self.visible_seq and not self.tail.holds(cursor + 1)
+
+    def _tell_end(self) -> None:
+        callbacks, self._on_end = self._on_end, []
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                _logger.exception("end of %s: a callback failed", self.id)
+
+    def damaged(self) -> HeadraceError:
+        """The error for a log whose stored events stop before its end."""
+        return HeadraceError(
+            Code.STORE_FAILED,
+            f"{self.id}: stored events are missing; the operator can find out why in the server's log",
+        )

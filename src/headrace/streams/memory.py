@@ -1,0 +1,142 @@
+"""``MemoryStore``: logs that live as long as the process, with the same rules and bounds as on disk.
+
+What is appended in one iteration of the event loop becomes visible in the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from headrace.domain.delta import Delta
+from headrace.domain.event import Event, Finish, is_terminal
+from headrace.streams.bounds import TOMBSTONES, Bounds, Clock, gone
+from headrace.streams.runs import Runs
+from headrace.streams.store import Appended, End, KeptLog, LogHeader, Recovered
+
+
+class _Entry:
+    """One log. ``ended_at`` orders the finished ones for the bounds."""
+
+    __slots__ = ("end", "ended_at", "fresh", "header", "runs", "size")
+
+    def __init__(self, header: LogHeader, size: int) -> None:
+        self.header = header
+        self.runs = Runs()
+        self.fresh: Sequence[Event] = ()
+        self.end: End | None = None
+        self.ended_at = 0.0
+        self.size = size
+
+
+HEADER_BYTES = 1024
+"""What one log counts for ``keep_bytes`` besides its events."""
+
+
+class MemoryStore:
+    """Implements :class:`headrace.streams.store.Store`. Nothing survives the process, so ``raw`` deltas
+    are not kept."""
+
+    def __init__(self, bounds: Bounds | None = None, *, clock: Clock = time.time) -> None:
+        self._bounds = bounds or Bounds()
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._finished: deque[_Entry] = deque()  # bounded by Bounds
+        self._finished_bytes = 0
+        self._dropped: OrderedDict[str, None] = OrderedDict()  # bounded by TOMBSTONES
+        self._pending: list[tuple[Appended, _Entry]] = []
+
+    async def open(self) -> list[Recovered]:
+        return []
+
+    def begin(self, log: Appended, header: LogHeader) -> None:
+        self._entries[header.id] = _Entry(header, HEADER_BYTES)
+
+    def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
+        if not events:
+            return
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        entry = self._entries[log.id]
+        if entry.fresh:
+            entry.fresh = [*entry.fresh, *events]
+        else:
+            entry.fresh = events
+            self._pending.append((log, entry))
+
+    def left(self, log: Appended, left_at: float | None) -> None:
+        """Nothing to note: no generation outlives the process."""
+
+    async def find(self, id: str) -> KeptLog | None:
+        self._drop_aged()
+        entry = self._entries.get(id)
+        if entry is None:
+            self._refuse_dropped(id)
+            return None
+        return KeptLog(entry.header, entry.runs.last_seq, entry.end)
+
+    async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+        self._drop_aged()
+        entry = self._entries.get(id)
+        if entry is None:
+            self._refuse_dropped(id)
+            return []
+        return entry.runs.after(after, limit_bytes)
+
+    async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
+        self._drop_aged()
+        return [*islice(self._of(tenant, session_id), limit)]
+
+    async def close(self) -> None:
+        self._flush()
+
+    def _of(self, tenant: str, session_id: str | None) -> Iterator[LogHeader]:
+        for entry in reversed(self._entries.values()):
+            caller = entry.header.caller
+            if caller.tenant == tenant and session_id in (None, caller.session_id):
+                yield entry.header
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        for log, entry in pending:
+            events, entry.fresh = entry.fresh, ()
+            entry.runs.add(events)
+            log.stored(events)
+            last = events[-1]
+            if is_terminal(last):
+                self._finish(entry, "finish" if isinstance(last, Finish) else "error")
+
+    def _finish(self, entry: _Entry, end: End) -> None:
+        entry.end = end
+        entry.ended_at = self._clock()
+        entry.size += len(entry.runs)
+        self._finished.append(entry)
+        self._finished_bytes += entry.size
+        bounds = self._bounds
+        while self._finished and (
+            len(self._finished) > bounds.keep_generations
+            or self._finished_bytes > bounds.keep_bytes
+        ):
+            self._drop_oldest()
+        self._drop_aged()
+
+    def _drop_aged(self) -> None:
+        horizon = self._clock() - self._bounds.keep_s
+        while self._finished and self._finished[0].ended_at < horizon:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        entry = self._finished.popleft()
+        self._finished_bytes -= entry.size
+        id = entry.header.id
+        del self._entries[id]
+        self._dropped[id] = None
+        if len(self._dropped) > TOMBSTONES:
+            self._dropped.popitem(last=False)
+
+    def _refuse_dropped(self, id: str) -> None:
+        if id in self._dropped:
+            raise gone(id)
