@@ -16,7 +16,9 @@ from headrace.protocols.call import Call
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
+from headrace.protocols.infer import Infer
 from headrace.protocols.models import ModelEndpoints
+from headrace.protocols.openapi import OpenApi
 from headrace.protocols.operations import Metrics, Operations
 from headrace.protocols.port import Service
 from headrace.protocols.router import Router, WrongMethod
@@ -49,12 +51,15 @@ class Api:
         self._tasks = Tasks()
         self._streams = OpenStreams(options.heartbeat_s)
         generations = Generations(service, self._streams)
+        generate = Generate(service, self._streams, generations.resume)
         self._router = Router(
             [
-                *Generate(service, self._streams, generations.resume).routes(),
+                *generate.routes(),
+                *Infer(service, generate).routes(),
                 *generations.routes(),
                 *ModelEndpoints(service).routes(),
                 *Operations(service, options.version, metrics).routes(),
+                *OpenApi(options.version).routes(),
             ]
         )
 

@@ -51,11 +51,14 @@ def error_object(event: Error) -> ErrorBody:
     return ErrorBody(event.message, MEANINGS[code_of(event)].type, None, event.code)
 
 
+def error_of(error: HeadraceError) -> ErrorBody:
+    """The OpenAI error object of an exception."""
+    return ErrorBody(error.message, error.meaning.type, error.param, error.code.value)
+
+
 def error_body(error: HeadraceError) -> bytes:
     """``{"error": {"message", "type", "param", "code"}}``."""
-    return _encode(
-        ErrorAnswer(ErrorBody(error.message, error.meaning.type, error.param, error.code.value))
-    )
+    return _encode(ErrorAnswer(error_of(error)))
 
 
 def retry_headers(error: HeadraceError) -> list[Header]:

@@ -1,0 +1,219 @@
+"""The native endpoints: one prompt in, one answer out; many in one array; one as a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import FinishReason
+from headrace.domain.request import Request, Sampling
+from headrace.protocols.accept import require_json
+from headrace.protocols.body import Body, Unknown, invalid_json, refuse, require_json_body
+from headrace.protocols.call import Call
+from headrace.protocols.collector import Collector
+from headrace.protocols.encoder import encode_json
+from headrace.protocols.errors import ErrorBody, error_of
+from headrace.protocols.fold import Fold
+from headrace.protocols.formats import NATIVE
+from headrace.protocols.generate import Generate
+from headrace.protocols.openai_request import Asked, Identity, MaxTokens, Name, Stop, Stops
+from headrace.protocols.port import Generation, Service
+from headrace.protocols.router import Route
+
+MAX_BATCH = 256
+"""Items of one ``/v1/batch_infer``; more belong in a file of requests."""
+
+
+class InferBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """``POST /v1/infer`` and each item of ``/v1/batch_infer``. Without ``model``: the first one served."""
+
+    prompt: Annotated[str, Meta(min_length=1)]
+    max_tokens: MaxTokens | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    stream: bool | None = None
+    stop_words: Stops | Stop | None = None
+    user_id: Identity | None = None
+    session_id: Identity | None = None
+    model: Name | None = None
+
+
+class InferUsage(msgspec.Struct, frozen=True, gc=False):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class InferAnswer(msgspec.Struct, frozen=True, gc=False):
+    """``tokens``: how many were generated. ``latency``: seconds from admission to the end of the log.
+    ``error`` only where this item of a batch failed; ``finish_reason`` is null then."""
+
+    text: str
+    tokens: int
+    latency: float
+    usage: InferUsage
+    finish_reason: FinishReason | None
+    id: str | None
+    error: ErrorBody | UnsetType = UNSET
+
+
+_body = Body(InferBody)
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class Infer:
+    """Shares the way from a decoded body to an answer with the OpenAI endpoints."""
+
+    def __init__(self, service: Service, generate: Generate) -> None:
+        self._service = service
+        self._generate = generate
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("POST", "/v1/infer", self.infer),
+            Route("POST", "/v1/stream_infer", self.stream),
+            Route("POST", "/v1/batch_infer", self.batch),
+        )
+
+    def infer(self, call: Call, _: str) -> Awaitable[None] | None:
+        return self._generate.begin(call, self._decode, NATIVE, infer_answer)
+
+    def stream(self, call: Call, _: str) -> Awaitable[None] | None:
+        return self._generate.begin(call, self._decode_stream, NATIVE, infer_answer)
+
+    def batch(self, call: Call, _: str) -> None:
+        """Every item is a generation of its own; the answer comes when the last one has ended."""
+        items = _split(require_json_body(call))
+        require_json(call.header(b"accept"))
+        batch = _Batch(call, len(items))
+        call.exchange.on_gone = batch.close
+        for position, item in enumerate(items):
+            try:
+                asked = self._decode(item)
+                if asked.request.stream:
+                    raise refuse("stream", "is not possible in a batch", Code.UNSUPPORTED)
+                generation = self._generate.submit(call, asked, NATIVE)
+            except HeadraceError as error:
+                batch.put(position, _failed(error, None, 0.0))
+            else:
+                batch.wait(position, generation)
+        batch.submitted()
+
+    def _decode(self, body: bytes) -> Asked:
+        return self._request(*_body.decode(body))
+
+    def _decode_stream(self, body: bytes) -> Asked:
+        decoded, unknown = _body.decode(body)
+        decoded.stream = True
+        return self._request(decoded, unknown)
+
+    def _request(self, body: InferBody, unknown: Unknown | None) -> Asked:
+        stop = body.stop_words
+        request = Request(
+            model=body.model or self._first_model(),
+            kind="completion",
+            prompts=(body.prompt,),
+            sampling=Sampling(
+                max_tokens=body.max_tokens,
+                temperature=body.temperature,
+                top_p=body.top_p,
+                stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+            ),
+            stream=body.stream is True,
+            user=body.user_id,
+            extra=unknown,
+        )
+        return Asked(request, {}, body.session_id)
+
+    def _first_model(self) -> str:
+        cards = self._service.models()
+        if not cards:
+            raise HeadraceError(Code.MODEL_NOT_FOUND, "This server serves no model.", param="model")
+        return cards[0].name
+
+
+class _Batch:
+    """Answers in the order of the items, once the last is there."""
+
+    def __init__(self, call: Call, size: int) -> None:
+        self._call = call
+        self._answers: list[InferAnswer | None] = [None] * size
+        self._collectors: list[Collector] = []
+        self._missing = size + 1  # one more for `submitted`: nothing is answered before that
+
+    def put(self, position: int, answer: InferAnswer) -> None:
+        self._answers[position] = answer
+        self._count_down()
+
+    def wait(self, position: int, generation: Generation) -> None:
+        def done(result: Fold | HeadraceError) -> None:
+            self.put(position, _item(generation, result))
+
+        self._collectors.append(Collector(generation, done, client=True))
+
+    def submitted(self) -> None:
+        self._count_down()
+
+    def close(self) -> None:
+        """The client left: so do all readers."""
+        for collector in self._collectors:
+            collector.close()
+
+    def _count_down(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._call.json_bytes(encode_json(self._answers))
+
+
+def infer_answer(generation: Generation, fold: Fold) -> bytes:
+    """The answer of ``/v1/infer``. Raises the error that the log ended with."""
+    return encode_json(_answer(generation, fold))
+
+
+def _answer(generation: Generation, fold: Fold) -> InferAnswer:
+    end = fold.finish()
+    usage = end.usage
+    return InferAnswer(
+        "".join(choice.text for choice in fold.choices),
+        usage.completion_tokens,
+        max(0.0, end.timestamp - generation.created),
+        InferUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens),
+        end.reasons[0],
+        generation.id,
+    )
+
+
+def _item(generation: Generation, result: Fold | HeadraceError) -> InferAnswer:
+    try:
+        if isinstance(result, HeadraceError):
+            raise result
+        return _answer(generation, result)
+    except HeadraceError as error:
+        ended = result.end if isinstance(result, Fold) else None
+        latency = ended.timestamp - generation.created if ended is not None else 0.0
+        return _failed(error, generation.id, max(0.0, latency))
+
+
+def _failed(error: HeadraceError, generation_id: str | None, latency: float) -> InferAnswer:
+    return InferAnswer("", 0, latency, InferUsage(), None, generation_id, error_of(error))
+
+
+def _split(body: bytes) -> list[bytes]:
+    """The items of a bare array, undecoded. Raises ``INVALID_JSON`` and ``INVALID_REQUEST``."""
+    try:
+        items = _items.decode(body)
+    except msgspec.ValidationError:
+        raise HeadraceError(
+            Code.INVALID_REQUEST, "The body must be an array of requests."
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as complaint:
+        raise invalid_json(complaint) from None
+    if len(items) > MAX_BATCH:
+        raise HeadraceError(
+            Code.INVALID_REQUEST, f"The array has {len(items)} items; {MAX_BATCH} is the most."
+        )
+    return [bytes(item) for item in items]

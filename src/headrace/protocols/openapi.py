@@ -1,0 +1,322 @@
+"""``/openapi.json``: OpenAPI 3.1, generated from the types that decode requests and encode answers.
+
+An operation is one row of ``OPERATIONS``; a test holds that the rows and the routes are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace.domain.errors import MEANINGS
+from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
+from headrace.protocols.call import Call
+from headrace.protocols.errors import ErrorAnswer
+from headrace.protocols.generations import (
+    AbortBody,
+    Aborted,
+    GenerationList,
+    GenerationState,
+)
+from headrace.protocols.infer import MAX_BATCH, InferAnswer, InferBody
+from headrace.protocols.models import Model, ModelInfo, ModelList
+from headrace.protocols.openai_chat import ChatCompletion
+from headrace.protocols.openai_completions import TextCompletion
+from headrace.protocols.openai_request import ChatBody, CompletionBody
+from headrace.protocols.operations import Health, Version
+from headrace.protocols.router import Route
+
+Json = dict[str, Any]
+
+_JSON = "application/json"
+_TEXT: Json = {"type": "string"}
+_REF = "#/components/schemas/{name}"
+_CALLER = ("X-Request-ID", "X-On-Disconnect", "X-Abort-Token", "X-Session-ID", "X-Stream-Events")
+_BEGIN = (*_CALLER, "X-Continue-Mode", "Idempotency-Key", "Last-Event-ID", "X-Generation-Id")
+
+PARAMETERS: dict[str, Json] = {
+    "X-Request-ID": {
+        "in": "header",
+        "description": "Comes back in the answer, and is in the logs.",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+    "X-On-Disconnect": {
+        "in": "header",
+        "description": "What becomes of the generation when its client leaves.",
+        "schema": {"type": "string", "pattern": r"^(cancel|continue|grace=[0-9]{1,4})$"},
+    },
+    "X-Abort-Token": {
+        "in": "header",
+        "description": "POST /v1/abort with the same token ends the generation.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,256}$"},
+    },
+    "X-Session-ID": {
+        "in": "header",
+        "description": "Generations are found again by it.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,256}$"},
+    },
+    "X-Stream-Events": {
+        "in": "header",
+        "description": "Events that a stream shows: token, progress, prompt.",
+        "schema": {
+            "type": "string",
+            "pattern": "^(token|progress|prompt)(,(token|progress|prompt))*$",
+        },
+    },
+    "X-Continue-Mode": {
+        "in": "header",
+        "description": "How a generation goes on after its engine was lost.",
+        "schema": {"enum": ["fast", "exact"]},
+    },
+    "Idempotency-Key": {
+        "in": "header",
+        "description": "Marks a request that its client will send again if it fails.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,256}$"},
+    },
+    "Last-Event-ID": {
+        "in": "header",
+        "description": "The cursor of the last event seen; wins over `after`. On a POST it needs X-Generation-Id.",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+    },
+    "X-Generation-Id": {
+        "in": "header",
+        "description": "The generation to resume.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    },
+    "id": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
+    "after": {
+        "in": "query",
+        "description": "Show the events after this one.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+    },
+    "format": {
+        "in": "query",
+        "description": "The form of the events; openai is the one that the generation was first sent in.",
+        "schema": {"enum": ["native", "openai", "openai-chat", "openai-completions"]},
+    },
+    "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
+    "session_id": {"in": "query", "schema": _TEXT},
+    "model": {"in": "query", "schema": _TEXT},
+}
+
+
+class Operation(NamedTuple):
+    """``body``, ``answer``: the types; a list of one type is an array. ``errors``: statuses beside 500."""
+
+    method: str
+    path: str
+    summary: str
+    answer: Any
+    body: Any = None
+    streams: bool = False
+    parameters: tuple[str, ...] = ()
+    errors: tuple[int, ...] = ()
+
+
+_COMPUTE = (400, 401, 403, 404, 406, 408, 410, 413, 415, 422, 429, 499, 502, 503, 504)
+_FIND = (400, 401, 404, 410, 503)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "POST",
+        "/v1/chat/completions",
+        "Answer a conversation",
+        ChatCompletion,
+        ChatBody,
+        True,
+        _BEGIN,
+        _COMPUTE,
+    ),
+    Operation(
+        "POST",
+        "/v1/completions",
+        "Complete a text",
+        TextCompletion,
+        CompletionBody,
+        True,
+        _BEGIN,
+        _COMPUTE,
+    ),
+    Operation(
+        "POST", "/v1/infer", "Answer a prompt", InferAnswer, InferBody, True, _BEGIN, _COMPUTE
+    ),
+    Operation(
+        "POST",
+        "/v1/stream_infer",
+        "Answer a prompt as a stream of events",
+        None,
+        InferBody,
+        True,
+        _BEGIN,
+        _COMPUTE,
+    ),
+    Operation(
+        "POST",
+        "/v1/batch_infer",
+        "Answer many prompts, in order",
+        [InferAnswer],
+        [InferBody],
+        False,
+        _CALLER,
+        (400, 401, 406, 413, 415),
+    ),
+    Operation("GET", "/v1/models", "List the models", ModelList, errors=(401,)),
+    Operation("GET", "/v1/models/{id}", "One model", Model, parameters=("id",), errors=(401, 404)),
+    Operation(
+        "GET",
+        "/v1/model_info",
+        "Facts of a model",
+        ModelInfo,
+        parameters=("model",),
+        errors=(400, 401, 404),
+    ),
+    Operation(
+        "GET",
+        "/v1/generations",
+        "List generations, newest first",
+        GenerationList,
+        parameters=("session_id", "limit"),
+        errors=(400, 401, 503),
+    ),
+    Operation(
+        "GET",
+        "/v1/generations/{id}",
+        "The state of a generation",
+        GenerationState,
+        parameters=("id",),
+        errors=_FIND,
+    ),
+    Operation(
+        "GET",
+        "/v1/generations/{id}/events",
+        "The events of a generation, from any cursor",
+        None,
+        None,
+        True,
+        ("id", "after", "format", "Last-Event-ID", "X-Stream-Events"),
+        (*_FIND, 406),
+    ),
+    Operation(
+        "POST",
+        "/v1/generations/{id}/cancel",
+        "End a generation",
+        GenerationState,
+        parameters=("id",),
+        errors=_FIND,
+    ),
+    Operation(
+        "POST",
+        "/v1/abort",
+        "End the generations that carry an abort token",
+        Aborted,
+        AbortBody,
+        False,
+        ("X-Abort-Token",),
+        (400, 401, 413, 415),
+    ),
+    Operation("GET", "/livez", "Is the process up?", Health),
+    Operation("GET", "/ping", "Is the process up?", Health),
+    Operation("GET", "/readyz", "Can a model serve?", Health),
+    Operation("GET", "/health", "Can a model serve?", Health),
+    Operation("GET", "/version", "The version", Version),
+    Operation("GET", "/metrics", "Figures, as text or as JSON by Accept", str, errors=(404,)),
+    Operation("GET", "/openapi.json", "This document", dict),
+)
+
+
+class OpenApi:
+    """Made once, on the first request for it."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._document: bytes | None = None
+
+    def routes(self) -> Sequence[Route]:
+        return (Route("GET", "/openapi.json", self.document, open=True),)
+
+    def document(self, call: Call, _: str) -> None:
+        if self._document is None:
+            self._document = msgspec.json.encode(describe(self._version))
+        call.json_bytes(self._document)
+
+
+def describe(version: str) -> Json:
+    """The whole document."""
+    types = [Health, ErrorAnswer] + [
+        kind[0] if isinstance(kind, list) else kind
+        for operation in OPERATIONS
+        for kind in (operation.answer, operation.body)
+        if kind not in (None, str, dict)
+    ]
+    _, components = msgspec.json.schema_components(types, ref_template=_REF)
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Headrace", "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(operation: Operation) -> Json:
+    described: Json = {
+        "operationId": f"{operation.method.lower()}{operation.path.replace('/', '_')}".replace(
+            "{id}", "id"
+        ).replace(".", "_"),
+        "summary": operation.summary,
+        "parameters": [_parameter(name) for name in operation.parameters],
+        "responses": _responses(operation),
+    }
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": operation.body is not AbortBody,
+            "content": {_JSON: {"schema": _schema(operation.body)}},
+        }
+    if operation.path.startswith("/v1/"):
+        described["security"] = [{"key": []}, {}]
+    return described
+
+
+def _parameter(name: str) -> Json:
+    return {"name": name, **PARAMETERS[name]}
+
+
+def _responses(operation: Operation) -> Json:
+    content: Json = {}
+    if operation.answer is str:
+        content = {"*/*": {}}
+    elif operation.answer is not None:
+        content[_JSON] = {"schema": _schema(operation.answer)}
+    if operation.streams:
+        content[SSE_TYPE] = {"schema": _TEXT}
+        content[NDJSON_TYPE] = {"schema": _TEXT}
+    responses: Json = {"200": {"description": "The answer", "content": content}}
+    if operation.streams:
+        responses["204"] = {"description": "The client has seen the last event"}
+    if operation.answer is Health and operation.path not in ("/livez", "/ping"):
+        health = {_JSON: {"schema": _schema(Health)}}
+        responses["503"] = {"description": "No model can serve", "content": health}
+    for status in (*operation.errors, 500):
+        error = {_JSON: {"schema": _schema(ErrorAnswer)}}
+        responses[str(status)] = {"description": _meaning(status), "content": error}
+    return responses
+
+
+def _meaning(status: int) -> str:
+    codes = [code.value for code, meaning in MEANINGS.items() if meaning.http == status]
+    return ", ".join(codes)
+
+
+def _schema(kind: Any) -> Json:
+    if isinstance(kind, list):
+        return {"type": "array", "items": _schema(kind[0]), "maxItems": MAX_BATCH}
+    if kind is dict:
+        return {"type": "object"}
+    return {"$ref": _REF.format(name=kind.__name__)}
