@@ -54,16 +54,17 @@ class ModelMetrics(Protocol):
 
     def admitted(self) -> None: ...
     def started(self, queue_s: float) -> None: ...
-    def first_token(self, seconds: float) -> None: ...
+    def first_token(self, after_s: float) -> None: ...
     def finished(
         self,
         reason: str,
         e2e_s: float,
         prompt_tokens: int,
         completion_tokens: int,
-        cached_tokens: int,
+        cached: int = 0,
     ) -> None: ...
-    def failed(self, code: str) -> None: ...
+    def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None: ...
+    def tokens(self, count: int, gap_s: float) -> None: ...
 
 
 class Flow:
@@ -359,6 +360,7 @@ class Service:
             chain=self._chain,
             context=context,
             spawn=self.spawn,
+            meter=flow.metrics,
             keep_raw=self._keeps_raw(flow),
         )
         self._register(generation)
@@ -513,8 +515,8 @@ class Service:
                     usage.completion_tokens,
                     usage.cached_tokens,
                 )
-            case Error(code=code):
-                metrics.failed(code)
+            case Error(code=code, message=message):
+                metrics.failed(code, message)
 
     # After a crash.
 
@@ -525,7 +527,7 @@ class Service:
         if self._chain is not None:
             context = HookContext(header.id, header.request, caller)
         generation = Generation(
-            self._hub.adopt(header, recovered.events),
+            self._hub.adopt(recovered),
             self,
             chain=self._chain,
             context=context,

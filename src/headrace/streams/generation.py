@@ -11,7 +11,7 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from inspect import isawaitable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from headrace.domain.delta import Delta, Outcome, Prefix
 from headrace.domain.errors import Code, HeadraceError
@@ -63,6 +63,12 @@ class Owner(Protocol):
         """The last client closed its stream before the end."""
 
 
+class Meter(Protocol):
+    """Counts visible tokens: ``count`` of them together, ``gap_s`` seconds after the ones before."""
+
+    def tokens(self, count: int, gap_s: float) -> None: ...
+
+
 class Raw:
     """What one choice's engine has produced so far, for going on from it: its text and token ids.
 
@@ -105,7 +111,8 @@ def _pieces(text: str) -> list[str]:
 class Generation:
     """A request being answered. Is the ``Sink`` of its runs and what protocols see as a generation.
 
-    ``seq`` is the last one assigned. ``attempt`` counts runs. All times are ``time.monotonic`` seconds.
+    ``seq`` is the last one assigned. ``attempt`` counts runs. Times are ``time.monotonic``
+    seconds, but for ``last_token_at``: that is the Unix time of the newest token's event.
     """
 
     __slots__ = (
@@ -125,6 +132,7 @@ class Generation:
         "last_token_at",
         "left_at",
         "log",
+        "meter",
         "place",
         "prefilled",
         "prior",
@@ -141,6 +149,7 @@ class Generation:
         chain: Chain | None = None,
         context: HookContext | None = None,
         spawn: Spawn,
+        meter: Meter,
         keep_raw: bool = False,
         seq: int = 0,
     ) -> None:
@@ -149,6 +158,7 @@ class Generation:
         self.seq = seq
         self.ended = False
         self.raw: dict[int, Raw] = {}
+        self.meter = meter
         self.keep_raw = keep_raw
         self.prior = 0
         self.attempt = 0
@@ -202,8 +212,10 @@ class Generation:
         return self.log.visible_seq
 
     @property
-    def waiting(self) -> bool:
-        return not self.ended and self.cancel_run is None
+    def state(self) -> Literal["queued", "running", "finished", "failed"]:
+        if self.log.end is not None:
+            return "finished" if self.log.end == "finish" else "failed"
+        return "queued" if self.place is None else "running"
 
     def attach(self, reader: Reader, *, client: bool) -> Subscription:
         subscription = self.log.attach(reader)
@@ -395,8 +407,13 @@ class Generation:
             self.log.append(events, raw)
         elif events:
             self.log.append(events)
-        if events and not self.first_token_at:
+        if not events:
+            return
+        if self.first_token_at:
+            self.meter.tokens(len(events), max(0.0, now - self.last_token_at))
+        else:
             self._owner.first_token(self)
+        self.last_token_at = now
 
     # Hooks that await: their results must come out in the order of the deltas.
 

@@ -1,0 +1,247 @@
+"""How does it fit together? The only module that builds things and hands them to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import uvloop
+
+from headrace import __version__
+from headrace.admission.keys import Keys
+from headrace.domain.errors import HeadraceError
+from headrace.domain.request import Sampling
+from headrace.engine_building import EngineBuilder
+from headrace.engines.engine import Engine
+from headrace.front.limits import Limits as FrontLimits
+from headrace.front.listen import AddressTaken, Front, FrontOptions, listen
+from headrace.front.tls import Tls
+from headrace.protocols.api import Api, ApiOptions
+from headrace.protocols.errors import refusal
+from headrace.routing.model import Model, Replica
+from headrace.scheduling.queue import Queue
+from headrace.service import TICK_S, Flow, Limits, Service
+from headrace.settings import Settings
+from headrace.settings.tree import Model as ModelSettings
+from headrace.settings.tree import SamplingDefaults
+from headrace.streams.bounds import Bounds
+from headrace.streams.hooks import HookChain, load_hooks
+from headrace.streams.hub import Hub
+from headrace.streams.memory import MemoryStore
+from headrace.streams.sqlite import SqliteStore
+from headrace.streams.store import Store
+from headrace.streams.topics import Topics
+from headrace.telemetry.collector import GcWatch
+from headrace.telemetry.exposition import Exposition
+from headrace.telemetry.logs import configure
+from headrace.telemetry.metrics import Metrics
+from headrace.telemetry.operations import OperationsPort
+
+logger = logging.getLogger("headrace.app")
+
+Announce = Callable[["App"], None]
+"""Called once the server listens: what a person wants to read then."""
+
+
+def serve(settings: Settings, announce: Announce | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status. Raises :class:`AddressTaken`, and
+    :class:`HeadraceError` for a store, a hook or a certificate that cannot be used."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(App(settings).run(announce))
+
+
+class App:
+    """One server: everything it owns, in the order in which it is built and, backwards, closed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.gc_watch = GcWatch()
+        self.metrics = Metrics(self.gc_watch)
+        self.exposition = Exposition(self.metrics)
+        self.topics = Topics()
+        self.store = build_store(settings)
+        self.hub = Hub(self.store)
+        self.flows = [self._flow(model) for model in settings.models]
+        self.service = Service(
+            self.flows,
+            self.hub,
+            self.store,
+            keys=Keys(settings.keys),
+            chain=build_chain(settings),
+            topics=self.topics,
+            limits=Limits(
+                settings.limits.max_queue,
+                settings.limits.queue_timeout_s,
+                settings.limits.total_timeout_s,
+            ),
+        )
+        self.api = Api(
+            self.service,
+            ApiOptions(__version__, settings.server.cors_origin),
+            metrics=self.exposition.render,
+        )
+        self.front: Front | None = None
+        self.operations: OperationsPort | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self.stopping = asyncio.Event()
+
+    async def run(self, announce: Announce | None = None) -> int:
+        """Open, serve, close."""
+        settings = self.settings
+        logs = configure(sys.stderr, settings.server.log_format, log_level(settings))
+        self.metrics.watch("log_lines_dropped", lambda: logs.dropped)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._open(tasks)
+                if announce is not None:
+                    announce(self)
+                await self.stopping.wait()
+                await self._close()
+                for task in self._background:
+                    task.cancel()
+            return 0
+        finally:
+            logs.close()
+
+    async def _open(self, tasks: asyncio.TaskGroup) -> None:
+        """The store first: what a crash left must be known before anything new comes."""
+        loop = asyncio.get_running_loop()
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signal_number, self.stopping.set)
+        self.gc_watch.install()
+        going_on = self.service.recover(await self.store.open())
+        if going_on:
+            logger.info("%d generations of before go on once their model is ready", going_on)
+        self.front = await listen(self.api.handle, front_options(self.settings))
+        self.operations = self._operations()
+        self._watch()
+        self._background = [tasks.create_task(self._tick(), name="tick")]
+        for flow in self.flows:
+            for replica in flow.model.replicas:
+                self._background.append(
+                    tasks.create_task(self._load(flow, replica), name=f"load {replica.name}")
+                )
+        self.gc_watch.settle()
+
+    async def _close(self) -> None:
+        grace_s = self.settings.server.shutdown_grace_s
+        logger.info("stopping: running generations have %g s", grace_s)
+        await self.service.close(grace_s)
+        if self.front is not None:
+            await self.front.close(1.0)
+        await self.api.close()
+        for flow in self.flows:
+            for replica in flow.model.replicas:
+                await replica.engine.close()
+        await self.store.close()
+        if self.operations is not None:
+            self.operations.close()
+
+    async def _load(self, flow: Flow, replica: Replica[Engine]) -> None:
+        try:
+            await replica.engine.load()
+        except HeadraceError as error:
+            logger.error("%s cannot serve: %s", replica.name, error.message)
+            return
+        logger.info("%s is ready", replica.name, extra={"model": flow.model.name})
+        self.service.tick(time.monotonic())
+        self.gc_watch.settle()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.service.tick(time.monotonic())
+
+    def _flow(self, model: ModelSettings) -> Flow:
+        limits = self.settings.limits
+        replicas = EngineBuilder(self.settings).replicas(model)
+        built = Model(
+            model.name,
+            model.aliases,
+            [Replica(name, engine) for name, engine in replicas],
+            int(time.time()),
+        )
+        queue: Queue = Queue(limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
+        return Flow(built, queue, self.metrics.model(model.name), sampling(model.defaults))
+
+    def _watch(self) -> None:
+        """Numbers that others keep, shown in ``/metrics``."""
+        front = self.front
+        if front is not None:
+            self.metrics.watch("connections", lambda: front.connections)
+        for flow in self.flows:
+            name = flow.model.name
+            counts = self.service.counts
+            self.metrics.model(name).watch("waiting", lambda name=name: counts(name)[0])
+            self.metrics.model(name).watch("running", lambda name=name: counts(name)[1])
+
+    def _operations(self) -> OperationsPort | None:
+        server = self.settings.server
+        if server.ops_port is None:
+            return None
+        try:
+            port = OperationsPort(
+                server.ops_host, server.ops_port, self.exposition, self.service.readiness
+            )
+        except OSError as error:
+            raise AddressTaken(f"{server.ops_host}:{server.ops_port}") from error
+        port.start()
+        return port
+
+
+def build_store(settings: Settings) -> Store:
+    """The configured store."""
+    bounds = Bounds(
+        settings.store.keep_s, settings.store.keep_generations, settings.store.keep_bytes
+    )
+    path = settings.database_path
+    if path is None:
+        return MemoryStore(bounds)
+    return SqliteStore(path, bounds)
+
+
+def build_chain(settings: Settings) -> HookChain | None:
+    """The configured hooks; None without any."""
+    specs = [
+        {"class": hook.class_, "on_error": hook.on_error, **hook.options} for hook in settings.hooks
+    ]
+    return HookChain(load_hooks(specs)) if specs else None
+
+
+def front_options(settings: Settings) -> FrontOptions:
+    """Where and how to listen."""
+    server = settings.server
+    tls = Tls(certificate=server.ssl_certfile, key=server.ssl_keyfile) if server.ssl_certfile else None
+    return FrontOptions(
+        host=server.host,
+        port=server.port,
+        uds=server.uds,
+        tls=tls,
+        refuse=refusal,
+        limits=FrontLimits(
+            body_bytes=server.max_body_bytes,
+            connections=server.max_connections,
+            idle_s=server.keep_alive_s,
+        ),
+    )
+
+
+def sampling(defaults: SamplingDefaults) -> Sampling | None:
+    """A model's sampling defaults; None if it has none."""
+    values = {name: value for name, value in msgspec.structs.asdict(defaults).items() if value is not None}
+    return Sampling(**values) if values else None
+
+
+def log_level(settings: Settings) -> int:
+    levels: Sequence[tuple[str, int]] = (
+        ("debug", logging.DEBUG),
+        ("info", logging.INFO),
+        ("warning", logging.WARNING),
+        ("error", logging.ERROR),
+    )
+    return dict(levels)[settings.server.log_level]
