@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SERVE  := $(VENV)/.serve-ready
 DEV    := $(VENV)/.dev-ready
-PIP    := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 SOURCES := src tests $(wildcard benchmarks)
 ARGS   ?=
 
@@ -45,6 +45,7 @@ clean:  ## delete what make and the tools made; the model cache and the state fo
 $(BIN)/python:
 	@echo "Making $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) pip
 
 $(SERVE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing headrace …"

@@ -1,4 +1,7 @@
-"""Walking a tree of settings by path: ``models[0].replicas[1].url``, and ``models[].replicas[]`` for all tables of a kind."""
+"""Walking a tree of settings by path: ``models[0].replicas[1].url``.
+
+A kind of table is written with empty brackets: ``models[].replicas[]`` are all replicas of all models.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,120 @@
+"""``headrace chat``: a conversation in the terminal that survives a restart of the server."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+
+from headrace.cli.answer import Answer
+from headrace.cli.connection import Server
+from headrace.cli.errors import told
+from headrace.domain.errors import Code, HeadraceError
+
+
+@click.command("chat")
+@click.option("--url", default="http://127.0.0.1:8000", envvar="HEADRACE_URL", show_default=True)
+@click.option("--api-key", envvar="HEADRACE_API_KEY", help="The server's key, if it wants one.")
+@click.option("--model", help="Default: the first that the server has.")
+@click.option("--system", help="What the model is told first.")
+def command(url: str, api_key: str | None, model: str | None, system: str | None) -> None:
+    """Chat with a running server. Ctrl-C stops an answer, a second one (or Ctrl-D) leaves."""
+    with told():
+        server = Server(url, api_key)
+        Chat(server, model or _first_model(server), system).run()
+
+
+class Chat:
+    """The conversation so far, and the terminal it happens in."""
+
+    def __init__(self, server: Server, model: str, system: str | None) -> None:
+        self._server = server
+        self._model = model
+        self._messages = [{"role": "system", "content": system}] if system else []
+        self._console = Console(highlight=False)
+
+    def run(self) -> None:
+        """Ask and answer until the user leaves."""
+        _edit_lines()
+        self._note(f"{self._model} at {self._server.url}; Ctrl-D leaves")
+        while True:
+            try:
+                question = self._console.input("[bold]> [/bold]" if sys.stdin.isatty() else "")
+            except (EOFError, KeyboardInterrupt):
+                self._console.print()
+                return
+            if question.strip() and not self._answer(question):
+                return
+
+    def _answer(self, question: str) -> bool:
+        """One turn; False if the user left in it."""
+        self._messages.append({"role": "user", "content": question})
+        body = {"model": self._model, "messages": self._messages}
+        answer = Answer(self._server, body, self._lost)
+        text: list[str] = []
+        begun = time.monotonic()
+        first = 0.0
+        try:
+            for piece in answer.pieces():
+                first = first or (time.monotonic() if piece else 0.0)
+                text.append(piece)
+                self._console.print(piece, end="", markup=False, soft_wrap=True)
+            self._note("\n" + _speed(answer.tokens, begun, first))
+        except KeyboardInterrupt:
+            self._note("\ncancelled")
+            if not self._cancelled(answer):
+                return False
+        except HeadraceError as error:
+            self._note(f"\n{error.message}")
+        self._messages.append({"role": "assistant", "content": "".join(text)})
+        return True
+
+    def _cancelled(self, answer: Answer) -> bool:
+        try:
+            answer.cancel()
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    def _lost(self, why: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(f"[dim]… {why}; reconnecting[/dim]", end="\r")
+
+    def _note(self, text: str) -> None:
+        self._console.print(text, style="dim", markup=False)
+
+
+def _speed(tokens: int, begun: float, first: float) -> str:
+    spent = time.monotonic() - first
+    if tokens < 2 or not first or spent <= 0:
+        return f"{tokens} tokens"
+    return (
+        f"{tokens} tokens, {(tokens - 1) / spent:.1f} tokens/s, first after {first - begun:.2f} s"
+    )
+
+
+def _first_model(server: Server) -> str:
+    try:
+        with server.request("GET", "/v1/models") as response:
+            models: list[dict[str, Any]] = json.loads(response.read())["data"]
+    except OSError as error:
+        text = f"no server answers at {server.url} ({error.strerror or error}); start one: headrace serve"
+        raise HeadraceError(Code.ENGINE_UNAVAILABLE, text) from None
+    except (ValueError, KeyError, TypeError):
+        raise HeadraceError(Code.ENGINE_UNAVAILABLE, f"{server.url} is no model server") from None
+    if not models:
+        raise HeadraceError(Code.MODEL_NOT_FOUND, f"{server.url} has no models")
+    return str(models[0]["id"])
+
+
+def _edit_lines() -> None:
+    """Arrow keys and history in ``input``, where Python has readline."""
+    if sys.stdin.isatty():
+        try:
+            import readline  # noqa: F401 - its import is its effect
+        except ImportError:
+            return
