@@ -1,0 +1,299 @@
+"""What the tests of the protocols share: logs written by script, a service of such logs, a real front."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import (
+    Error,
+    Event,
+    Finish,
+    Progress,
+    Prompt,
+    Token,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+    is_terminal,
+)
+from headrace.domain.ids import find_ulid
+from headrace.domain.request import Caller, Request, Sampling
+from headrace.front.listen import FrontOptions, listen
+from headrace.protocols.api import Api, ApiOptions
+from headrace.protocols.errors import refusal
+from headrace.protocols.port import ModelCard, Reader, State
+
+TIMEOUT_S = 30.0
+CREATED = 1795346282.013
+
+
+class ScriptedGeneration:
+    """A log in a list. ``write`` shows events to all readers at once."""
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        caller: Caller | None = None,
+        wire: str = "native",
+        wire_options: dict[str, bool] | None = None,
+        number: int = 0,
+    ) -> None:
+        self.id = f"gen_01{number:024d}"
+        self.created = CREATED
+        self.model = request.model
+        self.request = request
+        self.caller = caller or Caller()
+        self.wire = wire
+        self.wire_options = wire_options or {}
+        self.log: list[Event] = []
+        self.readers: list[ScriptedSubscription] = []
+        self.clients = 0
+        self.left = asyncio.Event()
+        self.attached = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        if not self.log:
+            return "queued"
+        match self.log[-1]:
+            case Finish():
+                return "finished"
+            case Error():
+                return "failed"
+            case _:
+                return "running"
+
+    @property
+    def last_seq(self) -> int:
+        return self.log[-1].seq if self.log else 0
+
+    def attach(self, reader: Reader, *, client: bool) -> ScriptedSubscription:
+        subscription = ScriptedSubscription(self, reader, client)
+        self.readers.append(subscription)
+        self.clients += client
+        self.attached.set()
+        subscription.resume()
+        return subscription
+
+    def write(self, *events: Event) -> None:
+        self.log.extend(events)
+        for subscription in tuple(self.readers):
+            subscription.pump()
+
+    def lose(self, error: HeadraceError) -> None:
+        for subscription in tuple(self.readers):
+            subscription.reader.lost(error)
+
+
+class ScriptedSubscription:
+    def __init__(self, generation: ScriptedGeneration, reader: Reader, client: bool) -> None:
+        self.generation = generation
+        self.reader = reader
+        self.client = client
+        self.seen = 0
+        self.lagging = False
+
+    def resume(self) -> None:
+        self.lagging = False
+        self.pump()
+
+    def pump(self) -> None:
+        ready = self.generation.log[self.seen :]
+        if ready and not self.lagging and self in self.generation.readers:
+            self.seen += len(ready)
+            self.lagging = not self.reader.events(ready)
+            if is_terminal(ready[-1]):
+                self.generation.readers.remove(self)
+
+    def close(self) -> None:
+        if self in self.generation.readers:
+            self.generation.readers.remove(self)
+            if self.client:
+                self.generation.clients -= 1
+                self.generation.left.set()
+
+
+Script = Callable[[ScriptedGeneration], None]
+
+
+class ScriptedService:
+    """Writes each generation's log by ``script``, when it is submitted."""
+
+    def __init__(self, script: Script, *, keys: dict[str, str] | None = None) -> None:
+        self.script = script
+        self.keys = keys
+        self.generations: list[ScriptedGeneration] = []
+        self.cancelled: list[str] = []
+        self.ready: tuple[bool, str] = (True, "")
+
+    def authenticate(self, key: str | None, read_token: str | None = None) -> str:
+        if self.keys is None:
+            return "default"
+        if key is None or key not in self.keys:
+            raise HeadraceError(Code.INVALID_API_KEY, "The API key is not known; check it.")
+        return self.keys[key]
+
+    def submit(
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, bool]
+    ) -> ScriptedGeneration:
+        self.model(request.model)
+        if request.extra:
+            name = next(iter(request.extra))
+            raise HeadraceError(Code.UNSUPPORTED, f"`{name}` is not known here.", param=name)
+        generation = ScriptedGeneration(
+            request,
+            caller=caller,
+            wire=wire,
+            wire_options=wire_options,
+            number=len(self.generations),
+        )
+        self.generations.append(generation)
+        self.script(generation)
+        return generation
+
+    async def find(self, any_id: str, tenant: str) -> ScriptedGeneration:
+        for generation in self.generations:
+            if generation.id == f"gen_{find_ulid(any_id)}" and generation.caller.tenant == tenant:
+                return generation
+        raise HeadraceError(Code.GENERATION_NOT_FOUND, "There is no such generation of yours.")
+
+    async def list(
+        self, tenant: str, session_id: str | None, limit: int
+    ) -> Sequence[ScriptedGeneration]:
+        found = [
+            generation
+            for generation in reversed(self.generations)
+            if generation.caller.tenant == tenant
+            and session_id in (None, generation.caller.session_id)
+        ]
+        return found[:limit]
+
+    def cancel(self, generation: Any) -> None:
+        self.cancelled.append(generation.id)
+        if generation.state not in ("finished", "failed"):
+            generation.write(error(generation.last_seq + 1, "cancelled"))
+
+    def abort(self, token: str, tenant: str) -> int:
+        found = [
+            generation
+            for generation in self.generations
+            if generation.caller.abort_token == token
+            and generation.caller.tenant == tenant
+            and generation.state not in ("finished", "failed")
+        ]
+        for generation in found:
+            self.cancel(generation)
+        return len(found)
+
+    def models(self) -> Sequence[ModelCard]:
+        return [ModelCard("scripted", ("nick", "org/nick"), 1795000000, "t", "1", 9, 64, 128, 4, True)]
+
+    def model(self, name: str) -> ModelCard:
+        card = self.models()[0]
+        if name not in (card.name, *card.aliases):
+            raise HeadraceError(
+                Code.MODEL_NOT_FOUND, f"There is no model {name[:80]!r}.", param="model"
+            )
+        return card
+
+    async def count_tokens(self, model: str, text: str) -> int:
+        return len(text.split())
+
+    def readiness(self) -> tuple[bool, str]:
+        return self.ready
+
+
+def token(seq: int, text: str, **fields: Any) -> Token:
+    return Token(seq, CREATED + seq, text, **fields)
+
+
+def progress(seq: int, phase: Any = "queued", **fields: Any) -> Progress:
+    return Progress(seq, CREATED + seq, phase, **fields)
+
+
+def prompt(seq: int, role: str, content: str) -> Prompt:
+    return Prompt(seq, CREATED + seq, role, content)
+
+
+def finish(seq: int, *reasons: Any, usage: Usage | None = None) -> Finish:
+    return Finish(seq, CREATED + seq, reasons or ("stop",), usage or Usage(5, 3, 2))
+
+
+def error(seq: int, code: str = "engine_failed", message: str = "The engine died.") -> Error:
+    return Error(seq, CREATED + seq, code, message, True)
+
+
+def hello(generation: ScriptedGeneration) -> None:
+    """Every choice says hello; the log is complete at once."""
+    choices = generation.request.choices
+    events: list[Event] = [progress(1, "queued", position=1)]
+    for index in range(choices):
+        for text in ("Hel", "lo ", "wörld 😀\n"):
+            events.append(token(len(events) + 1, text, index=index))
+    events.append(finish(len(events) + 1, *(["stop"] * choices)))
+    generation.write(*events)
+
+
+@contextlib.asynccontextmanager
+async def serving(service: Any, *, metrics: Any = None, **options: Any) -> AsyncIterator[str]:
+    """The API of a service behind a real front; gives its URL."""
+    api = Api(service, ApiOptions(**options), metrics=metrics)
+    front = await listen(api.handle, FrontOptions(port=0, refuse=refusal))
+    try:
+        yield f"http://127.0.0.1:{front.port}"
+    finally:
+        await api.close()
+        await front.close(0.0)
+
+
+@contextlib.asynccontextmanager
+async def talking(service: Any, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """The same with a client for it."""
+    async with (
+        serving(service, **options) as url,
+        httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as client,
+    ):
+        yield client
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main, 2 * TIMEOUT_S))
+
+
+def chat_request(**fields: Any) -> Request:
+    sampling = fields.pop("sampling", Sampling())
+    return Request(model="scripted", kind="chat", sampling=sampling, **fields)
+
+
+class Kit:
+    """The names above, for tests: a conftest cannot be imported."""
+
+    Generation = ScriptedGeneration
+    Service = ScriptedService
+    TokenLogprob = TokenLogprob
+    ToolCallDelta = ToolCallDelta
+    token = staticmethod(token)
+    progress = staticmethod(progress)
+    prompt = staticmethod(prompt)
+    finish = staticmethod(finish)
+    error = staticmethod(error)
+    hello = staticmethod(hello)
+    serving = staticmethod(serving)
+    talking = staticmethod(talking)
+    run = staticmethod(run)
+    chat_request = staticmethod(chat_request)
+
+
+@pytest.fixture(scope="session")
+def kit() -> type[Kit]:
+    return Kit
