@@ -1,0 +1,1 @@
+"""Measuring tools: Headrace beside its peers, in one run, on one machine. Each module prints a table."""
