@@ -24,7 +24,8 @@ PATIENCE_S = 180.0
 
 
 class Answer:
-    """The answer to a chat request. ``tokens`` is 0 until the server has said how many there were."""
+    """The answer to a chat request. ``tokens`` is 0 until the server has said how many there
+    were; ``over``: nothing more will come."""
 
     def __init__(self, server: Server, body: dict[str, Any], lost: Callable[[str], None]) -> None:
         self._server = server
@@ -33,21 +34,21 @@ class Answer:
         self._once = uuid.uuid4().hex
         self._generation: str | None = None
         self._cursor = 0
-        self._over = False
+        self.over = False
         self.tokens = 0
 
     def pieces(self) -> Iterator[str]:
         """The text as it comes, every token once. Raises :class:`HeadraceError` if the answer failed or
         its server stayed away."""
         wait, given_up = FIRST_WAIT_S, time.monotonic() + PATIENCE_S
-        while not self._over:
+        while True:
             before = self._cursor
             try:
                 yield from self._read(self._open())
                 why = "the stream broke off"
             except (OSError, http.client.HTTPException) as error:
                 why = str(error) or type(error).__name__
-            if self._over:
+            if self.over:
                 return
             if self._cursor > before:
                 wait, given_up = FIRST_WAIT_S, time.monotonic() + PATIENCE_S
@@ -79,24 +80,24 @@ class Answer:
         message on, the one with the id: only then will it not be sent again."""
         with response:
             if response.status == http.client.NO_CONTENT:
-                self._over = True
+                self.over = True
             held: list[str] = []
             for message in messages(response):
                 if message.data == "[DONE]":
-                    self._over = True
+                    self.over = True
                     break
                 held.append(self._text(message))
                 if message.id is not None and message.id.isdecimal():
                     self._cursor = int(message.id)
                     yield "".join(held)
                     held.clear()
-            if self._over:
+            if self.over:
                 yield "".join(held)
 
     def _text(self, message: Message) -> str:
         chunk = json.loads(message.data)
         if chunk.get("error"):
-            self._over = True
+            self.over = True
             raise HeadraceError(
                 Code.ENGINE_FAILED, str(chunk["error"].get("message", chunk["error"]))
             )

@@ -23,7 +23,9 @@ class Server:
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._secure = parts.scheme == "https"
         self._host, self._port = parts.hostname, parts.port
-        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._headers = {"connection": "close"}
+        if key:
+            self._headers["authorization"] = f"Bearer {key}"
 
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None

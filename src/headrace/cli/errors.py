@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +10,12 @@ import click
 
 from headrace.domain.errors import HeadraceError
 from headrace.settings import SettingsError
+
+_LISTENING = {
+    errno.EADDRINUSE: "choose another port (--port), or stop what listens there",
+    errno.EADDRNOTAVAIL: "choose an address of this machine (--host)",
+    errno.EACCES: "choose what you have the rights for (--port above 1023, --state-dir)",
+}
 
 
 class Mistake(click.ClickException):
@@ -25,28 +30,30 @@ class SettingsMistake(Mistake):
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn the known errors of the body into one line and an exit status."""
+    """Turn the known errors of the body into one line and an exit status; others pass."""
     try:
         yield
-    except SettingsError as error:
-        raise SettingsMistake(str(error)) from None
-    except HeadraceError as error:
-        raise Mistake(error.message) from None
-    except OSError as error:
-        line = listening(error)
-        if line is None:
+    except Exception as error:
+        mistake = _mistake(_only(error))
+        if mistake is None:
             raise
-        raise Mistake(line) from None
+        raise mistake from None
 
 
-def listening(error: OSError) -> str | None:
-    """Why a server cannot listen, in words; None for any other error."""
-    why = {
-        errno.EADDRINUSE: "is taken; stop what listens there or choose another port (--port)",
-        errno.EADDRNOTAVAIL: "is not an address of this machine (--host)",
-        errno.EACCES: "needs rights that you do not have; choose a port above 1023 (--port)",
-    }.get(error.errno or 0)
-    if why is None:
-        return None
-    address = re.search(r"\('([^']*)', (\d+)", str(error))
-    return f"{address[1]}:{address[2]} {why}" if address else f"the address {why}"
+def _only(error: Exception) -> BaseException:
+    """The error itself, also where a group of tasks wrapped it."""
+    inner: BaseException = error
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner
+
+
+def _mistake(error: BaseException) -> Mistake | None:
+    if isinstance(error, SettingsError):
+        return SettingsMistake(str(error))
+    if isinstance(error, HeadraceError):
+        return Mistake(error.message)
+    if isinstance(error, OSError) and error.errno in _LISTENING:
+        where = f"{error.filename}: " if error.filename else ""
+        return Mistake(f"{where}{error.strerror}; {_LISTENING[error.errno]}")
+    return None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from headrace.cli.announce import announcement
 from headrace.cli.errors import told
 from headrace.cli.options import loaded, with_settings
+
+if TYPE_CHECKING:
+    from headrace.app import App
 
 
 @click.command(
@@ -22,4 +26,9 @@ def command(ctx: click.Context, /, config: str | None, **flags: Any) -> None:
         settings = loaded(config, flags).settings
         from headrace.app import serve
 
-        ctx.exit(serve(settings))
+        ctx.exit(serve(settings, _announce))
+
+
+def _announce(app: App) -> None:
+    if app.front is not None:
+        click.echo(announcement(app.settings, app.front.address), err=True)
