@@ -28,15 +28,15 @@ def caller_of(call: Call, session_id: str | None = None) -> Caller:
     elif b"idempotency-key" in fields or b"x-stream-events" in fields:
         leaving = GRACE
     if b"idempotency-key" in fields:
-        _text(call, b"idempotency-key")
+        text_header(call, b"idempotency-key")
     exact = False
     if b"x-continue-mode" in fields:
         exact = _continue_mode(call.header(b"x-continue-mode") or "")
     return Caller(
         call.tenant,
         call.request_id.decode(),
-        _text(call, b"x-session-id") or session_id,
-        _text(call, b"x-abort-token"),
+        text_header(call, b"x-session-id") or session_id,
+        text_header(call, b"x-abort-token"),
         leaving,
         exact,
     )
@@ -76,6 +76,17 @@ def cursor(value: str, param: str) -> int:
     return int(value)
 
 
+def text_header(call: Call, name: bytes) -> str | None:
+    """A header of 1 to ``MAX_TOKEN`` visible characters; None if it is absent. Raises ``INVALID_REQUEST``."""
+    value = call.header(name)
+    if value is None:
+        return None
+    if len(value) > MAX_TOKEN or _VISIBLE.fullmatch(value) is None:
+        title = "-".join(word.capitalize() for word in name.decode().split("-"))
+        raise _bad(title.replace("-Id", "-ID"), f"1 to {MAX_TOKEN} visible ASCII characters")
+    return value
+
+
 def _leaving(value: str) -> Leaving:
     asked = value.strip().lower()
     if asked == "cancel":
@@ -93,16 +104,6 @@ def _continue_mode(value: str) -> bool:
     if asked not in ("fast", "exact"):
         raise _bad("X-Continue-Mode", "fast or exact")
     return asked == "exact"
-
-
-def _text(call: Call, name: bytes) -> str | None:
-    value = call.header(name)
-    if value is None:
-        return None
-    if len(value) > MAX_TOKEN or _VISIBLE.fullmatch(value) is None:
-        title = "-".join(word.capitalize() for word in name.decode().split("-"))
-        raise _bad(title.replace("-Id", "-ID"), f"1 to {MAX_TOKEN} visible ASCII characters")
-    return value
 
 
 def _bad(name: str, expected: str) -> HeadraceError:

@@ -52,6 +52,13 @@ class Body(Generic[T]):
             raise invalid_json(complaint) from None
         return self.convert(decode_any(body))
 
+    def decode_closed(self, body: bytes) -> T:
+        """The same where nobody else knows more fields: an unknown one is refused."""
+        decoded, unknown = self.decode(body)
+        if unknown:
+            raise refuse(next(iter(unknown)), "is not known")
+        return decoded
+
     def convert(self, value: Any) -> tuple[T, Unknown | None]:
         """The same for a value that is decoded already."""
         unknown: Unknown = {}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.protocols.accept import stream_form
-from headrace.protocols.asking import cursor, last_event_id, stream_events
+from headrace.protocols.asking import MAX_TOKEN, cursor, last_event_id, stream_events, text_header
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.collector import Collector
@@ -56,7 +57,7 @@ class GenerationList(msgspec.Struct, frozen=True, gc=False):
 
 
 class AbortBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    token: str
+    token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)]
 
 
 class Aborted(msgspec.Struct, frozen=True, gc=False):
@@ -102,11 +103,10 @@ class Generations:
         call.json(_outside(generation), headers=_named(generation))
 
     def abort(self, call: Call, _: str) -> None:
-        token = call.header(b"x-abort-token")
-        if token is None:
-            token = _abort_body.decode(require_json_body(call))[0].token
-        if not token:
-            raise refuse("token", "must not be empty")
+        token = text_header(call, b"x-abort-token")
+        if token is None or call.exchange.body:
+            named = _abort_body.decode_closed(require_json_body(call)).token
+            token = token or named
         call.json(Aborted(self._service.abort(token, call.tenant)))
 
     async def events(self, call: Call, any_id: str) -> None:

@@ -10,8 +10,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason
-from headrace.domain.request import Request, Sampling
+from headrace.domain.request import Caller, Request, Sampling
 from headrace.protocols.accept import require_json
+from headrace.protocols.asking import caller_of
 from headrace.protocols.body import Body, Unknown, invalid_json, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.collector import Collector
@@ -89,6 +90,7 @@ class Infer:
         """Every item is a generation of its own; the answer comes when the last one has ended."""
         items = _split(require_json_body(call))
         require_json(call.header(b"accept"))
+        caller = caller_of(call)
         batch = _Batch(call, len(items))
         call.exchange.on_gone = batch.close
         for position, item in enumerate(items):
@@ -96,7 +98,9 @@ class Infer:
                 asked = self._decode(item)
                 if asked.request.stream:
                     raise refuse("stream", "is not possible in a batch", Code.UNSUPPORTED)
-                generation = self._generate.submit(call, asked, NATIVE)
+                generation = self._service.submit(
+                    asked.request, _with_session(caller, asked.session_id), NATIVE, {}
+                )
             except HeadraceError as error:
                 batch.put(position, _failed(error, None, 0.0))
             else:
@@ -200,6 +204,13 @@ def _item(generation: Generation, result: Fold | HeadraceError) -> InferAnswer:
 
 def _failed(error: HeadraceError, generation_id: str | None, latency: float) -> InferAnswer:
     return InferAnswer("", 0, latency, InferUsage(), None, generation_id, error_of(error))
+
+
+def _with_session(caller: Caller, session_id: str | None) -> Caller:
+    """The header's session counts for all items; without one, each item has its own."""
+    if session_id is None or caller.session_id is not None:
+        return caller
+    return msgspec.structs.replace(caller, session_id=session_id)
 
 
 def _split(body: bytes) -> list[bytes]:

@@ -32,15 +32,26 @@ Json = dict[str, Any]
 
 _JSON = "application/json"
 _TEXT: Json = {"type": "string"}
+_TOKEN: Json = {"type": "string", "minLength": 1, "maxLength": 256}
+_SSE_EVENT: Json = {
+    "description": "One server-sent event; `id` is the cursor.",
+    "type": "object",
+    "properties": {
+        "data": _TEXT,
+        "event": _TEXT,
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "retry": {"type": "integer"},
+    },
+}
 _REF = "#/components/schemas/{name}"
-_CALLER = ("X-Request-ID", "X-On-Disconnect", "X-Abort-Token", "X-Session-ID", "X-Stream-Events")
-_BEGIN = (*_CALLER, "X-Continue-Mode", "Idempotency-Key", "Last-Event-ID", "X-Generation-Id")
+_CALLER = ("X-Request-ID", "X-On-Disconnect", "X-Abort-Token", "X-Session-ID", "X-Continue-Mode")
+_BEGIN = (*_CALLER, "X-Stream-Events", "Idempotency-Key", "Last-Event-ID", "X-Generation-Id")
 
 PARAMETERS: dict[str, Json] = {
     "X-Request-ID": {
         "in": "header",
-        "description": "Comes back in the answer, and is in the logs.",
-        "schema": {"type": "string", "maxLength": 128},
+        "description": "Comes back in the answer and is in the logs; one that cannot be is replaced.",
+        "schema": _TEXT,
     },
     "X-On-Disconnect": {
         "in": "header",
@@ -50,12 +61,12 @@ PARAMETERS: dict[str, Json] = {
     "X-Abort-Token": {
         "in": "header",
         "description": "POST /v1/abort with the same token ends the generation.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,256}$"},
+        "schema": _TOKEN,
     },
     "X-Session-ID": {
         "in": "header",
         "description": "Generations are found again by it.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,256}$"},
+        "schema": _TOKEN,
     },
     "X-Stream-Events": {
         "in": "header",
@@ -73,17 +84,17 @@ PARAMETERS: dict[str, Json] = {
     "Idempotency-Key": {
         "in": "header",
         "description": "Marks a request that its client will send again if it fails.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,256}$"},
+        "schema": _TOKEN,
     },
     "Last-Event-ID": {
         "in": "header",
         "description": "The cursor of the last event seen; wins over `after`. On a POST it needs X-Generation-Id.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+        "schema": {"type": "string", "pattern": "^[0-9]{0,15}$"},
     },
     "X-Generation-Id": {
         "in": "header",
         "description": "The generation to resume.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+        "schema": _TEXT,
     },
     "id": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
     "after": {
@@ -295,7 +306,7 @@ def _responses(operation: Operation) -> Json:
     elif operation.answer is not None:
         content[_JSON] = {"schema": _schema(operation.answer)}
     if operation.streams:
-        content[SSE_TYPE] = {"schema": _TEXT}
+        content[SSE_TYPE] = {"schema": _SSE_EVENT}
         content[NDJSON_TYPE] = {"schema": _TEXT}
     responses: Json = {"200": {"description": "The answer", "content": content}}
     if operation.streams:
@@ -315,8 +326,12 @@ def _meaning(status: int) -> str:
 
 
 def _schema(kind: Any) -> Json:
+    if kind == [InferBody]:
+        any_item = {"description": "Anything else gets its own `error` in the answer."}
+        item = {"anyOf": [_schema(InferBody), any_item]}
+        return {"type": "array", "items": item, "maxItems": MAX_BATCH}
     if isinstance(kind, list):
-        return {"type": "array", "items": _schema(kind[0]), "maxItems": MAX_BATCH}
+        return {"type": "array", "items": _schema(kind[0])}
     if kind is dict:
         return {"type": "object"}
     return {"$ref": _REF.format(name=kind.__name__)}
