@@ -70,6 +70,7 @@ class FanRun:
         self._left -= 1
         if not self._left:
             self.over = True
+            self._calls.clear()
             usage = Usage(self._prompt, self._completion, self._cached)
             self._sink.finished(Outcome(tuple(self._reasons), usage))
 

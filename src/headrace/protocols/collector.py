@@ -22,7 +22,9 @@ class Collector:
         self._fold = Fold(generation.request.choices)
         self._done: Done | None = done
         self._subscription: Subscription | None = None
-        self._subscription = generation.attach(self, client=client)
+        subscription = generation.attach(self, client=client)
+        if self._done is not None:
+            self._subscription = subscription
 
     def events(self, events: Sequence[Event]) -> bool:
         self._fold.add(events)
@@ -41,5 +43,6 @@ class Collector:
 
     def _answer(self, result: Fold | HeadraceError) -> None:
         done, self._done = self._done, None
+        self._subscription = None  # it holds this reader: no cycle is left behind
         if done is not None:
             done(result)

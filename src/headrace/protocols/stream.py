@@ -109,10 +109,12 @@ class ClientStream:
         if self._reading:
             self._start()
         counts = not self._reading or self._generation.caller.leaving.durable
-        self._subscription = self._generation.attach(self, client=counts)
+        subscription = self._generation.attach(self, client=counts)
         if self._closed:
-            self._subscription.close()
-        elif exchange.gone:
+            subscription.close()
+            return
+        self._subscription = subscription
+        if exchange.gone:
             self._gone()
 
     def events(self, events: Sequence[Event]) -> bool:
@@ -130,6 +132,7 @@ class ClientStream:
             self._lagging = not self._call.exchange.send(data)
         if isinstance(events[-1], Finish | Error) and not self._closed:
             self._close()
+            self._subscription = None  # it holds this reader: no cycle is left behind
             self._call.exchange.end()
         return not self._lagging
 

@@ -27,6 +27,19 @@ CHUNK_BYTES = 16 * 1024
 """Encoded events handed to a catching-up reader at once: it can say *enough* after each."""
 
 
+class _Nobody:
+    """In the place of a reader that is over, so that no cycle keeps it from being freed at once."""
+
+    def events(self, events: Sequence[Event]) -> bool:
+        return False
+
+    def lost(self, error: HeadraceError) -> None:
+        return None
+
+
+_NOBODY = _Nobody()
+
+
 class _Place(Enum):
     LIVE = "has everything; the log pushes"
     BEHIND = "is being caught up"
@@ -83,9 +96,10 @@ class Hold:
         """The log cannot be read on: the reader's last call."""
         if self._place is _Place.OVER:
             return
+        reader = self._reader
         self._leave()
         try:
-            self._reader.lost(error)
+            reader.lost(error)
         except Exception:
             _logger.exception(_DETACHED, self._log.id)
 
@@ -93,6 +107,7 @@ class Hold:
         if self._place is _Place.LIVE:
             self._log.leave_live(self)
         self._place = _Place.OVER
+        self._reader = _NOBODY
 
     def _give(self, events: Sequence[Event]) -> bool:
         """Deliver. Whether to go on: the reader takes more, and is not over."""
