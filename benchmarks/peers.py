@@ -8,6 +8,7 @@ without limits that would refuse the load: at its best, not at its default worst
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -134,19 +135,22 @@ model_list:
   - model_name: mock
     litellm_params: {{model: openai/mock, api_base: "http://127.0.0.1:{port}/v1", api_key: none}}
 litellm_settings: {{drop_params: true, telemetry: false}}
+general_settings: {{master_key: {key}}}
 """
 
 
 def litellm(folder: Path, mock_port: int) -> Gateway:
-    config, port = folder / "litellm.yaml", free_port()
-    config.write_text(LITELLM_CONFIG.format(port=mock_port))
+    config, port, key = folder / "litellm.yaml", free_port(), f"sk-{secrets.token_hex(32)}"
+    config.write_text(LITELLM_CONFIG.format(port=mock_port, key=key))
     command = [
         str(environment(LITELLM) / "bin/litellm"),
         "--config", str(config), "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "NO_DOCS": "True"}
     child = Child(command, folder / "litellm.log", env=env)
-    return _started(Gateway("LiteLLM", child, port), "/health/liveliness", 90)
+    return _started(
+        Gateway("LiteLLM", child, port, (f"Authorization: Bearer {key}",)), "/health/liveliness", 90
+    )
 
 
 NGINX_CONFIG = """
