@@ -7,7 +7,8 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -146,6 +147,24 @@ async def serve(handler: Callable[[Exchange], None], **options: Any) -> AsyncIte
     assert (front.connections, front.exchanges, front.arriving_bytes) == (0, 0, 0)
 
 
+async def within(awaitable: Awaitable[Any]) -> Any:
+    return await asyncio.wait_for(awaitable, TIMEOUT_S)
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(main, 2 * TIMEOUT_S))
+
+
+@pytest.fixture
+def wire() -> SimpleNamespace:
+    """The parts above; test modules cannot import them from here."""
+    return SimpleNamespace(
+        Client=Client,
+        Recorder=Recorder,
+        TIMEOUT_S=TIMEOUT_S,
+        eventually=eventually,
+        run=run,
+        serve=serve,
+        within=within,
+    )

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from headrace.front.body import ChunkedBody, SizedBody
+from typing import Generic, TypeVar
+
+from headrace.front.body import ChunkedBody, OpenBody, SizedBody
 from headrace.front.connections import Connections
-from headrace.front.head import CHUNKED
 from headrace.front.refusal import Refusal
-from headrace.front.target import RequestLine
 
 SLOWEST_BODY = 16 * 1024
 """Bytes per second below which a body must be complete within ``Limits.body_s``."""
 
+Line = TypeVar("Line")
 
-class Arrival:
+
+class Arrival(Generic[Line]):
     """Head and incomplete body. ``close`` it in any case: its bytes count for the whole front."""
 
-    __slots__ = ("_body", "_shared", "_since", "_taken", "headers", "line")
+    __slots__ = ("_shared", "_since", "_taken", "body", "headers", "line", "moved")
 
     def __init__(
         self,
         shared: Connections,
-        line: RequestLine,
+        line: Line,
         headers: list[tuple[bytes, bytes]],
-        length: int,
+        body: SizedBody | ChunkedBody | OpenBody,
     ) -> None:
         self.line = line
         self.headers = headers
+        self.body = body
         self._shared = shared
-        self._since = shared.now
+        self._since = self.moved = shared.now
         self._taken = 0
-        self._body: SizedBody | ChunkedBody = (
-            ChunkedBody(shared.limits.body_bytes) if length == CHUNKED else SizedBody(length)
-        )
 
     def take(self, data: bytes) -> bytes | None:
-        """What follows the body, or None: more is to come. Raises :class:`Refusal`."""
-        rest = self._body.feed(data)
+        """What follows the body, or None: more is to come. Raises :class:`Refusal` 400, 413 or 503."""
+        rest = self.body.feed(data)
+        self.moved = self._shared.now
         self._taken += len(data)
         self._shared.arriving_bytes += len(data)
         if rest is None and self._shared.arriving_bytes > self._shared.limits.arriving_bytes:
@@ -43,11 +44,12 @@ class Arrival:
         return rest
 
     def late(self, now: float) -> bool:
-        """Whether the body comes slower than ``SLOWEST_BODY``."""
-        return now - self._since > self._shared.limits.body_s + self._taken / SLOWEST_BODY
+        """Whether the body stands still, or comes slower than ``SLOWEST_BODY``."""
+        limit = self._shared.limits.body_s
+        return now - self.moved > limit or now - self._since > limit + self._taken / SLOWEST_BODY
 
     def close(self) -> bytes:
         """The body as far as it is here."""
         self._shared.arriving_bytes -= self._taken
         self._taken = 0
-        return bytes(self._body.content)
+        return bytes(self.body.content)

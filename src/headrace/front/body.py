@@ -37,6 +37,23 @@ class SizedBody:
         return data[left:]
 
 
+class OpenBody:
+    """A body that something else tells the end of."""
+
+    __slots__ = ("_limit", "content")
+
+    def __init__(self, limit: int) -> None:
+        self.content = bytearray()
+        self._limit = limit
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Take all of it. Raises :class:`Refusal` 413."""
+        if len(self.content) + len(data) > self._limit:
+            raise Refusal(413, f"the body is longer than {self._limit} bytes")
+        self.content += data
+        return None
+
+
 class ChunkedBody:
     """A body in chunks. Extensions and trailers are read and dropped."""
 

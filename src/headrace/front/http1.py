@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
-from headrace.front.answer import BODYLESS
 from headrace.front.arrival import Arrival
+from headrace.front.body import ChunkedBody, SizedBody
 from headrace.front.connections import Connections
-from headrace.front.exchange import HIGH_WATER_BYTES, Headers
+from headrace.front.exchange import HIGH_WATER_BYTES
+from headrace.front.head import CHUNKED
+from headrace.front.http1_exchange import Http1Exchange
 from headrace.front.peer import peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.target import RequestLine
@@ -34,9 +35,6 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
 _KEEP = b"connection: keep-alive\r\n"
-_CHUNKED = b"transfer-encoding: chunked\r\n"
-_LARGE_BYTES = 64 * 1024
-"""Pieces above this are written without copying them next to their frame."""
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 # The state of a connection. Up to _BODY it may take a request.
@@ -46,174 +44,6 @@ _BODY = 2  # the head and part of the body are
 _BUSY = 3  # a request is being answered
 _LINGER = 4  # refused; what still comes is thrown away
 _CLOSING = 5  # closes as soon as all is sent, or is closed
-
-# How the body of a streamed answer is framed.
-_UNSTARTED = 0
-_IN_CHUNKS = 1
-_TO_THE_END = 2
-_NO_BODY = 3
-
-
-class Http1Exchange:
-    """One request on an HTTP/1.1 connection and its answer. Implements ``Exchange``."""
-
-    __slots__ = (
-        "_blocked",
-        "_connection",
-        "_framing",
-        "_http10",
-        "body",
-        "gone",
-        "headers",
-        "method",
-        "on_drain",
-        "on_gone",
-        "path",
-        "peer",
-        "query",
-        "scheme",
-    )
-
-    def __init__(
-        self,
-        connection: Http1Connection,
-        line: RequestLine,
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
-    ) -> None:
-        self._connection: Http1Connection | None = connection
-        self.method, self.path, self.query, self._http10 = line
-        self.headers = headers
-        self.body = body
-        self.peer = connection.peer
-        self.scheme = connection.shared.scheme
-        self.gone = False
-        self.on_gone: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
-        self._framing = _UNSTARTED
-        self._blocked = False
-
-    def header(self, name: bytes) -> str | None:
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return None
-
-    @property
-    def certificate(self) -> bytes | None:
-        """The client's certificate (DER), if TLS asked for one and it has one."""
-        connection = self._connection
-        tls = connection and connection.transport.get_extra_info("ssl_object")
-        return cast("bytes | None", tls.getpeercert(True)) if tls else None
-
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if self._framing:
-            raise RuntimeError("respond after start")
-        more = connection.closing_line(self._http10)
-        heads = connection.shared.heads
-        if status in BODYLESS:
-            data = heads.head(status, headers, more)
-        else:
-            data = heads.whole(status, headers, more, body)
-            if self.method == "HEAD" and body:
-                data = data[: -len(body)]
-        connection.written += len(data)
-        connection.transport.write(data)
-        self._detach()
-        connection.answered()
-
-    def start(self, status: int, headers: Headers) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if self._framing:
-            raise RuntimeError("start twice")
-        framing = _IN_CHUNKS
-        if self.method == "HEAD" or status in BODYLESS:
-            framing = _NO_BODY
-        elif self._http10:
-            framing = _TO_THE_END
-            connection.keep = False
-        more = connection.closing_line(self._http10)
-        if framing == _IN_CHUNKS:
-            more += _CHUNKED
-        data = connection.shared.heads.head(status, headers, more)
-        self._framing = framing
-        connection.written += len(data)
-        connection.transport.write(data)
-
-    def send(self, data: bytes) -> bool:
-        connection = self._connection
-        if connection is None:
-            return True
-        framing = self._framing
-        size = len(data)
-        if size and framing != _NO_BODY:
-            connection.written += size
-            if framing == _IN_CHUNKS:
-                if size <= _LARGE_BYTES:
-                    connection.transport.write(b"%x\r\n%b\r\n" % (size, data))
-                else:
-                    connection.transport.writelines((b"%x\r\n" % size, data, b"\r\n"))
-            elif framing == _TO_THE_END:
-                connection.transport.write(data)
-            else:
-                raise RuntimeError("send before start")
-        if connection.paused:
-            self._blocked = True
-            return False
-        return True
-
-    def end(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if self._framing == _IN_CHUNKS:
-            connection.transport.write(b"0\r\n\r\n")
-        elif not self._framing:
-            raise RuntimeError("end before start")
-        self._detach()
-        connection.answered()
-
-    def abort(self) -> None:
-        connection = self._connection
-        if connection is not None:
-            self._detach()
-            connection.abort()
-
-    # For the connection.
-
-    def leave(self) -> None:
-        """The client has left."""
-        self.gone = True
-        on_gone = self.on_gone
-        self._detach()
-        if on_gone is not None:
-            on_gone()
-
-    def drained(self) -> None:
-        """There is room again."""
-        if self._blocked:
-            self._blocked = False
-            if self.on_drain is not None:
-                self.on_drain()
-
-    def fail(self) -> None:
-        """The handler raised."""
-        connection = self._connection
-        if connection is None:
-            return
-        if self._framing:
-            self.abort()
-        else:
-            headers, body = connection.shared.refuse(500, "internal error")
-            self.respond(500, headers, body)
-
-    def _detach(self) -> None:
-        self._connection = self.on_gone = self.on_drain = None
 
 
 class Http1Connection(asyncio.Protocol):
@@ -249,7 +79,7 @@ class Http1Connection(asyncio.Protocol):
         """Bytes given to the transport, roughly: its change tells progress."""
         self._progress = 0
         self._exchange: Http1Exchange | None = None
-        self._arrival: Arrival | None = None
+        self._arrival: Arrival[RequestLine] | None = None
         self._input = b""  # at most a head, or HELD_BYTES, and one read
         self._pumping = False
         self._reading = True
@@ -383,7 +213,12 @@ class Http1Connection(asyncio.Protocol):
         parser = shared.parser
         if parser.length > shared.limits.body_bytes:
             return self._refuse(413, f"the body is longer than {shared.limits.body_bytes} bytes")
-        self._arrival = Arrival(shared, line, parser.headers, parser.length)
+        body = (
+            ChunkedBody(shared.limits.body_bytes)
+            if parser.length == CHUNKED
+            else SizedBody(parser.length)
+        )
+        self._arrival = Arrival(shared, line, parser.headers, body)
         self._input = data
         self._state = _BODY
         self._since = shared.now
@@ -401,7 +236,6 @@ class Http1Connection(asyncio.Protocol):
             rest = arrival.take(data)
         except Refusal as refusal:
             return self._refuse(refusal.status, refusal.message)
-        self._since = self.shared.now
         if rest is None:
             return False
         self._input = rest
@@ -511,7 +345,7 @@ class Http1Connection(asyncio.Protocol):
             if now - self._since > limits.header_s:
                 self._refuse(408, f"the headers took longer than {limits.header_s:g} s")
         elif state == _BODY:
-            if now - self._since > limits.body_s or (self._arrival and self._arrival.late(now)):
+            if self._arrival is not None and self._arrival.late(now):
                 self._refuse(408, "the body came too slowly")
         elif now - self._since > limits.linger_s:
             self.abort()

@@ -1,0 +1,422 @@
+"""HTTP/2 on the ``h2`` library: frames to exchanges and back, with the bounds the library leaves to us.
+
+Chosen by ALPN, or by a client that begins with the preface. No server push: browsers removed it.
+
+Back-pressure: a stream's bytes wait in its exchange, never in the transport, once the client's
+windows or the transport's buffer are full; so a stream costs at most 64 KiB and one ``send``. What a
+client can make us do for nothing is counted by :class:`Strain`; beyond it the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from headrace.front.arrival import Arrival
+from headrace.front.body import OpenBody
+from headrace.front.connections import Connections
+from headrace.front.exchange import HIGH_WATER_BYTES
+from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_fields
+from headrace.front.http2_request import Http2Head, request_head
+from headrace.front.peer import peer_name
+from headrace.front.refusal import Refusal
+from headrace.front.strain import Strain
+
+FRAME_BYTES = 16 * 1024
+"""Largest DATA frame sent: streams take turns after each."""
+SLICE_BYTES = 16 * 1024
+"""Received bytes that are worked on before the strain is looked at again."""
+UPDATES = 1000
+UPDATES_A_FRAME = 4
+"""Window updates that a client may send: so many, and these for each frame that it got."""
+_STREAM_WINDOW_BYTES = 256 * 1024
+_CONNECTION_WINDOW_BYTES = 1024 * 1024
+
+_GOAWAY = b"\0\0\x08\x07\0\0\0\0\0"
+"""Head of a GOAWAY frame of eight bytes (RFC 9113 §6.8)."""
+
+_Fields = list[tuple[bytes, bytes]]
+
+
+class _Frames(H2Connection):
+    MAX_CLOSED_STREAMS = (
+        256  # how many ended streams are remembered, to tell late frames from wrong ones
+    )
+
+
+class Http2Connection(asyncio.Protocol):
+    """One client's connection. Implements ``Connection``."""
+
+    def __init__(self, shared: Connections) -> None:
+        self.shared = shared
+        self.peer = ""
+        self.transport: Any = None
+        self._frames = _frames(shared)
+        self._strain = Strain(shared.now)
+        self._arrivals: dict[
+            int, Arrival[Http2Head]
+        ] = {}  # with _exchanges: at most Limits.streams
+        self._exchanges: dict[int, Http2Exchange] = {}
+        self._paused = False
+        self._closing = False
+        self._frames_sent = 0
+        self._updates = 0
+        self._written = 0
+        self._progress = 0
+        self._since = shared.now
+        """When the last stream ended; while something is unsent, when the client last took some."""
+
+    def take_over(self, transport: asyncio.Transport, received: bytes) -> None:
+        """Speak HTTP/2 from here on, on a transport whose client has sent ``received``."""
+        self.transport = transport
+        transport.set_protocol(self)
+        transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        self.peer = peer_name(transport)
+        self._frames.initiate_connection()
+        self._frames.increment_flow_control_window(_CONNECTION_WINDOW_BYTES)
+        if self.shared.enter(self) is not None:
+            self._terminate(ErrorCodes.REFUSED_STREAM)
+        else:
+            self._flush()
+            if received:
+                self.data_received(received)
+
+    # The transport's calls.
+
+    def data_received(self, data: bytes) -> None:
+        for at in range(0, len(data), SLICE_BYTES):
+            if self._closing:
+                return
+            self._work(data[at : at + SLICE_BYTES])
+            self._flush()
+        self._push_all()
+
+    def eof_received(self) -> bool | None:
+        self._lose()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose()
+        self.shared.leave(self)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._push_all()
+
+    # What comes in.
+
+    def _work(self, data: bytes) -> None:
+        try:
+            events = self._frames.receive_data(data)
+        except ProtocolError:
+            self._terminate(None)  # the library has prepared the GOAWAY
+            return
+        now = self.shared.now
+        for event in events:
+            cost = self._on_event(event)
+            if self._closing:
+                return
+            if cost and not self._strain.take(cost, now):
+                self._terminate(ErrorCodes.ENHANCE_YOUR_CALM)
+                return
+
+    def _on_event(self, event: Event) -> int:
+        """Act on it. How much strain it is."""
+        if isinstance(event, DataReceived):
+            return self._on_data(event)
+        if isinstance(event, RequestReceived):
+            self._on_request(event)
+            return 0
+        if isinstance(event, StreamEnded):
+            self._on_complete(event.stream_id)
+            return 0
+        if isinstance(event, WindowUpdated):
+            return self._on_window(event.stream_id)
+        if isinstance(event, StreamReset):
+            self._on_reset(event.stream_id)
+            return 1
+        if isinstance(event, ConnectionTerminated):
+            self._lose()
+            self._close()
+            return 0
+        return 0 if isinstance(event, TrailersReceived) else 1
+
+    def _on_request(self, event: RequestReceived) -> None:
+        stream = event.stream_id
+        limits = self.shared.limits
+        if self.shared.draining:
+            self._try(self._frames.reset_stream, stream, ErrorCodes.REFUSED_STREAM)
+            return
+        try:
+            head = request_head(event.headers, limits)
+            if head.length > limits.body_bytes:
+                raise Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
+        except Refusal as refusal:
+            self._refuse(stream, refusal, ended=event.stream_ended is not None)
+            return
+        body = OpenBody(limits.body_bytes)
+        self._arrivals[stream] = Arrival(self.shared, head, head.headers, body)
+        if head.expects_continue and event.stream_ended is None:
+            self._try(self._frames.send_headers, stream, [(b":status", b"100")])
+
+    def _on_data(self, event: DataReceived) -> int:
+        stream = event.stream_id
+        self._try(self._frames.acknowledge_received_data, event.flow_controlled_length, stream)
+        arrival = self._arrivals.get(stream)
+        if arrival is not None and event.data:
+            try:
+                arrival.take(bytes(event.data))
+            except Refusal as refusal:
+                self._forget(stream)
+                self._refuse(stream, refusal, ended=event.stream_ended is not None)
+        return 0 if event.data or event.stream_ended else 1
+
+    def _on_complete(self, stream: int) -> None:
+        arrival = self._arrivals.pop(stream, None)
+        if arrival is None:
+            return
+        head = arrival.line
+        exchange = Http2Exchange(self, stream, head.target, arrival.headers, arrival.close())
+        self._exchanges[stream] = exchange
+        if not self.shared.handle(exchange):
+            exchange.fail()
+
+    def _on_window(self, stream: int) -> int:
+        exchange = self._exchanges.get(stream)
+        if exchange is not None:
+            self.push(exchange)
+        elif not stream:
+            self._push_all()
+        self._updates += 1
+        return self._updates > UPDATES + UPDATES_A_FRAME * self._frames_sent
+
+    def _on_reset(self, stream: int) -> None:
+        self._forget(stream)
+        exchange = self._exchanges.pop(stream, None)
+        if exchange is not None:
+            exchange.leave()
+        self._rest()
+
+    # What goes out.
+
+    def send_head(self, exchange: Http2Exchange, fields: _Fields, *, last: bool) -> None:
+        """``last``: there is no body."""
+        self._try(self._frames.send_headers, exchange.stream, fields, last)
+        if last:
+            self._done(exchange)
+        self._flush()
+
+    def push(self, exchange: Http2Exchange) -> None:
+        """Send of the exchange's bytes what may be sent now."""
+        while self._push(exchange):
+            pass
+
+    def _push(self, exchange: Http2Exchange) -> bool:
+        """Send one frame. False: nothing can be sent now."""
+        unsent = exchange.unsent
+        frames = self._frames
+        stream = exchange.stream
+        if not unsent:
+            exchange.moved = self.shared.now
+            if exchange.ended:
+                self._try(frames.end_stream, stream)
+                self._done(exchange)
+                self._flush()
+            return False
+        if self._paused:
+            return False
+        try:
+            size = min(frames.local_flow_control_window(stream), len(unsent), FRAME_BYTES)
+            if size <= 0:
+                return False
+            last = exchange.ended and size == len(unsent)
+            frames.send_data(stream, bytes(memoryview(unsent)[:size]), last)
+        except ProtocolError:
+            return False  # reset by the client; its event is on the way
+        del unsent[:size]
+        exchange.moved = self.shared.now
+        self._frames_sent += 1
+        self._flush()
+        if last:
+            self._done(exchange)
+            return False
+        if len(unsent) <= LOW_WATER_BYTES:
+            exchange.drained()
+        return True
+
+    def _push_all(self) -> None:
+        """Let the exchanges take turns, a frame each, while something can be sent."""
+        moving = [exchange for exchange in self._exchanges.values() if exchange.unsent]
+        while moving and not self._paused:
+            moving = [exchange for exchange in moving if self._push(exchange)]
+
+    def reset(self, exchange: Http2Exchange) -> None:
+        """Break the stream."""
+        self._try(self._frames.reset_stream, exchange.stream, ErrorCodes.INTERNAL_ERROR)
+        self._done(exchange)
+        self._flush()
+
+    def _refuse(self, stream: int, refusal: Refusal, *, ended: bool) -> None:
+        headers, body = self.shared.refuse(refusal.status, refusal.message)
+        fields = answer_fields(refusal.status, headers, self.shared.heads.date)
+        if refusal.status == 503:
+            fields.append((b"retry-after", b"1"))
+        fields.append((b"content-length", b"%d" % len(body)))
+        self._try(self._frames.send_headers, stream, fields)
+        self._try(self._frames.send_data, stream, body, True)
+        if not ended or self._is_open(stream):  # its window may be too small
+            self._try(self._frames.reset_stream, stream, ErrorCodes.NO_ERROR)
+        self._rest()
+
+    def _is_open(self, stream: int) -> bool:
+        known = self._frames.streams.get(stream)
+        return known is not None and known.open
+
+    def _done(self, exchange: Http2Exchange) -> None:
+        self._exchanges.pop(exchange.stream, None)
+        self._rest()
+
+    def _rest(self) -> None:
+        """A stream has ended."""
+        if not self._exchanges and not self._arrivals:
+            self._since = self.shared.now
+            if self.shared.draining:
+                self._close()
+
+    def _try(self, method: Callable[..., Any], *arguments: Any) -> None:
+        """Tell the library; the client may have closed the stream just before."""
+        with contextlib.suppress(ProtocolError):
+            method(*arguments)
+
+    def _flush(self) -> None:
+        data = self._frames.data_to_send()
+        if data:
+            self._written += len(data)
+            self.transport.write(data)
+
+    # The end.
+
+    def _terminate(self, code: ErrorCodes | None) -> None:
+        """Say why (None: the library has prepared that) and close, so that the client can read it."""
+        if code is not None:
+            self._try(self._frames.close_connection, code)
+        self._flush()
+        self._closing = True
+        self._since = self.shared.now
+        self._lose()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _close(self) -> None:
+        self._closing = True
+        self._since = self.shared.now
+        self._flush()
+        self.transport.close()
+
+    def _lose(self) -> None:
+        """Nothing more comes from the client: let go of what it had begun."""
+        for stream in tuple(self._arrivals):
+            self._forget(stream)
+        while self._exchanges:
+            self._exchanges.popitem()[1].leave()
+
+    def _forget(self, stream: int) -> None:
+        arrival = self._arrivals.pop(stream, None)
+        if arrival is not None:
+            arrival.close()
+
+    # The front's calls.
+
+    @property
+    def under_way(self) -> int:
+        return len(self._exchanges)
+
+    def drain(self) -> None:
+        if self._closing:
+            return
+        # By hand: after the library's own GOAWAY it lets no stream end.
+        last = self._frames.highest_inbound_stream_id
+        self.transport.write(_GOAWAY + struct.pack(">LL", last, ErrorCodes.NO_ERROR))
+        self._rest()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def sweep(self, now: float) -> None:
+        limits = self.shared.limits
+        if self._closing:
+            if now - self._since > limits.linger_s:
+                self.abort()
+        elif self._unsent(now):
+            if now - self._since > limits.stall_s:
+                self.abort()
+        elif self._exchanges or self._arrivals:
+            self._since = now
+            self._sweep_streams(now)
+        elif now - self._since > limits.idle_s:
+            self._terminate(ErrorCodes.NO_ERROR)
+
+    def _sweep_streams(self, now: float) -> None:
+        for stream, arrival in tuple(self._arrivals.items()):
+            if arrival.late(now):
+                self._forget(stream)
+                self._refuse(stream, Refusal(408, "the body came too slowly"), ended=False)
+        for exchange in tuple(self._exchanges.values()):
+            if exchange.unsent and now - exchange.moved > self.shared.limits.stall_s:
+                self.reset(exchange)
+                exchange.leave()
+        self._flush()
+
+    def _unsent(self, now: float) -> bool:
+        """Whether something is unsent; notes in ``_since`` when the client last took some."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            return False
+        if self._written - unsent != self._progress:
+            self._progress = self._written - unsent
+            self._since = now
+        return True
+
+
+def _frames(shared: Connections) -> _Frames:
+    frames = _Frames(
+        H2Configuration(
+            client_side=False,
+            header_encoding=None,
+            validate_outbound_headers=False,  # answer_fields has looked at what matters
+            normalize_outbound_headers=False,
+        )
+    )
+    limits = shared.limits
+    frames.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes,
+            SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW_BYTES,
+        },
+    )
+    frames.decoder.max_header_list_size = limits.header_bytes
+    return frames

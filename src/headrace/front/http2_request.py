@@ -1,0 +1,75 @@
+"""The head of an HTTP/2 request (RFC 9113 §8.3), after the library has judged its syntax."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from headrace.front.limits import Limits
+from headrace.front.refusal import Refusal
+from headrace.front.target import METHODS, path_and_query
+
+_TARGET = re.compile(rb"[!-~]+")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_VALUE = re.compile(rb"[\t -~\x80-\xff]*")
+
+
+class Http2Head(NamedTuple):
+    """``target``: method, path, query. ``length``: what ``content-length`` says, -1 without one."""
+
+    target: tuple[str, str, str]
+    headers: list[tuple[bytes, bytes]]
+    length: int
+    expects_continue: bool
+
+
+def request_head(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Http2Head:
+    """Raises :class:`Refusal`. ``:authority`` becomes ``host``; cookie crumbs are put together."""
+    pseudo: dict[bytes, bytes] = {}
+    headers: list[tuple[bytes, bytes]] = []
+    crumbs: list[bytes] = []
+    for name, value in fields:
+        if name[:1] == b":":
+            pseudo[bytes(name)] = bytes(value)
+        elif not _VALUE.fullmatch(value):
+            raise Refusal(400, "a header field has a control character in it")
+        elif name == b"cookie":
+            crumbs.append(value)
+        else:
+            headers.append((bytes(name), bytes(value)))
+    if crumbs:
+        headers.append((b"cookie", b"; ".join(crumbs)))
+    if len(headers) > limits.headers:
+        raise Refusal(431, f"more than {limits.headers} header fields")
+    names = dict(headers)
+    if b":authority" in pseudo and b"host" not in names:
+        headers.insert(0, (b"host", pseudo[b":authority"]))
+    elif b"host" not in names:
+        raise Refusal(400, "the request has no :authority")
+    return Http2Head(
+        _target(pseudo, limits),
+        headers,
+        _length(names.get(b"content-length")),
+        names.get(b"expect", b"").lower() == b"100-continue",
+    )
+
+
+def _target(pseudo: dict[bytes, bytes], limits: Limits) -> tuple[str, str, str]:
+    method = pseudo.get(b":method", b"").decode("latin-1")
+    raw = pseudo.get(b":path", b"")
+    if method not in METHODS:
+        raise Refusal(501, f"method {method:.20} is not supported")
+    if len(raw) > limits.target_bytes:
+        raise Refusal(414, f"the request target is longer than {limits.target_bytes} bytes")
+    if not _TARGET.fullmatch(raw):
+        raise Refusal(400, "the request target has characters that must be percent-encoded")
+    return (method, *path_and_query(method, raw.decode()))
+
+
+def _length(value: bytes | None) -> int:
+    if value is None:
+        return -1
+    if not _DIGITS.fullmatch(value):
+        raise Refusal(400, "malformed content-length")
+    return int(value)
