@@ -103,7 +103,7 @@ class _Loading:
         table = self._model(origin) if field.table == "models[]" else self._section(field.table)
         table[field.name] = value
         self._origins[path] = origin
-        if path == "models[0].source":
+        if path in ("models[0].source", "models[0].engine"):
             self._forget_embedded(table)
 
     def _section(self, name: str) -> Tree:
@@ -118,12 +118,14 @@ class _Loading:
         return models[0]
 
     def _forget_embedded(self, model: Tree) -> None:
-        """Another file has another checksum, format and name than the embedded one."""
-        for key in ("sha256", "format"):
+        """Another file or engine has another checksum, format and name than the embedded model."""
+        for key in ("source", "sha256", "format"):
             if f"models[0].{key}" not in self._origins:
                 model.pop(key, None)
         if "models[0].name" not in self._origins:
-            model["name"] = Path(str(model["source"])).stem
+            model["name"] = (
+                Path(str(model["source"])).stem if "source" in model else model["engine"]
+            )
 
     def _resolve_secrets(self) -> None:
         for field in fields():

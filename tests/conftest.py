@@ -1,0 +1,48 @@
+"""Fixtures for every room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+import uvloop
+
+from headrace.models.pull import pull
+from headrace.models.wanted import ModelFile, Step, Wanted
+from headrace.settings import load
+from headrace.settings.tree import EMBEDDED
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
+
+_LONGEST_S = 50.0
+"""Below pytest's own limit, so that a hanging coroutine is cancelled and says where it hung."""
+
+
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """``run(coroutine)`` on a fresh uvloop, under a time limit."""
+
+    def limited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        async def main() -> Any:
+            async with asyncio.timeout(_LONGEST_S):
+                return await coroutine
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main())
+
+    return limited
+
+
+@pytest.fixture(scope="session")
+def embedded_model() -> ModelFile:
+    """The real model, from the user's own model cache (``make test`` fetches it)."""
+
+    def silent(step: Step) -> None:
+        del step
+
+    assert EMBEDDED.source
+    wanted = Wanted(EMBEDDED.source, EMBEDDED.sha256, EMBEDDED.format)
+    return asyncio.run(pull(load(environ=None).settings.cache_path, wanted, silent))
