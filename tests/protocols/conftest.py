@@ -134,6 +134,14 @@ class ScriptedService:
         self.generations: list[ScriptedGeneration] = []
         self.cancelled: list[str] = []
         self.ready: tuple[bool, str] = (True, "")
+        self._came = asyncio.Event()
+
+    async def generation(self, number: int) -> ScriptedGeneration:
+        """The generation of this number, from 0, as soon as it has been submitted."""
+        while len(self.generations) <= number:
+            self._came.clear()
+            await self._came.wait()
+        return self.generations[number]
 
     def authenticate(self, key: str | None, read_token: str | None = None) -> str:
         if self.keys is None:
@@ -157,6 +165,7 @@ class ScriptedService:
             number=len(self.generations),
         )
         self.generations.append(generation)
+        self._came.set()
         self.script(generation)
         return generation
 
@@ -195,7 +204,9 @@ class ScriptedService:
         return len(found)
 
     def models(self) -> Sequence[ModelCard]:
-        return [ModelCard("scripted", ("nick", "org/nick"), 1795000000, "t", "1", 9, 64, 128, 4, True)]
+        return [
+            ModelCard("scripted", ("nick", "org/nick"), 1795000000, "t", "1", 9, 64, 128, 4, True)
+        ]
 
     def model(self, name: str) -> ModelCard:
         card = self.models()[0]

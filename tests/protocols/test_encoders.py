@@ -164,7 +164,11 @@ def test_chat_chunks_say_role_once_a_choice_then_text_then_the_reason(
         ({"reasoning_content": "thinking"}, None),
         ({"content": " a%d"}, None),
         (
-            {"tool_calls": [{"index": 0, "function": {"arguments": "", "name": "weather"}} | opening]},
+            {
+                "tool_calls": [
+                    {"index": 0, "function": {"arguments": "", "name": "weather"}} | opening
+                ]
+            },
             None,
         ),
         ({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":1}'}}]}, None),
@@ -297,7 +301,9 @@ def test_native_events_are_as_the_design_words_them(
 def test_native_streams_leave_out_what_the_client_left_out(
     generation: Any, log: list[Event]
 ) -> None:
-    shown = messages(encoded(generation, log, "native", options={"progress": False, "prompt": True}))
+    shown = messages(
+        encoded(generation, log, "native", options={"progress": False, "prompt": True})
+    )
 
     assert [m["id"] for m in shown] == [str(event.seq) for event in log if event.seq != 1]
 
@@ -379,6 +385,8 @@ def test_any_text_arrives_as_it_was(kit: Any, texts: list[str], wire: str) -> No
         if wire == "native":
             return str(message["payload"].get("text", ""))
         choice = message["choices"][0]
-        return str(choice.get("text", "") if "text" in choice else choice["delta"].get("content") or "")
+        return str(
+            choice.get("text", "") if "text" in choice else choice["delta"].get("content") or ""
+        )
 
     assert "".join(text_of(message) for message in chunks(stream)) == "".join(texts)
