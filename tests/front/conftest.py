@@ -85,10 +85,12 @@ class Client:
         return await self.answer()
 
     async def rest(self) -> bytes:
-        """Everything until the server closes."""
+        """Everything until the server closes; then this side closes too."""
+        rest = b""
         with contextlib.suppress(ConnectionResetError):
-            return await self.reader.read()
-        return b""
+            rest = await self.reader.read()
+        await self.close()
+        return rest
 
     async def close(self) -> None:
         self.writer.close()

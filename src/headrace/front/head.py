@@ -45,6 +45,7 @@ class HeadParser:
         "_coding",
         "_complete",
         "_hosts",
+        "_kept",
         "_limits",
         "_lines",
         "_llhttp",
@@ -67,28 +68,28 @@ class HeadParser:
         self.expects_continue = False
         self._coding = b""
         self._hosts = 0
+        self._kept = False
         self._complete = False
 
     def parse(self, head: bytes) -> RequestLine:
         """``head`` ends with its empty line. Raises :class:`Refusal`."""
         if len(head) > self._limits.header_bytes:
             raise too_large(head, self._limits)
-        self._forget()
-        llhttp = self._llhttp
-        try:
-            llhttp.feed_data(head)
-        except HttpParserUpgrade:
-            self._llhttp = HttpRequestParser(self)  # an offer, which is not taken up
-        except HttpParserError as error:
-            self._llhttp = HttpRequestParser(self)
-            raise _malformed(head, error, self._limits) from None
-        if not llhttp.should_keep_alive():
-            self.keep_alive = False
-        if not (self._complete and self.keep_alive):
-            # It waits for a body, or for nothing more: a new one costs 0.4 µs.
-            self._llhttp = HttpRequestParser(self)
         raw = head.partition(b"\r\n")[0]
         line = self._lines.get(raw) or self._line(raw)
+        self._forget()
+        try:
+            self._llhttp.feed_data(head)
+        except HttpParserUpgrade:
+            self._complete = False  # an offer, which is not taken up
+        except HttpParserError as error:
+            self._llhttp = HttpRequestParser(self)
+            raise Refusal(400, f"malformed HTTP: {error}") from None
+        if line.http10:
+            self.keep_alive = self._kept
+        if not self._complete or not self.keep_alive or line.http10:
+            # It waits for a body, or for nothing more: a new one costs 0.4 µs.
+            self._llhttp = HttpRequestParser(self)
         if self._hosts != 1 or self._coding or len(self.headers) > self._limits.headers:
             self._check(line)
         return line
@@ -127,8 +128,11 @@ class HeadParser:
         if name == b"host":
             self._hosts += 1
         elif name == b"connection":
-            if b"close" in value.lower():
+            value = value.lower()
+            if b"close" in value:
                 self.keep_alive = False
+            elif b"keep-alive" in value:
+                self._kept = True
         elif name == b"content-length":
             self.length = int(value)
         elif name == b"transfer-encoding":
