@@ -88,7 +88,9 @@ class Index:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         if request.path == "/simple/tiny-model/":
-            self._send(request, f'<a href="/{self.wheel.name}">{self.wheel.name}</a>'.encode(), "text/html")
+            self._send(
+                request, f'<a href="/{self.wheel.name}">{self.wheel.name}</a>'.encode(), "text/html"
+            )
         elif request.path == f"/{self.wheel.name}":
             self.downloads += 1
             self._send(request, self.wheel.read_bytes(), "application/zip")
@@ -146,5 +148,3 @@ def steps() -> list[Step]:
 @pytest.fixture
 def report(steps: list[Step]) -> Callable[[Step], None]:
     return steps.append
-
-

@@ -39,10 +39,14 @@ def inside(root: Path) -> list[Path]:
 
 
 def test_the_folder_is_gone_afterwards_also_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), staging(tmp_path) as folder:
-        (folder / "x").write_bytes(b"x")
-        assert len(inside(tmp_path)) == 1
-        raise ZeroDivisionError
+    def fail() -> None:
+        with staging(tmp_path) as folder:
+            (folder / "x").write_bytes(b"x")
+            assert len(inside(tmp_path)) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert inside(tmp_path) == []
 
 

@@ -61,7 +61,8 @@ class HubSource(msgspec.Struct, frozen=True):
 
 def _library() -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.utils
     except ImportError:
         raise HeadraceError(
             Code.ENGINE_UNAVAILABLE,
