@@ -315,6 +315,30 @@ def test_a_number_that_nothing_can_hold_is_refused(number: bytes) -> None:
         assert refusal(decode_chat, body + number + b"}").meaning.http == 400
 
 
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("value", [nested(65), [2**64], {"a": [-(2**63) - 1]}])
+def test_a_free_form_value_that_could_not_be_stored_is_refused(value: Any) -> None:
+    function = {"name": "f", "parameters": {"x": value}, "arguments": "{}"}
+    call = {"type": "function", "id": "c", "function": function}
+    image = {"type": "image_url", "image_url": {"url": value}}
+    for fields, path in (
+        ({"unheard_of": value}, "unheard_of"),
+        ({"tools": [call]}, "tools[0]"),
+        ({"tool_choice": call}, "tool_choice"),
+        ({"response_format": {"type": "text", "x": value}}, "response_format"),
+        ({"messages": [{"role": "assistant", "tool_calls": [call]}]}, "messages[0].tool_calls[0]"),
+        ({"messages": [{"role": "user", "content": [image]}]}, "messages[0].content[0]"),
+    ):
+        assert refusal(chat, **fields).param == path
+    assert chat(unheard_of=nested(64)).extra == {"unheard_of": nested(64)}
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()

@@ -21,7 +21,7 @@ from headrace.protocols.models import ModelEndpoints
 from headrace.protocols.openapi import OpenApi
 from headrace.protocols.operations import Metrics, Operations
 from headrace.protocols.port import Service
-from headrace.protocols.router import Router, WrongMethod
+from headrace.protocols.router import Route, Router, WrongMethod
 from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
 
@@ -52,16 +52,15 @@ class Api:
         self._streams = OpenStreams(options.heartbeat_s)
         generations = Generations(service, self._streams)
         generate = Generate(service, self._streams, generations.resume)
-        self._router = Router(
-            [
-                *generate.routes(),
-                *Infer(service, generate).routes(),
-                *generations.routes(),
-                *ModelEndpoints(service).routes(),
-                *Operations(service, options.version, metrics).routes(),
-                *OpenApi(options.version).routes(),
-            ]
+        self.routes: tuple[Route, ...] = (
+            *generate.routes(),
+            *Infer(service, generate).routes(),
+            *generations.routes(),
+            *ModelEndpoints(service).routes(),
+            *Operations(service, options.version, metrics).routes(),
+            *OpenApi(options.version).routes(),
         )
+        self._router = Router(self.routes)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later. Never raises."""

@@ -13,6 +13,9 @@ from headrace.protocols.call import Call
 T = TypeVar("T", bound=msgspec.Struct)
 Unknown = dict[str, Any]
 
+MAX_DEPTH = 64
+"""Levels of a free-form value (a JSON schema, a tool call)."""
+
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
 _AT = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
@@ -83,6 +86,22 @@ def decode_any(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as complaint:
         raise invalid_json(complaint) from None
+
+
+def require_plain(value: Any, param: str) -> None:
+    """Raise ``INVALID_REQUEST`` if a free-form value could not be stored or sent on: nested deeper than
+    ``MAX_DEPTH``, or with an integer beyond 64 bits."""
+    rest = [(value, 1)]
+    while rest:
+        item, depth = rest.pop()
+        match item:
+            case dict() | list():
+                if depth > MAX_DEPTH:
+                    raise refuse(param, f"is nested deeper than {MAX_DEPTH} levels")
+                inner = item.values() if isinstance(item, dict) else item
+                rest.extend([(entry, depth + 1) for entry in inner])
+            case int() if not -(2**63) <= item < 2**64:
+                raise refuse(param, "has a number in it that does not fit in 64 bits")
 
 
 def invalid_request(complaint: msgspec.ValidationError) -> HeadraceError:

@@ -21,7 +21,15 @@ from headrace.protocols.errors import ErrorBody, error_of
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import NATIVE
 from headrace.protocols.generate import Generate
-from headrace.protocols.openai_request import Asked, Identity, MaxTokens, Name, Stop, Stops
+from headrace.protocols.openai_request import (
+    Asked,
+    Identity,
+    MaxTokens,
+    Name,
+    Stop,
+    Stops,
+    plain_extra,
+)
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.router import Route
 
@@ -129,7 +137,7 @@ class Infer:
             ),
             stream=body.stream is True,
             user=body.user_id,
-            extra=unknown,
+            extra=plain_extra(unknown),
         )
         return Asked(request, {}, body.session_id)
 

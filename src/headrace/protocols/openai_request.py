@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from headrace.domain.errors import Code
-from headrace.domain.request import Message, Request, Sampling
-from headrace.protocols.body import Body, Unknown, refuse
+from headrace.domain.request import ImagePart, Message, Request, Sampling
+from headrace.protocols.body import Body, Unknown, refuse, require_plain
 
 MAX_STOPS = 16
 MAX_PROMPTS = 128
@@ -168,7 +168,7 @@ def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=body.response_format,
         user=body.safety_identifier or body.user,
-        extra=unknown,
+        extra=plain_extra(unknown),
     )
     return Asked(request, _wire_options(body), body.session_id)
 
@@ -186,13 +186,20 @@ def completion_request(body: CompletionBody, unknown: Unknown | None) -> Asked:
         stream=body.stream is True,
         echo=body.echo is True,
         user=body.user,
-        extra=unknown,
+        extra=plain_extra(unknown),
     )
     return Asked(request, _wire_options(body), body.session_id)
 
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default of legacy completions."""
+
+
+def plain_extra(unknown: Unknown | None) -> Unknown | None:
+    """Options that nobody here knows, for the engine. Raises ``INVALID_REQUEST`` for what it cannot be given."""
+    for name, value in (unknown or {}).items():
+        require_plain(value, name)
+    return unknown
 
 
 def _sampling(body: SharedBody, logprobs: int | None, max_tokens: int | None) -> Sampling:
@@ -257,6 +264,10 @@ def _check_messages(messages: tuple[Message, ...]) -> None:
     for position, message in enumerate(messages):
         if message.content is None and message.role != "assistant":
             raise refuse(f"messages[{position}].content", "is required")
+        if isinstance(message.content, list):
+            for number, part in enumerate(message.content):
+                if isinstance(part, ImagePart):
+                    require_plain(part.image_url, f"messages[{position}].content[{number}]")
         if message.tool_calls is not None:
             for number, call in enumerate(message.tool_calls):
                 _check_tool_call(call, f"messages[{position}].tool_calls[{number}]")
@@ -278,6 +289,7 @@ def _check_tools(tools: list[dict[str, Any]]) -> None:
 
 
 def _check_function(value: dict[str, Any], path: str) -> None:
+    require_plain(value, path)
     if value.get("type") != "function":
         raise refuse(f"{path}.type", 'must be "function"', Code.UNSUPPORTED)
     function = value.get("function")
@@ -289,6 +301,7 @@ def _check_function(value: dict[str, Any], path: str) -> None:
 
 
 def _check_response_format(response_format: dict[str, Any]) -> None:
+    require_plain(response_format, "response_format")
     kind = response_format.get("type")
     if kind in ("text", "json_object"):
         return
