@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, peers, table
+from benchmarks import machine, peers, readback, table
+from benchmarks.headrace import KEY, headrace
 from benchmarks.load import Load, Mock, Report, chat_body
 from benchmarks.peers import Gateway, Start
 
@@ -31,6 +32,7 @@ PEERS: dict[str, Start] = {
     "vllm-router": peers.vllm_router,
     "sglang-router": peers.sglang_router,
     "litellm": peers.litellm,
+    "headrace": headrace,
 }
 HEAVY = ("LiteLLM",)
 """Too slow for the full load: fewer connections, and no scenario with a thousand streams."""
@@ -45,7 +47,7 @@ class Bench:
         self.mock = mock
         self.seconds = seconds
         self.direct_first_ms = 0.0
-        self.record: Callable[[Gateway, str], Path | None] = lambda gateway, scenario: None
+        self.records: list[Path] = []
 
     def load(
         self, gateway: Gateway, scenario: str, stream: bool, tokens: int, **options: float
@@ -53,13 +55,20 @@ class Bench:
         """Run one load to its end; adds ``cpu_s`` to its report."""
         before = machine.cpu_s(gateway.child.pid)
         body = chat_body(stream=stream, tokens=tokens)
-        record = self.record(gateway, scenario)
+        record = self._record(gateway)
         load = Load(self.folder, gateway.port, [body], gateway.headers, options, record=record)
         report = load.result()
         report["cpu_s"] = machine.cpu_s(gateway.child.pid) - before
         if report["failed"] or report["refused"] or report["incomplete"]:
             print(f"! {gateway.name} {scenario}: {_trouble(report)}", file=sys.stderr)
         return report
+
+    def _record(self, gateway: Gateway) -> Path | None:
+        """Where this load's received events are kept, for a gateway that has a log to compare with."""
+        if gateway.crash is None:
+            return None
+        self.records.append(self.folder / f"received-{len(self.records)}.txt")
+        return self.records[-1]
 
     def connections(self, gateway: Gateway, most: int) -> int:
         return min(most, 4) if gateway.name in HEAVY else most
@@ -110,7 +119,7 @@ class Bench:
         self.mock.config(first_ms=50, gap_ms=100)
         idle = machine.pss_mb(gateway.child.pid)
         body = chat_body(stream=True, tokens=tokens + 25)
-        record = self.record(gateway, "memory")
+        record = self._record(gateway)
         options = {"connections": streams, "ramp": 500, "timeout": 60}
         load = Load(self.folder, gateway.port, [body], gateway.headers, options, record=record)
         while load.running and self.mock.get("/stats")["tokens"] < streams * tokens:
@@ -120,6 +129,35 @@ class Bench:
         if report["failed"] or report["incomplete"]:
             print(f"! {gateway.name} memory: {_trouble(report)}", file=sys.stderr)
         return {"kb_stream": (busy - idle) * 1024 / streams, "idle_mb": idle}
+
+
+def prove_log(bench: Bench, gateway: Gateway) -> Gateway:
+    """Read every received event back; kill -9 under load; start again; read everything back once more.
+    Exits with an error if an event is missing. Returns the gateway as it runs then."""
+    _read_back(bench, gateway, "after the run")
+    assert gateway.crash is not None
+    bench.mock.config(first_ms=5, gap_ms=2)
+    record = bench.folder / "received-kill.txt"
+    body = chat_body(stream=True, tokens=200)
+    options = {"connections": 64, "seconds": 1.5, "timeout": 1}
+    load = Load(bench.folder, gateway.port, [body], gateway.headers, options, record=record)
+    time.sleep(1)
+    gateway = gateway.crash()
+    load.result()
+    bench.records.append(record)
+    _read_back(bench, gateway, "after kill -9 under load and a new start")
+    return gateway
+
+
+def _read_back(bench: Bench, gateway: Gateway, when: str) -> None:
+    found = readback.check(gateway.port, KEY, bench.records)
+    print(
+        f"{when}: {found.generations:,} generations read back, {found.events:,} received events compared, "
+        f"{len(found.missing)} generations incomplete",
+        file=sys.stderr,
+    )
+    if found.missing:
+        raise SystemExit("events are missing:\n" + "\n".join(found.missing[:10]))
 
 
 SCENARIOS: tuple[tuple[str, Callable[[Bench, Gateway], dict[str, float]]], ...] = (
@@ -165,6 +203,9 @@ def run(
                     for gateway in gateways[turn:] + gateways[:turn]:
                         for key, value in measure(bench, gateway).items():
                             figures.setdefault(gateway.name, {}).setdefault(key, []).append(value)
+            for index, gateway in enumerate(gateways):
+                if gateway.crash is not None:
+                    gateways[index] = prove_log(bench, gateway)
         finally:
             for gateway in gateways:
                 gateway.child.stop()

@@ -33,12 +33,14 @@ class Package(NamedTuple):
 
 
 class Gateway(NamedTuple):
-    """A gateway that runs. ``headers``: what a client must send."""
+    """A gateway that runs. ``headers``: what a client must send. ``crash``: kill -9 and start it again
+    on the same state, for one that has a state."""
 
     name: str
     child: Child
     port: int
     headers: tuple[str, ...] = ()
+    crash: Callable[[], Gateway] | None = None
 
 
 Start = Callable[[Path, int], Gateway]

@@ -8,7 +8,7 @@
 //   --timeout S  give up S seconds after the end (default 60)
 //   --requests N stop after N requests
 //   --record F   write every SSE message that arrived, for a check against the log: a line
-//                "stream ID complete" and a line "seq hash" a message (seq 0: the message had no id)
+//                "stream ID complete" and a line "seq crc32" a message (seq 0: it had no id)
 //
 // FILE has one JSON body a line, used in turn. A token is a stamp of the mock (common.h), or else a
 // message with content. Times in milliseconds; `delay` is from the mock's stamp to its arrival here.
@@ -67,13 +67,14 @@ typedef struct {
     const Buffer *request;
     size_t sent;
     long remaining;  // of the body, or of the chunk; -1: until the connection closes
-    bool sse, close_after, done, reused, retried;
+    bool sse, close_after, done, complete, reused, retried;
     uint64_t began, first, last;
     long tokens, answered;
     Buffer head, line, record;
     char generation[64];
     unsigned long seq;
-    uint64_t hash;
+    uint32_t crc;
+    bool has_data;
 } Connection;
 
 typedef struct {
@@ -110,14 +111,15 @@ static void reset(Connection *c, uint64_t began) {
     c->status = 0;
     c->remaining = -1;
     c->chunking = NO_CHUNKS;
-    c->sse = c->close_after = c->done = false;
+    c->sse = c->close_after = c->done = c->complete = false;
     c->began = began;
     c->first = c->last = 0;
     c->tokens = 0;
     c->head.length = c->line.length = c->record.length = 0;
     c->generation[0] = 0;
     c->seq = 0;
-    c->hash = 0;
+    c->crc = 0;
+    c->has_data = false;
 }
 
 static void send_request(Connection *c) {
@@ -166,7 +168,7 @@ static void begin(Connection *c, uint64_t began) {
 }
 
 static void write_record(Connection *c) {
-    fprintf(record_file, "stream %s %d\n", c->generation[0] ? c->generation : "-", c->done);
+    fprintf(record_file, "stream %s %d\n", c->generation[0] ? c->generation : "-", c->done || (c->complete && !c->sse));
     fwrite(c->record.data, 1, c->record.length, record_file);
 }
 
@@ -174,6 +176,7 @@ static void finish(Connection *c, bool well) {
     active--;
     c->answered++;
     c->retried = false;
+    c->complete = well;
     if (well) {
         finished_well++;
         uint64_t now = now_ns();
@@ -230,19 +233,29 @@ static void take_data(Connection *c, const char *data, uint64_t now) {
     if (strstr(data, "\"error\":{")) complain("error event", data);
 }
 
-static uint64_t fnv1a(uint64_t hash, const char *data, size_t length) {
-    for (size_t i = 0; i < length; i++) hash = (hash ^ (unsigned char)data[i]) * 1099511628211ull;
-    return hash;
+// CRC-32 as zlib has it, so that a reader in another language can compare.
+static uint32_t crc32_of(uint32_t crc, const char *data, size_t length) {
+    static uint32_t table[256];
+    if (!table[1])
+        for (uint32_t i = 0; i < 256; i++) {
+            uint32_t value = i;
+            for (int bit = 0; bit < 8; bit++) value = value >> 1 ^ (value & 1 ? 0xedb88320u : 0);
+            table[i] = value;
+        }
+    crc = ~crc;
+    for (size_t i = 0; i < length; i++) crc = table[(crc ^ (unsigned char)data[i]) & 255] ^ crc >> 8;
+    return ~crc;
 }
 
 // A blank line ends a message: keep its seq and the hash of its data.
 static void end_message(Connection *c) {
-    if (record_file && c->hash) {
+    if (record_file && c->has_data) {
         char text[64];
-        append(&c->record, text, (size_t)sprintf(text, "%lu %llx\n", c->seq, (unsigned long long)c->hash));
+        append(&c->record, text, (size_t)sprintf(text, "%lu %x\n", c->seq, c->crc));
     }
     c->seq = 0;
-    c->hash = 0;
+    c->crc = 0;
+    c->has_data = false;
 }
 
 static void take_line(Connection *c, uint64_t now) {
@@ -253,7 +266,8 @@ static void take_line(Connection *c, uint64_t now) {
     else if (!strncmp(line, "id:", 3)) c->seq = strtoul(line + 3, NULL, 10);
     else if (!strncmp(line, "data:", 5)) {
         const char *data = line + 5 + (line[5] == ' ');
-        if (record_file) c->hash = fnv1a(c->hash ? c->hash : 14695981039346656037ull, data, length - (size_t)(data - line));
+        if (record_file) c->crc = crc32_of(c->crc, data, length - (size_t)(data - line));
+        c->has_data = true;
         take_data(c, data, now);
     }
 }
