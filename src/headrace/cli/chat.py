@@ -38,47 +38,40 @@ class Chat:
         self._console = Console(highlight=False)
 
     def run(self) -> None:
-        """Ask and answer until the user leaves."""
+        """Ask and answer until the user leaves, by Ctrl-D or by a Ctrl-C that stops no answer."""
         _edit_lines()
         self._note(f"{self._model} at {self._server.url}; Ctrl-D leaves")
-        while True:
-            try:
+        try:
+            while True:
                 question = self._console.input("[bold]> [/bold]" if sys.stdin.isatty() else "")
-            except (EOFError, KeyboardInterrupt):
-                self._console.print()
-                return
-            if question.strip() and not self._answer(question):
-                return
+                if question.strip():
+                    self._answer(question)
+        except (EOFError, KeyboardInterrupt):
+            self._console.print()
 
-    def _answer(self, question: str) -> bool:
-        """One turn; False if the user left in it."""
+    def _answer(self, question: str) -> None:
         self._messages.append({"role": "user", "content": question})
         body = {"model": self._model, "messages": self._messages}
         answer = Answer(self._server, body, self._lost)
         text: list[str] = []
-        begun = time.monotonic()
-        first = 0.0
         try:
-            for piece in answer.pieces():
-                first = first or (time.monotonic() if piece else 0.0)
-                text.append(piece)
-                self._console.print(piece, end="", markup=False, soft_wrap=True)
-            self._note("\n" + _speed(answer.tokens, begun, first))
+            self._show(answer, text)
         except KeyboardInterrupt:
+            answer.cancel()
             self._note("\ncancelled")
-            if not self._cancelled(answer):
-                return False
         except HeadraceError as error:
             self._note(f"\n{error.message}")
         self._messages.append({"role": "assistant", "content": "".join(text)})
-        return True
 
-    def _cancelled(self, answer: Answer) -> bool:
-        try:
-            answer.cancel()
-        except KeyboardInterrupt:
-            return False
-        return True
+    def _show(self, answer: Answer, text: list[str]) -> None:
+        """Print the pieces as they come; ``text`` collects them, also if this is interrupted."""
+        begun = time.monotonic()
+        first = 0.0
+        for piece in answer.pieces():
+            first = first or (time.monotonic() if piece else 0.0)
+            text.append(piece)
+            self._console.print(piece, end="", markup=False, soft_wrap=True)
+        self._note("\n" + _speed(answer.tokens, begun, first))
 
     def _lost(self, why: str) -> None:
         if self._console.is_terminal:

@@ -1,0 +1,147 @@
+"""The command as a user types it: output, exit status, and one line for a mistake."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import __version__
+
+HEADRACE = [sys.executable, "-m", "headrace"]
+
+
+def headrace(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*HEADRACE, *words], capture_output=True, text=True, timeout=50, **more)
+
+
+def mistake(*words: str, status: int) -> str:
+    """What a wrong command line says: exactly one line."""
+    said = headrace(*words)
+    assert said.returncode == status
+    assert said.stdout == ""
+    assert said.stderr.count("\n") == 1, said.stderr
+    return said.stderr.removeprefix("Error: ").strip()
+
+
+def test_the_version_is_the_packages() -> None:
+    assert headrace("--version").stdout == f"headrace {__version__}\n"
+
+
+def test_help_lists_the_commands_and_the_common_flags() -> None:
+    commands = headrace("--help").stdout
+    assert all(f"  {name}" in commands for name in ("serve", "chat", "models", "config"))
+    flags = headrace("serve", "--help").stdout
+    assert "--port" in flags
+    assert "--api-key" in flags
+    assert "--max-connections" not in flags
+
+
+def test_config_prints_values_with_origins(tmp_path: Path) -> None:
+    file = tmp_path / "h.toml"
+    file.write_text("[server]\nport = 1\n")
+    environ = {**os.environ, "HEADRACE_STORE_KEEP_S": "5"}
+    said = headrace("config", "--config", str(file), "--host", "::1", env=environ)
+    assert f"port = 1  # {file}\n" in said.stdout
+    assert 'host = "::1"  # --host\n' in said.stdout
+    assert "keep_s = 5.0  # HEADRACE_STORE_KEEP_S\n" in said.stdout
+
+
+@pytest.mark.parametrize("words", [("serve",), ("config",), ("models", "list")])
+def test_a_mistake_in_the_settings_is_one_line_with_status_2(words: tuple[str, ...]) -> None:
+    assert mistake(*words, "--model-slots", "0", status=2) == (
+        "models[0].slots: must be an integer ≥ 1 (--model-slots)"
+    )
+
+
+def test_an_unknown_source_is_one_line(tmp_path: Path) -> None:
+    line = mistake("models", "pull", "ftp://x", "--cache-dir", str(tmp_path), status=1)
+    assert line.startswith("ftp://x: a model source is file:PATH")
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "h.toml"
+    config.write_text('[[models]]\nname = "m"\nengine = "scripted"\n[store]\nurl = "memory:"\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = ["serve", "--config", str(config), "--port", port, "--state-dir", str(tmp_path)]
+        line = mistake(*words, status=1)
+    assert line.startswith(f"127.0.0.1:{port} is taken")
+    assert "--port" in line
+
+
+def test_models_are_pulled_listed_and_removed(tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+    write_empty_gguf(model)
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    assert headrace("models", "pull", f"file:{model}", *cache).stdout == f"{model}\n"
+    listed = headrace("models", "list", *cache).stdout
+    assert f"file:{model}" in listed
+    assert headrace("models", "rm", f"file:{model}", *cache).returncode == 0
+    assert model.is_file()
+    assert "no model was fetched yet" in headrace("models", "list", *cache).stdout
+    assert mistake("models", "rm", f"file:{model}", *cache, status=1) == (
+        f"file:{model} is not in the model cache"
+    )
+
+
+def write_empty_gguf(path: Path) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_chat_answers_each_line_and_remembers_the_conversation(server: Any) -> None:
+    server.tell("Good", " day")
+    server.breaks = [100]
+    words = ["chat", "--url", server.url, "--system", "Be kind."]
+    said = headrace(*words, input="hello\nand you?\n")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("Good day") == 2
+    assert "2 tokens" in said.stdout
+    bodies = [body for method, path, _, body in server.requests if method == "POST"]
+    assert [message["content"] for message in bodies[-1]["messages"]] == [
+        *("Be kind.", "hello", "Good day", "and you?"),
+    ]
+    assert bodies[-1]["model"] == "tiny"
+
+
+def test_ctrl_c_cancels_the_answer_and_the_next_one_leaves(server: Any) -> None:
+    server.tell("Good")
+    server.hang = True
+    command = [*HEADRACE, "chat", "--url", server.url]
+    chat = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with chat:
+        assert chat.stdin
+        assert chat.stdout
+        chat.stdin.write("hello\n")
+        chat.stdin.flush()
+        assert server.waiting.wait(30)
+        said = ""
+        while not said.endswith("Good"):
+            said += chat.stdout.read(1)
+        chat.send_signal(signal.SIGINT)
+        assert server.cancelled.wait(30)
+        while not said.endswith("cancelled\n"):
+            said += chat.stdout.read(1)
+        chat.send_signal(signal.SIGINT)
+        assert chat.wait(30) == 0
+        assert chat.stderr
+        assert chat.stderr.read() == ""
+
+
+def test_chat_without_a_server_is_one_line() -> None:
+    line = mistake("chat", "--url", "http://127.0.0.1:1", status=1)
+    assert line.startswith("no server answers at http://127.0.0.1:1 (")
