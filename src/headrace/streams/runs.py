@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from headrace.domain.event import Event
 from headrace.streams.encoded import decode_events, encode_run
@@ -38,9 +38,13 @@ class Runs:
 
     def add(self, events: Sequence[Event]) -> None:
         """The next events, consecutive to those before."""
-        body = self._body
-        body += encode_run(events)
-        self._seqs.append(events[-1].seq + 1)
+        self.add_run(encode_run(events), len(events))
+
+    def add_run(self, run: bytes, count: int) -> None:
+        """The next ``count`` events, encoded already."""
+        body, seqs = self._body, self._seqs
+        body += run
+        seqs.append(seqs[-1] + count)
         self._starts.append(len(body))
 
     def after(self, cursor: int, limit_bytes: int) -> list[Event]:
@@ -50,8 +54,7 @@ class Runs:
         if not self.holds(cursor + 1):
             return []
         first = bisect_right(seqs, cursor + 1) - 1
-        fitting = bisect_right(starts, starts[first] + limit_bytes) - 1
-        end = max(fitting, first + 1)
+        end = self._fitting(first, limit_bytes)
         with memoryview(self._body) as body, body[starts[first] : starts[end]] as run:
             events = decode_events(run, seqs[end] - seqs[first])
         return events[cursor + 1 - seqs[first] :]
@@ -64,3 +67,23 @@ class Runs:
         del self._body[:dropped]
         self._seqs = self._seqs[cut:]
         self._starts = array("I", [start - dropped for start in starts[cut:]])
+
+    def pieces(self, limit_bytes: int) -> Iterator[tuple[int, int, bytes]]:
+        """Everything as ``(first seq, count, run)``, each about ``limit_bytes`` or one run if that is larger."""
+        seqs, starts = self._seqs, self._starts
+        first, last = 0, len(seqs) - 1
+        while first < last:
+            end = self._fitting(first, limit_bytes)
+            run = bytes(self._body[starts[first] : starts[end]])
+            yield seqs[first], seqs[end] - seqs[first], run
+            first = end
+
+    def join(self, later: Runs) -> None:
+        """Take over the events that follow these."""
+        for _, count, run in later.pieces(0):
+            self.add_run(run, count)
+
+    def _fitting(self, first: int, limit_bytes: int) -> int:
+        """The run before which a piece of at most ``limit_bytes`` that starts at run ``first`` ends."""
+        starts = self._starts
+        return max(bisect_right(starts, starts[first] + limit_bytes) - 1, first + 1)

@@ -1,0 +1,274 @@
+"""The SQLite side of the store: one file, one connection, used by one thread at a time.
+
+A log is a row of ``generations`` and its events are ``segments``, one blob per log per commit and never
+a row per event. ``raw`` holds private deltas of running logs. Rows of the same log share the upper
+bits of their key (``n << 20``), so that one range holds them. Rows are inserted many to a statement: SQLite
+works without the interpreter's lock while a statement runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace.streams.bounds import Bounds, gone
+from headrace.streams.retention import Retention, first_key, rollback
+from headrace.streams.store import End, KeptLog, LogHeader
+
+SCHEMA_VERSION = 1
+ROWS_A_STATEMENT = 50
+BUSY_TIMEOUT_S = 5.0
+CHECKPOINT_PAGES = 4000
+"""SQLite's write-ahead log is moved into the database (and both are synced) every 16 MB."""
+
+_logger = logging.getLogger("headrace.streams")
+
+_SCHEMA = f"""
+CREATE TABLE generations (
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, session TEXT,
+    frame INTEGER NOT NULL, last_seq INTEGER NOT NULL, end TEXT, ended_at REAL, left_at REAL,
+    size INTEGER NOT NULL, segments INTEGER NOT NULL, raw_segments INTEGER NOT NULL,
+    header BLOB NOT NULL);
+CREATE INDEX by_tenant ON generations (tenant, n);
+CREATE INDEX by_session ON generations (tenant, session, n) WHERE session IS NOT NULL;
+CREATE INDEX unfinished ON generations (n) WHERE end IS NULL;
+CREATE TABLE segments (
+    key INTEGER PRIMARY KEY, last INTEGER NOT NULL, events INTEGER NOT NULL, run BLOB NOT NULL);
+CREATE TABLE raw (key INTEGER PRIMARY KEY, deltas INTEGER NOT NULL, run BLOB NOT NULL);
+CREATE TABLE tombstones (
+    k INTEGER PRIMARY KEY, low TEXT NOT NULL, high TEXT NOT NULL, count INTEGER NOT NULL,
+    ids TEXT NOT NULL);
+CREATE TABLE totals (frame INTEGER, next_n INTEGER, finished INTEGER, bytes INTEGER);
+INSERT INTO totals VALUES (0, 1, 0, 0);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+_HEADER = msgspec.msgpack.Decoder(LogHeader)
+
+
+class Row(NamedTuple):
+    """A log as ``generations`` has it; field for column."""
+
+    n: int
+    id: str
+    tenant: str
+    session: str | None
+    frame: int
+    last_seq: int
+    end: End | None
+    ended_at: float | None
+    left_at: float | None
+    size: int
+    segments: int
+    raw_segments: int
+    header: bytes
+
+    def kept(self) -> KeptLog:
+        return KeptLog(_HEADER.decode(self.header), self.last_seq, self.end)
+
+
+class Segment(NamedTuple):
+    """``events`` events, the newest with ``seq`` ``last``, as a run."""
+
+    key: int
+    last: int
+    events: int
+    run: bytes
+
+
+class RawSegment(NamedTuple):
+    """``deltas`` raw deltas as a run."""
+
+    key: int
+    deltas: int
+    run: bytes
+
+
+class Update(NamedTuple):
+    """New values of a row that exists."""
+
+    frame: int
+    last_seq: int
+    end: End | None
+    ended_at: float | None
+    left_at: float | None
+    size: int
+    segments: int
+    raw_segments: int
+    n: int
+
+
+class Changes:
+    """What one commit writes."""
+
+    __slots__ = (
+        "finished",
+        "finished_bytes",
+        "frame",
+        "next_n",
+        "raw",
+        "raw_ended",
+        "rows",
+        "segments",
+        "updates",
+    )
+
+    def __init__(self, frame: int, next_n: int) -> None:
+        self.frame = frame
+        self.next_n = next_n
+        self.rows: list[Row] = []
+        self.updates: list[Update] = []
+        self.segments: list[Segment] = []
+        self.raw: list[RawSegment] = []
+        self.raw_ended: list[int] = []
+        self.finished = 0
+        self.finished_bytes = 0
+
+
+class Database:
+    """Raises ``sqlite3.Error`` wherever the file or the disk does."""
+
+    def __init__(self, path: Path, bounds: Bounds) -> None:
+        self._connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        run = self._connection.execute
+        run("PRAGMA auto_vacuum = INCREMENTAL")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = NORMAL")
+        run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._create()
+        totals = run("SELECT frame, next_n, finished, bytes FROM totals").fetchone()
+        self.frame, self.next_n, finished, kept_bytes = totals
+        self._retention = Retention(self._connection, bounds, finished, kept_bytes)
+
+    def _create(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(
+                f"its schema has version {version}, this program knows {SCHEMA_VERSION}"
+            )
+
+    def commit(self, changes: Changes, now: float) -> None:
+        """Write everything or nothing, then drop what the bounds no longer allow."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._write(changes)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            rollback(self._connection)
+            raise
+        self.frame, self.next_n = changes.frame, changes.next_n
+        self._retention.added(changes.finished, changes.finished_bytes)
+        self.enforce(now)
+
+    def enforce(self, now: float) -> None:
+        """Drop what the bounds no longer allow; a failure is told and harms nothing else."""
+        try:
+            self._retention.enforce(now)
+        except sqlite3.Error as error:
+            _logger.error("old generations cannot be dropped: %s", error)
+
+    def sync(self) -> None:
+        """Everything committed is on the disk, in the database file itself."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._connection.close()
+
+    def _write(self, changes: Changes) -> None:
+        self._insert("generations", changes.rows)
+        self._insert("segments", changes.segments)
+        self._insert("raw", changes.raw)
+        run = self._connection.executemany
+        if changes.updates:
+            run(
+                "UPDATE generations SET frame = ?, last_seq = ?, end = ?, ended_at = ?, left_at = ?,"
+                " size = ?, segments = ?, raw_segments = ? WHERE n = ?",
+                changes.updates,
+            )
+        if changes.raw_ended:
+            keys = [(first_key(n), first_key(n + 1)) for n in changes.raw_ended]
+            run("DELETE FROM raw WHERE key >= ? AND key < ?", keys)
+        self._connection.execute(
+            "UPDATE totals SET frame = ?, next_n = ?, finished = finished + ?, bytes = bytes + ?",
+            (changes.frame, changes.next_n, changes.finished, changes.finished_bytes),
+        )
+
+    # Replacing: a commit that failed is tried again, even if SQLite had kept it after all.
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        for start in range(0, len(rows), ROWS_A_STATEMENT):
+            part = rows[start : start + ROWS_A_STATEMENT]
+            row = f"({','.join('?' * len(part[0]))})"
+            values = ",".join([row] * len(part))
+            flat = [value for one in part for value in one]
+            self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES {values}", flat)
+
+    # Reading.
+
+    def row(self, id: str, now: float) -> Row | None:
+        """A kept log; None: never seen. Raises ``CURSOR_GONE`` for one that was dropped."""
+        self.enforce(now)
+        found = self._connection.execute("SELECT * FROM generations WHERE id = ?", (id,)).fetchone()
+        if found is not None:
+            row = Row(*found)
+            if self._retention.too_old(row.ended_at, now):
+                raise gone(id)
+            return row
+        if self._retention.buried(id):
+            raise gone(id)
+        return None
+
+    def buried(self, id: str) -> bool:
+        """Whether this log was dropped."""
+        return self._retention.buried(id)
+
+    def row_of(self, n: int) -> Row | None:
+        found = self._connection.execute("SELECT * FROM generations WHERE n = ?", (n,)).fetchone()
+        return None if found is None else Row(*found)
+
+    def unfinished(self) -> list[Row]:
+        """Logs without a terminal event, oldest first."""
+        rows = self._connection.execute("SELECT * FROM generations WHERE end IS NULL ORDER BY n")
+        return [Row(*row) for row in rows]
+
+    def segments(self, n: int, after: int, limit_bytes: int) -> list[Segment]:
+        """Segments with events after ``after``, about ``limit_bytes`` of them and at least one."""
+        rows = self._connection.execute(
+            "SELECT * FROM segments WHERE key >= ? AND key < ? AND last > ? ORDER BY key",
+            (first_key(n), first_key(n + 1), after),
+        )
+        found: list[Segment] = []
+        for row in rows:
+            found.append(Segment(*row))
+            limit_bytes -= len(found[-1].run)
+            if limit_bytes <= 0:
+                break
+        rows.close()
+        return found
+
+    def raw_segments(self, n: int) -> list[RawSegment]:
+        rows = self._connection.execute(
+            "SELECT * FROM raw WHERE key >= ? AND key < ? ORDER BY key",
+            (first_key(n), first_key(n + 1)),
+        )
+        return [RawSegment(*row) for row in rows]
+
+    def list(self, tenant: str, session: str | None, limit: int, now: float) -> list[Row]:
+        """A tenant's logs, newest first."""
+        self.enforce(now)
+        of_session = "" if session is None else "AND session = ?"
+        values = (tenant, limit) if session is None else (tenant, session, limit)
+        rows = self._connection.execute(
+            f"SELECT * FROM generations WHERE tenant = ? {of_session} ORDER BY n DESC LIMIT ?",
+            values,
+        )
+        return [Row(*row) for row in rows]

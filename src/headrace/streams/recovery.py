@@ -1,0 +1,103 @@
+"""What a crash left: the journal's files played back on top of SQLite, then everything in SQLite.
+
+A row says up to which frame the journal is in it, so playing a file back twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from headrace.domain.delta import Delta
+from headrace.domain.event import Event
+from headrace.streams.database import Changes, Database
+from headrace.streams.encoded import decode_deltas, decode_events
+from headrace.streams.entry import Entry
+from headrace.streams.journal import read_frames
+from headrace.streams.record import Kind, Record, read_records
+from headrace.streams.store import LogHeader, Recovered
+
+_HEADER = msgspec.msgpack.Decoder(LogHeader)
+_logger = logging.getLogger("headrace.streams")
+
+
+class Replay:
+    """Plays journal files back. ``frame`` and ``next_n``: where new frames and logs go on."""
+
+    def __init__(self, database: Database, now: float) -> None:
+        self._database = database
+        self._now = now
+        # Log number -> the log and the frame up to which SQLite has it; None for one that was dropped.
+        self._logs: dict[int, tuple[Entry, int] | None] = {}
+        self.frame = database.frame
+        self.next_n = database.next_n
+
+    def play(self, files: Iterable[Path]) -> None:
+        """Apply all frames of these files, oldest first."""
+        for file in files:
+            for frame, body in read_frames(file):
+                self.frame = max(self.frame, frame)
+                for record in read_records(body):
+                    self._apply(frame, record)
+
+    def save(self) -> None:
+        """Commit what SQLite lacked."""
+        changes = Changes(self.frame, self.next_n)
+        for found in self._logs.values():
+            if found is not None and found[0].dirty:
+                found[0].save(changes)
+        self._database.commit(changes, self._now)
+
+    def _apply(self, frame: int, record: Record) -> None:
+        n = record.n
+        if n not in self._logs:
+            self._logs[n] = self._find(record)
+            self.next_n = max(self.next_n, n + 1)
+        found = self._logs[n]
+        if found is None or record.kind is Kind.BEGIN:
+            return
+        entry, saved_frame = found
+        if frame > saved_frame:
+            entry.apply(record, self._now)
+
+    def _find(self, record: Record) -> tuple[Entry, int] | None:
+        row = self._database.row_of(record.n)
+        if row is not None:
+            return Entry.of_row(row, _HEADER.decode(row.header)), row.frame
+        if record.kind is not Kind.BEGIN:
+            return None
+        header = _HEADER.decode(record.run)
+        if self._database.buried(header.id):
+            return None
+        return Entry(record.n, header, record.run), 0
+
+
+def unfinished(database: Database) -> list[tuple[Entry, Recovered]]:
+    """All logs without a terminal event, oldest first, with everything in them."""
+    found = []
+    for row in database.unfinished():
+        header = _HEADER.decode(row.header)
+        recovered = Recovered(
+            header, _events(database, row.n), _deltas(database, row.n), row.left_at
+        )
+        found.append((Entry.of_row(row, header), recovered))
+    return found
+
+
+def _events(database: Database, n: int) -> list[Event]:
+    events: list[Event] = []
+    while segments := database.segments(n, events[-1].seq if events else 0, 1 << 20):
+        for segment in segments:
+            events += decode_events(segment.run, segment.events)
+    return events
+
+
+def _deltas(database: Database, n: int) -> list[Delta]:
+    return [
+        delta
+        for segment in database.raw_segments(n)
+        for delta in decode_deltas(segment.run, segment.deltas)
+    ]
