@@ -36,9 +36,11 @@ class Asking(msgspec.Struct, frozen=True):
             raise unsupported("prompt", "This model's engine takes texts or token ids, not both.")
         refuse_extra(request, self.dialect.extra)
 
-    def body(self, request: Request, stream: bool) -> bytes:
-        """A request from its beginning, all its choices."""
+    def body(self, request: Request, stream: bool, more: dict[str, Any] | None = None) -> bytes:
+        """A request from its beginning, all its choices. ``more``: fields that it has besides."""
         fields = self._fields(request, stream)
+        if more:
+            fields |= more
         if request.kind == "chat":
             fields["messages"] = request.messages
         else:

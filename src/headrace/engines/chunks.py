@@ -97,7 +97,7 @@ _FAILURES = frozenset({"abort", "error"})
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
-class Fold:
+class ChatFold:
     """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on."""
 
     __slots__ = ("_first_index", "_pieces", "_usage", "reasons")
@@ -108,8 +108,11 @@ class Fold:
         self._usage: Counted | None = None
         self.reasons: dict[int, FinishReason] = {}
 
-    def take(self, payload: bytes, deltas: list[Delta]) -> None:
-        """One event. Raises what the upstream reported, ``ENGINE_FAILED`` for what is no event."""
+    def take(self, payload: bytes, deltas: list[Delta]) -> bool:
+        """One event; True: it was the last. Raises what the upstream reported, ``ENGINE_FAILED`` for
+        what is no event."""
+        if payload == b"[DONE]":
+            return True
         try:
             chunk = _decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -121,6 +124,7 @@ class Fold:
             self._usage = chunk.usage
         for choice in chunk.choices:
             self._take_choice(choice, deltas)
+        return False
 
     def usage(self) -> Usage:
         """What the upstream counted; else an estimate: one token a piece of output, prompt unknown."""

@@ -6,7 +6,7 @@ cancelled, since an answer with a missing choice is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
@@ -18,12 +18,20 @@ class FanRun:
     """A run over ``streams`` upstream streams and ``choices`` choices."""
 
     __slots__ = (
-        *("_cached", "_calls", "_completion", "_left", "_progress", "_prompt", "_reasons", "_sink"),
-        "over",
+        *("_cached", "_calls", "_completion", "_left", "_on_over", "_progress", "_prompt"),
+        *("_reasons", "_sink", "over"),
     )
 
-    def __init__(self, sink: Sink, choices: int, streams: int) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        choices: int,
+        streams: int,
+        on_over: Callable[[FanRun], None] | None = None,
+    ) -> None:
+        """``on_over`` is called once, when the run ends in whatever way."""
         self._sink = sink
+        self._on_over = on_over
         self._calls: list[Run] = []
         self._left = streams
         self._reasons: list[FinishReason] = ["stop"] * choices
@@ -39,7 +47,7 @@ class FanRun:
             self._calls.append(call)
 
     def cancel(self) -> None:
-        self.over = True
+        self._end()
         calls, self._calls = self._calls, []
         for call in calls:
             call.cancel()
@@ -69,7 +77,7 @@ class FanRun:
         self._cached += usage.cached_tokens
         self._left -= 1
         if not self._left:
-            self.over = True
+            self._end()
             self._calls.clear()
             usage = Usage(self._prompt, self._completion, self._cached)
             self._sink.finished(Outcome(tuple(self._reasons), usage))
@@ -78,3 +86,9 @@ class FanRun:
         if not self.over:
             self.cancel()
             self._sink.failed(error)
+
+    def _end(self) -> None:
+        if not self.over:
+            self.over = True
+            if self._on_over is not None:
+                self._on_over(self)

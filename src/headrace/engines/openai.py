@@ -20,15 +20,15 @@ from headrace.domain.request import Request
 from headrace.engines import dialect as dialects
 from headrace.engines.ask import Asking, check_continuable, tokens_left
 from headrace.engines.base import StreamingEngine
-from headrace.engines.chunks import Fold
+from headrace.engines.chunks import ChatFold
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
 from headrace.engines.fan import FanRun
 from headrace.engines.faults import refused
 from headrace.engines.limits import Limits
-from headrace.engines.openai_stream import Stream
 from headrace.engines.origin import Origin, with_body
 from headrace.engines.pool import Pool
 from headrace.engines.response import Response
+from headrace.engines.stream import Stream
 
 POLL_S = 1.0
 """How often an upstream that is not ready is asked again."""
@@ -164,7 +164,7 @@ class OpenAIEngine(StreamingEngine):
             error = HeadraceError(Code.ENGINE_UNAVAILABLE, "The engine is not loaded.")
             asyncio.get_running_loop().call_soon(run.failed, error)
             return
-        sink = Stream(run, Fold(index), live, self._on_failure)
+        sink = Stream(run, ChatFold(index), live, self._on_failure)
         run.adopt(pool.send(with_body(self._heads[kind], body), sink))
 
     def _on_failure(self, error: HeadraceError) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.connection import Connection, PendingCall
@@ -81,18 +82,36 @@ class Pool:
 
     async def collect(self, request: bytes, max_bytes: int = MAX_ANSWER_BYTES) -> Response:
         """:meth:`fetch` for a request that is put together already."""
-        collect = Collect(self._loop.create_future(), max_bytes)
-        collect.call = self.send(request, collect)
-        try:
-            return await collect.done
-        finally:
-            collect.call.cancel()
+        done: asyncio.Future[Response] = self._loop.create_future()
 
-    async def close(self) -> None:
-        """Fail what is under way with ``ENGINE_UNAVAILABLE``, close all connections; idempotent."""
-        self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        def whole(response: Response) -> None:
+            if not done.done():
+                done.set_result(response)
+
+        def failed(error: HeadraceError) -> None:
+            if not done.done():
+                done.set_exception(error)
+
+        call = self.gather(request, whole, failed, max_bytes)
+        try:
+            return await done
+        finally:
+            call.cancel()
+
+    def gather(
+        self,
+        request: bytes,
+        whole: Callable[[Response], None],
+        failed: Callable[[HeadraceError], None],
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Call:
+        """:meth:`send` for who wants the whole answer at once: exactly one of the two is called."""
+        collect = Collect(whole, failed, max_bytes)
+        collect.call = self.send(request, collect)
+        return collect.call
+
+    def fail_all(self, error: HeadraceError) -> None:
+        """Fail what is under way and close all connections."""
         calls = [*self._waiting, *(dial.call for dial in self._dials)]
         calls += [connection.call for connection in self._connections if connection.call]
         self._waiting.clear()
@@ -100,9 +119,16 @@ class Pool:
             sink, over = call.sink, call.cancelled
             call.cancel()
             if not over:
-                sink.failed(self._unavailable("is closed"))
+                sink.failed(error)
         for connection in list(self._connections):
             connection.abort()
+
+    async def close(self) -> None:
+        """Fail what is under way with ``ENGINE_UNAVAILABLE``, close all connections; idempotent."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.fail_all(self._unavailable("is closed"))
         tasks = [dial.task for dial in self._dials if dial.task is not None]
         for task in tasks:
             task.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from headrace.domain.errors import Code, HeadraceError
@@ -44,13 +44,28 @@ class Response(NamedTuple):
 
 
 class Collect:
-    """A sink that gathers the whole answer, at most ``limit_bytes`` of body, into ``done``."""
+    """A sink that gathers the whole answer, at most ``limit_bytes`` of body, and hands it over."""
 
-    __slots__ = ("_headers", "_limit_bytes", "_parts", "_size", "_status", "call", "done")
+    __slots__ = (
+        "_failed",
+        "_headers",
+        "_limit_bytes",
+        "_parts",
+        "_size",
+        "_status",
+        "_whole",
+        "call",
+    )
 
-    def __init__(self, done: asyncio.Future[Response], limit_bytes: int) -> None:
-        self.done = done
+    def __init__(
+        self,
+        whole: Callable[[Response], None],
+        failed: Callable[[HeadraceError], None],
+        limit_bytes: int,
+    ) -> None:
         self.call: Call | None = None
+        self._whole = whole
+        self._failed = failed
         self._limit_bytes = limit_bytes
         self._status = 0
         self._headers: Headers = []
@@ -62,18 +77,17 @@ class Collect:
 
     def body(self, data: bytes) -> None:
         self._size += len(data)
-        self._parts.append(data)
-        if self._size > self._limit_bytes and self.call is not None:
+        if self._size <= self._limit_bytes:
+            self._parts.append(data)
+        elif self.call is not None:
             self.call.cancel()
-            self.failed(too_large(self._limit_bytes))
+            self._failed(too_large(self._limit_bytes))
 
     def end(self) -> None:
-        if not self.done.done():
-            self.done.set_result(Response(self._status, self._headers, b"".join(self._parts)))
+        self._whole(Response(self._status, self._headers, b"".join(self._parts)))
 
     def failed(self, error: HeadraceError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        self._failed(error)
 
 
 def too_large(limit_bytes: int) -> HeadraceError:

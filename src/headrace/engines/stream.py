@@ -1,21 +1,36 @@
-"""The answer of one OpenAI-compatible request, on its way into a run.
+"""The answer of one upstream request, on its way into a run.
 
-``[DONE]`` ends it, or the end of the answer once a finish reason was seen; anything else is a failure
-after which another replica may go on.
+Its last event ends it, or the end of the answer once a finish reason was seen; anything else is a
+failure after which another replica may go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.engines.chunks import Fold
+from headrace.domain.event import FinishReason, Usage
 from headrace.engines.fan import FanRun
 from headrace.engines.faults import MAX_ERROR_BYTES, refused
 from headrace.engines.pool import MAX_ANSWER_BYTES
 from headrace.engines.response import Headers, too_large
 from headrace.engines.sse import SseParser
+
+
+class Fold(Protocol):
+    """Makes deltas of an upstream's events."""
+
+    @property
+    def reasons(self) -> Mapping[int, FinishReason]:
+        """Finish reasons seen so far, by choice."""
+
+    def take(self, payload: bytes, deltas: list[Delta]) -> bool:
+        """One event (or the whole answer); True: it was the last. Raises :class:`HeadraceError`."""
+
+    def usage(self) -> Usage:
+        """What was counted."""
 
 
 class Stream:
@@ -25,6 +40,7 @@ class Stream:
         "_fold",
         "_headers",
         "_live",
+        "_on_end",
         "_on_failure",
         "_over",
         "_parts",
@@ -35,12 +51,19 @@ class Stream:
     )
 
     def __init__(
-        self, run: FanRun, fold: Fold, live: bool, on_failure: Callable[[HeadraceError], None]
+        self,
+        run: FanRun,
+        fold: Fold,
+        live: bool,
+        on_failure: Callable[[HeadraceError], None],
+        on_end: Callable[[], None] | None = None,
     ) -> None:
+        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given."""
         self._run = run
         self._fold = fold
         self._live = live
         self._on_failure = on_failure
+        self._on_end = on_end
         self._sse = SseParser()
         self._parts: list[bytes] = []
         self._size = 0
@@ -87,10 +110,9 @@ class Stream:
         try:
             take = self._fold.take
             for payload in self._sse.feed(data):
-                if payload == b"[DONE]":
+                if take(payload, deltas):
                     done = True
                     break
-                take(payload, deltas)
         except HeadraceError as caught:
             error = caught
         if deltas:
@@ -121,7 +143,10 @@ class Stream:
 
     def _done(self) -> None:
         self._over = True
-        self._run.stream_done(self._fold.reasons, self._fold.usage())
+        if self._on_end is not None:
+            self._on_end()
+        else:
+            self._run.stream_done(self._fold.reasons, self._fold.usage())
 
 
 def _cut() -> HeadraceError:

@@ -1,0 +1,254 @@
+"""llama.cpp as an engine: a supervised child process, spoken to over loopback HTTP.
+
+Text in, token ids out: a chat is rendered by ``/apply-template`` and computed by ``/completion``, so that
+the ids of all output are known and a run can go on from them. Only tool calls and images go through
+llama.cpp's own chat endpoint; such a run cannot go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Request
+from headrace.engines import llama_body
+from headrace.engines.ask import Asking
+from headrace.engines.base import StreamingEngine
+from headrace.engines.child import Command
+from headrace.engines.dialect import LLAMA
+from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
+from headrace.engines.fan import FanRun
+from headrace.engines.lane import Lane, LaneFacts
+from headrace.engines.llama_client import LlamaClient
+from headrace.engines.llama_options import LlamaOptions, child_options, shape
+from headrace.engines.openai import ModelEntry, ModelList
+from headrace.engines.orphans import TAG, Owner, end_orphans
+from headrace.engines.supervisor import Supervisor
+from headrace.engines.token_gap import TokenGaps
+
+RETRY_AFTER_S = 1.0
+"""What a client is told while the process is started again."""
+
+
+class Props(msgspec.Struct, gc=False):
+    """What llama.cpp says of the model's chat template."""
+
+    chat_template_caps: dict[str, bool] = {}
+
+
+class LlamaEngine(StreamingEngine):
+    """An :class:`~headrace.engines.engine.Engine` with a llama.cpp process of its own."""
+
+    def __init__(self, options: LlamaOptions, environment: Mapping[str, str], cpus: int) -> None:
+        """``environment``: of the process; ``cpus``: processors that it may use."""
+        self._options = options
+        self._shape = shape(options, cpus)
+        self._owner = Owner.this_process(options.state)
+        self._environment = {**environment, TAG: self._owner.tag}
+        self._key = secrets.token_urlsafe(24)
+        dialect = msgspec.structs.replace(LLAMA, extra=LLAMA.extra | set(options.accepts))
+        asking = Asking(options.name, dialect)
+        self._accepted = dialect.extra
+        gaps = TokenGaps(options.partial_tokens)
+        self._facts = LaneFacts(gaps, options.max_tokens, asking)
+        self._supervisor = Supervisor(
+            options.name,
+            self._command,
+            self,
+            log_path=options.log_path,
+            rules=options.rules,
+            start_timeout_s=options.start_timeout_s,
+        )
+        self._client: LlamaClient | None = None
+        self._info: EngineInfo | None = None
+        self._calls_tools = True
+        self._runs: set[FanRun] = set()
+        self._idle = asyncio.Event()
+        self._draining = False
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def pid(self) -> int:
+        """Of the engine process; 0 while there is none."""
+        return self._supervisor.pid
+
+    @property
+    def running(self) -> int:
+        """Runs under way."""
+        return len(self._runs)
+
+    @property
+    def log_lines(self) -> list[str]:
+        """The last lines of the process's log."""
+        return self._supervisor.log.last(200)
+
+    async def load(self) -> None:
+        end_orphans(self._options.state)
+        if await self._supervisor.start() != "ready" or self._client is None:
+            raise HeadraceError(Code.ENGINE_UNAVAILABLE, self._supervisor.health()[1])
+        self._info = await self._learn(self._client)
+
+    def info(self) -> EngineInfo:
+        return self._info or super().info()
+
+    def health(self) -> tuple[Health, str]:
+        return self._supervisor.health()
+
+    def check(self, request: Request) -> None:
+        llama_body.check(request, self._accepted, bool(self._options.mmproj), self._calls_tools)
+
+    def stream_infer(self, work: Work, sink: Sink) -> Run:
+        choices = work.request.choices
+        run = FanRun(sink, choices, choices, self._over)
+        self._runs.add(run)
+        self._idle.clear()
+        asyncio.get_running_loop().call_soon(self._begin, run, work)
+        return run
+
+    async def count_tokens(self, text: str) -> int:
+        found = await self._serving().post("/tokenize", {"content": text})
+        return len(msgspec.json.decode(found)["tokens"])
+
+    async def drain(self, limit_s: float) -> None:
+        """Take no new runs; return when those under way are over, or after ``limit_s``."""
+        self._draining = True
+        if self._runs:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), limit_s)
+
+    async def close(self) -> None:
+        self._fail_all(HeadraceError(Code.ENGINE_UNAVAILABLE, "The engine was closed."))
+        await self._supervisor.stop()
+        if self._client is not None:
+            await self._client.close()
+        await asyncio.gather(*self._closing)
+
+    # What the supervisor says.
+
+    def serving(self, port: int) -> None:
+        """A process serves: its slots are free, its caches empty."""
+        self._client = LlamaClient(port, self._key, self._shape.slots, self._options.limits)
+
+    def died(self, why: str) -> None:
+        """The process is gone, and with it every run."""
+        client, self._client = self._client, None
+        text = f"The engine process of {self._options.name} is gone: {why}."
+        self._fail_all(HeadraceError(Code.ENGINE_FAILED, text))
+        if client is not None:
+            task = asyncio.get_running_loop().create_task(client.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _command(self) -> Command:
+        told = child_options(self._options, self._shape, os.getpid(), self._key)
+        arguments = (sys.executable, "-P", "-m", "headrace.engines.llama_child")
+        return Command(arguments, self._environment, msgspec.json.encode(told))
+
+    # Runs.
+
+    def _begin(self, run: FanRun, work: Work) -> None:
+        if run.over:
+            return
+        try:
+            client = self._serving()
+            self.check(work.request)
+            _check_continuable(work)
+        except HeadraceError as error:
+            run.failed(error)
+            return
+        if work.request.kind == "completion":
+            self._start_lanes(client, run, work)
+        elif llama_body.needs_chat(work.request):
+            text = msgspec.json.encode(work.request.messages).decode()
+            self._start_chat_lanes(client, run, work, text)
+        else:
+            self._render(client, run, work)
+
+    def _render(self, client: LlamaClient, run: FanRun, work: Work) -> None:
+        """The chat as text, by the model's own template."""
+        request = work.request
+        value: dict[str, Any] = {"messages": request.messages}
+        for name in llama_body.TEMPLATE_EXTRA:
+            if request.extra and name in request.extra:
+                value[name] = request.extra[name]
+        rendered = partial(self._rendered, client, run, work)
+        run.adopt(client.ask("/apply-template", value, rendered, run.failed))
+
+    def _rendered(self, client: LlamaClient, run: FanRun, work: Work, body: bytes) -> None:
+        if not run.over:
+            prompt: str = msgspec.json.decode(body)["prompt"]
+            self._start_chat_lanes(client, run, work, prompt)
+
+    def _start_chat_lanes(self, client: LlamaClient, run: FanRun, work: Work, prompt: str) -> None:
+        for index in range(work.request.choices):
+            Lane(client, self._facts, run, work, index).start(prompt)
+
+    def _start_lanes(self, client: LlamaClient, run: FanRun, work: Work) -> None:
+        request = work.request
+        for index in range(request.choices):
+            prompt = request.prompts[index // request.sampling.n]
+            Lane(client, self._facts, run, work, index).start(prompt)
+
+    def _over(self, run: FanRun) -> None:
+        self._runs.discard(run)
+        if not self._runs:
+            self._idle.set()
+
+    def _fail_all(self, error: HeadraceError) -> None:
+        for run in list(self._runs):
+            run.failed(error)
+
+    def _serving(self) -> LlamaClient:
+        """The living process's client. Raises what says why there is none."""
+        if self._draining:
+            raise HeadraceError(Code.SHUTTING_DOWN, "The engine takes no new requests.")
+        if self._client is None:
+            state, reason = self.health()
+            code = Code.MODEL_LOADING if state == "starting" else Code.ENGINE_UNAVAILABLE
+            text = f"The engine of {self._options.name} is {state}: {reason}."
+            raise HeadraceError(code, text, retry_after_s=RETRY_AFTER_S)
+        return self._client
+
+    async def _learn(self, client: LlamaClient) -> EngineInfo:
+        options, shape = self._options, self._shape
+        props = msgspec.json.decode(await client.get("/props"), type=Props)
+        self._calls_tools = bool(props.chat_template_caps.get("supports_tools"))
+        listed = msgspec.json.decode(await client.get("/v1/models"), type=ModelList).data
+        meta = (listed[0] if listed else ModelEntry()).meta or {}
+        trained = int(meta.get("n_ctx_train") or shape.context)
+        context = min(shape.context, trained)
+        return EngineInfo(
+            name=options.name,
+            version=options.version,
+            type="llama",
+            parameters=int(meta.get("n_params") or 0),
+            max_tokens=options.max_tokens or context,
+            context=context,
+            slots=shape.slots,
+            created_at=time.time(),
+            continues=True,
+        )
+
+
+def _check_continuable(work: Work) -> None:
+    """Raise ``NOT_CONTINUABLE`` for a run that would begin a grammar in its middle."""
+    request = work.request
+    if not any(prefix.text or prefix.token_ids for prefix in work.prefixes):
+        return
+    formatted = (request.response_format or {}).get("type", "text") != "text"
+    if llama_body.needs_chat(request) or formatted or "grammar" in (request.extra or {}):
+        why = "A generation with tools, images or a schema cannot go on: its grammar would restart."
+        raise HeadraceError(Code.NOT_CONTINUABLE, why)
+    if request.kind == "completion":
+        for index, prefix in enumerate(work.prefixes):
+            llama_body.prompt_with(request.prompts[index // request.sampling.n], prefix)

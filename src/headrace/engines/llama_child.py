@@ -1,0 +1,123 @@
+"""The llama.cpp engine process: ``python -m headrace.engines.llama_child``.
+
+Reads one JSON line of :class:`ChildOptions` from standard input, serves llama.cpp's HTTP on a free
+loopback port, and says so with one JSON line on standard output: ``{"port": N}``, or ``{"error": why}``.
+It must not outlive its parent: the kernel kills it with the parent (Linux), and the end of standard
+input, which only a living parent holds open, ends it everywhere else. llama.cpp's own messages go to
+standard error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import msgspec
+
+_PR_SET_PDEATHSIG = 1
+PARENT_GONE = 3
+"""Exit status of a child that found its parent gone."""
+
+
+class ChildOptions(msgspec.Struct, frozen=True):
+    """What llama.cpp is told. ``context``: tokens of one slot. ``batch``: tokens computed between two
+    looks at whether a request was cancelled, ``ubatch`` of them at once. ``http_threads``:
+    connections served at once. ``parent``: process id of the server. ``key``: what every request must
+    carry, so that nobody else on the machine computes here."""
+
+    model: str
+    parent: int
+    key: str = ""
+    context: int = 4096
+    slots: int = 4
+    batch: int = 128
+    ubatch: int = 128
+    threads: int = 1
+    batch_threads: int = 2
+    gpu_layers: int = 0
+    http_threads: int = 8
+    unified: bool = False
+    cache_mib: int = 0
+    chat_template: str = ""
+    mmproj: str = ""
+    verbosity: int = 2
+
+
+def main() -> None:
+    """Serve until the parent is gone or the process is told to end."""
+    control = _take_over_stdout()
+    options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildOptions)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
+    _die_with(options.parent)
+    threading.Thread(target=_exit_at_eof, name="parent-watch", daemon=True).start()
+    try:
+        server = _serve(options)
+    except Exception as error:  # noqa: BLE001  the one boundary of this process: say why, then end
+        _say(control, {"error": f"{type(error).__name__}: {error}"})
+        os._exit(1)
+    _say(control, {"port": int(server.listening_address.rpartition(":")[2])})
+    signal.pause()
+
+
+def _take_over_stdout() -> int:
+    """Keep standard output for the one line; whatever C++ prints there goes to standard error."""
+    control = os.dup(1)
+    os.dup2(2, 1)
+    return control
+
+
+def _say(control: int, value: dict[str, Any]) -> None:
+    os.write(control, json.dumps(value).encode() + b"\n")
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the parent's thread that started it ends."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(PARENT_GONE)
+
+
+def _exit_at_eof() -> None:
+    while sys.stdin.buffer.readline():
+        """The parent says nothing more; its end says enough."""
+    os._exit(PARENT_GONE)
+
+
+def _serve(options: ChildOptions) -> Any:
+    """A running llama-server. Raises what xllamacpp raises for a model it cannot load."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = options.model
+    params.port = 0
+    params.n_parallel = options.slots
+    params.n_ctx = options.context if options.unified else options.context * options.slots
+    params.kv_unified = options.unified
+    params.n_batch = options.batch
+    params.n_ubatch = options.ubatch
+    params.cpuparams.n_threads = options.threads
+    params.cpuparams_batch.n_threads = options.batch_threads
+    params.n_gpu_layers = options.gpu_layers
+    params.n_threads_http = options.http_threads
+    params.cache_ram_mib = options.cache_mib
+    params.verbosity = options.verbosity
+    params.endpoint_slots = params.endpoint_metrics = True
+    params.fit_params = params.ui = False
+    if options.key:
+        params.api_keys = [options.key]
+    if options.chat_template:
+        params.chat_template = options.chat_template
+    if options.mmproj:
+        params.mmproj.path = options.mmproj
+    return xllamacpp.Server(params)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Settings of a llama.cpp engine, and what is chosen where they leave it open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from headrace.engines.limits import Limits
+from headrace.engines.llama_child import ChildOptions
+from headrace.engines.restarts import RestartRules
+
+SPARE_HTTP_THREADS = 4
+"""Connections beside one a slot: templates, tokens, health."""
+
+
+class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in one llama.cpp process. ``model_path`` of a GGUF file; ``partial_tokens``: bytes → id of
+    its tokens that are not valid UTF-8 alone. 0 (or empty) means: chosen here. ``context``: tokens of
+    one slot; ``batch``: tokens computed between two looks at whether a request was cancelled, and
+    ``ubatch`` of them at once; ``cache_mib``: memory for prompts of earlier requests beside the slots'
+    own; ``max_tokens``: of a request that names none (0: the rest of the context). ``state``: names
+    this server's state folder, so that left-over processes are found."""
+
+    name: str
+    model_path: str
+    state: str
+    version: str = "1"
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    slots: int = 0
+    context: int = 0
+    threads: int = 0
+    batch_threads: int = 0
+    batch: int = 0
+    ubatch: int = 0
+    cache_mib: int = 0
+    max_tokens: int = 0
+    chat_template: str = ""
+    mmproj: str = ""
+    accepts: tuple[str, ...] = ()
+    partial_tokens: Mapping[bytes, int] = {}
+    log_path: Path | None = None
+    start_timeout_s: float = 600.0
+    rules: RestartRules = RestartRules()
+    limits: Limits = Limits(first_byte_s=3600.0)
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What the process is started with, nothing left open."""
+
+    slots: int
+    context: int
+    threads: int
+    batch_threads: int
+    batch: int
+    ubatch: int
+
+
+def shape(options: LlamaOptions, cpus: int) -> Shape:
+    """Settings, and for what they leave open a choice for ``cpus`` usable processors."""
+    batch = options.batch or options.ubatch or 128
+    return Shape(
+        slots=options.slots or 8,
+        context=options.context or 4096,
+        threads=options.threads or max(1, cpus // 2),
+        batch_threads=options.batch_threads or max(1, cpus),
+        batch=batch,
+        ubatch=min(batch, options.ubatch or batch),
+    )
+
+
+def child_options(options: LlamaOptions, chosen: Shape, parent: int, key: str) -> ChildOptions:
+    """What the process is told. ``key``: what it wants to see before it computes for anybody."""
+    layers = {"cpu": 0, "gpu": 9999, "auto": 9999}[options.device]
+    return ChildOptions(
+        model=options.model_path,
+        parent=parent,
+        key=key,
+        context=chosen.context,
+        slots=chosen.slots,
+        batch=chosen.batch,
+        ubatch=chosen.ubatch,
+        threads=chosen.threads,
+        batch_threads=chosen.batch_threads,
+        gpu_layers=layers,
+        http_threads=chosen.slots + SPARE_HTTP_THREADS,
+        cache_mib=options.cache_mib,
+        chat_template=options.chat_template,
+        mmproj=options.mmproj,
+    )
