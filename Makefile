@@ -10,7 +10,7 @@ PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PI
 SOURCES := src tests $(wildcard benchmarks)
 ARGS   ?=
 
-.PHONY: serve test check format bench-gateway bench-streams bench-engine clean
+.PHONY: serve test kill-test check format bench-gateway bench-streams bench-engine clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -37,6 +37,9 @@ bench-streams: $(DEV)  ## 9,500 streams of one token a second
 
 bench-engine: $(DEV)  ## the embedded engine through the server and asked directly
 	$(BIN)/python -m benchmarks.engine $(ARGS)
+
+kill-test: $(DEV)  ## 200 random kills; nothing may be lost, nothing come twice
+	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
 
 clean:  ## delete what make and the tools made; the model cache and the state folder stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage*

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import uvloop
@@ -87,7 +88,6 @@ class App:
         )
         self.front: Front | None = None
         self.operations: OperationsPort | None = None
-        self._background: list[asyncio.Task[None]] = []
         self.stopping = asyncio.Event()
 
     async def run(self, announce: Announce | None = None) -> int:
@@ -96,19 +96,15 @@ class App:
         logs = configure(sys.stderr, settings.server.log_format, log_level(settings))
         self.metrics.watch("log_lines_dropped", lambda: logs.dropped)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                await self._open(tasks)
-                if announce is not None:
-                    announce(self)
-                await self.stopping.wait()
-                await self._close()
-                for task in self._background:
-                    task.cancel()
+            await self._open()
+            if announce is not None:
+                announce(self)
+            await self._serve()
             return 0
         finally:
             logs.close()
 
-    async def _open(self, tasks: asyncio.TaskGroup) -> None:
+    async def _open(self) -> None:
         """The store first: what a crash left must be known before anything new comes."""
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
@@ -120,13 +116,19 @@ class App:
         self.front = await listen(self.api.handle, front_options(self.settings))
         self.operations = self._operations()
         self._watch()
-        self._background = [tasks.create_task(self._tick(), name="tick")]
-        for flow in self.flows:
-            for replica in flow.model.replicas:
-                self._background.append(
-                    tasks.create_task(self._load(flow, replica), name=f"load {replica.name}")
-                )
         self.gc_watch.settle()
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(self._tick(), name="tick")]
+            for flow in self.flows:
+                for replica in flow.model.replicas:
+                    load = self._load(flow, replica)
+                    background.append(tasks.create_task(load, name=f"load {replica.name}"))
+            await self.stopping.wait()
+            await self._close()
+            for task in background:
+                task.cancel()
 
     async def _close(self) -> None:
         grace_s = self.settings.server.shutdown_grace_s
@@ -175,10 +177,9 @@ class App:
         if front is not None:
             self.metrics.watch("connections", lambda: front.connections)
         for flow in self.flows:
-            name = flow.model.name
-            counts = self.service.counts
-            self.metrics.model(name).watch("waiting", lambda name=name: counts(name)[0])
-            self.metrics.model(name).watch("running", lambda name=name: counts(name)[1])
+            meter = self.metrics.model(flow.model.name)
+            meter.watch("waiting", partial(_waiting, flow))
+            meter.watch("running", partial(_running, flow))
 
     def _operations(self) -> OperationsPort | None:
         server = self.settings.server
@@ -192,6 +193,14 @@ class App:
             raise AddressTaken(f"{server.ops_host}:{server.ops_port}") from error
         port.start()
         return port
+
+
+def _waiting(flow: Flow) -> float:
+    return len(flow.queue)
+
+
+def _running(flow: Flow) -> float:
+    return sum(replica.in_use for replica in flow.model.replicas)
 
 
 def build_store(settings: Settings) -> Store:
@@ -216,7 +225,11 @@ def build_chain(settings: Settings) -> HookChain | None:
 def front_options(settings: Settings) -> FrontOptions:
     """Where and how to listen."""
     server = settings.server
-    tls = Tls(certificate=server.ssl_certfile, key=server.ssl_keyfile) if server.ssl_certfile else None
+    tls = (
+        Tls(certificate=server.ssl_certfile, key=server.ssl_keyfile)
+        if server.ssl_certfile
+        else None
+    )
     return FrontOptions(
         host=server.host,
         port=server.port,
@@ -233,7 +246,9 @@ def front_options(settings: Settings) -> FrontOptions:
 
 def sampling(defaults: SamplingDefaults) -> Sampling | None:
     """A model's sampling defaults; None if it has none."""
-    values = {name: value for name, value in msgspec.structs.asdict(defaults).items() if value is not None}
+    values = {
+        name: value for name, value in msgspec.structs.asdict(defaults).items() if value is not None
+    }
     return Sampling(**values) if values else None
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.engine import Engine
 from headrace.engines.limits import Limits
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
+from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
 from headrace.settings import Settings
 from headrace.settings.tree import Model
 
@@ -24,7 +29,9 @@ class EngineBuilder:
         match model.engine:
             case "openai":
                 return self._openai(model)
-            case "llama" | "scripted":
+            case "scripted":
+                return [(model.name, ScriptedEngine(script_options(model)))]
+            case "llama":
                 raise SystemExit(model.engine)
 
     def _openai(self, model: Model) -> Sequence[tuple[str, Engine]]:
@@ -51,3 +58,18 @@ class EngineBuilder:
             )
             for replica in model.replicas
         ]
+
+
+def script_options(model: Model) -> ScriptedOptions:
+    """The options of a scripted engine from its file (TOML, or JSON by its name). Raises
+    ``INVALID_REQUEST`` naming the file and what is wrong in it."""
+    if model.script is None:
+        return ScriptedOptions(name=model.name, slots=model.slot_count)
+    path = Path(model.script).expanduser()
+    decode = msgspec.json.decode if path.suffix == ".json" else msgspec.toml.decode
+    try:
+        options = decode(path.read_bytes(), type=ScriptedOptions)
+    except (OSError, msgspec.DecodeError) as error:
+        message = f"models.script {path}: {error}"
+        raise HeadraceError(Code.INVALID_REQUEST, message, param="models.script") from error
+    return msgspec.structs.replace(options, name=model.name)

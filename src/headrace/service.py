@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
-from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.domain.ids import find_ulid, ulid
 from headrace.domain.request import Caller, Request, Sampling
@@ -31,6 +31,7 @@ from headrace.streams.hook import HookContext
 from headrace.streams.hooks import HookChain
 from headrace.streams.hub import Hub
 from headrace.streams.kept import Kept
+from headrace.streams.log import Log
 from headrace.streams.store import LogHeader, Recovered, Store
 from headrace.streams.topics import Topics
 
@@ -230,11 +231,6 @@ class Service:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def counts(self, model: str) -> tuple[int, int]:
-        """Generations of a model that wait and that run, for the gauges."""
-        flow = self._flows[model]
-        return len(flow.queue), sum(replica.in_use for replica in flow.model.replicas)
-
     def recover(self, found: Sequence[Recovered]) -> int:
         """Take over what a crash left: go on with what may, end the rest; returns how many go on."""
         going_on = 0
@@ -296,9 +292,7 @@ class Service:
         self._flow(generation).metrics.first_token(now - generation.admitted_at)
 
     def ended(self, generation: Generation, end: Finish | Error) -> None:
-        flow = self._known_flow(generation)
-        if flow is None:
-            return
+        flow = self._flow(generation)
         self._running.pop(generation.id, None)
         self._alone.pop(generation.id, None)
         flow.queue.remove(generation)
@@ -380,9 +374,7 @@ class Service:
         ready = [replica for replica in flow.model.replicas if replica.ready]
         return not ready or any(replica.engine.info().continues for replica in ready)
 
-    async def _enqueue_when_opened(
-        self, generation: Generation, flow: Flow, opening: Any
-    ) -> None:
+    async def _enqueue_when_opened(self, generation: Generation, flow: Flow, opening: Any) -> None:
         try:
             await opening
         except HeadraceError as error:
@@ -451,10 +443,16 @@ class Service:
             return False
         engine = place.replica.engine
         self._look_at_replicas(flow)
-        others = any(replica.ready for replica in flow.model.replicas if replica is not place.replica)
+        others = any(
+            replica.ready for replica in flow.model.replicas if replica is not place.replica
+        )
         if not others and engine.health()[0] not in ("starting", "ready"):
             return False
-        if not others and error.code in (Code.RATE_LIMITED, Code.ENGINE_UNAVAILABLE, Code.QUEUE_FULL):
+        if not others and error.code in (
+            Code.RATE_LIMITED,
+            Code.ENGINE_UNAVAILABLE,
+            Code.QUEUE_FULL,
+        ):
             return engine.health()[0] == "starting"
         return not generation.first_token_at or generation.keep_raw
 
@@ -503,9 +501,7 @@ class Service:
             elif generation.left_at is not None and now - generation.left_at > grace_s:
                 self._cancel(generation, f"The client left {grace_s:g} s ago and did not return.")
 
-    def _measure(
-        self, metrics: ModelMetrics, generation: Generation, end: Finish | Error
-    ) -> None:
+    def _measure(self, metrics: ModelMetrics, generation: Generation, end: Finish | Error) -> None:
         match end:
             case Finish(reasons=reasons, usage=usage):
                 metrics.finished(
@@ -522,31 +518,27 @@ class Service:
 
     def _recover(self, recovered: Recovered) -> bool:
         header = recovered.header
-        caller = header.caller
+        log = self._hub.adopt(header, recovered.events)
+        try:
+            flow = self._flows[self._models.find(header.model).name]
+        except HeadraceError:
+            return self._interrupt(log, f"Model {header.model} is no longer served.")
+        if not self._lives_on(recovered):
+            return self._interrupt(log, "The server was restarted; send it again.")
         context = None
         if self._chain is not None:
-            context = HookContext(header.id, header.request, caller)
+            context = HookContext(header.id, header.request, header.caller)
         generation = Generation(
-            self._hub.adopt(recovered),
+            log,
             self,
             chain=self._chain,
             context=context,
             spawn=self.spawn,
+            meter=flow.metrics,
             keep_raw=True,
-            seq=recovered.events[-1].seq if recovered.events else 0,
+            seq=log.appended_seq,
         )
-        flow = self._known_flow(generation)
-        if flow is None:
-            generation.end_without_hooks(
-                HeadraceError(Code.INTERRUPTED, f"Model {header.model} is no longer served.")
-            )
-            return False
         self._register(generation)
-        if not self._lives_on(recovered):
-            generation.end_without_hooks(
-                HeadraceError(Code.INTERRUPTED, "The server was restarted; send it again.")
-            )
-            return False
         try:
             generation.rebuild(recovered.raw)
         except HeadraceError as error:
@@ -555,6 +547,14 @@ class Service:
         self._stay(generation, recovered)
         flow.queue.push_front(generation, time.monotonic())
         return True
+
+    @staticmethod
+    def _interrupt(log: Log, message: str) -> bool:
+        """End a log that nobody goes on with."""
+        code = Code.INTERRUPTED
+        seq = log.appended_seq + 1
+        log.append([Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)])
+        return False
 
     def _stay(self, generation: Generation, recovered: Recovered) -> None:
         """A generation with a grace goes on alone; its grace runs from when its client left."""
@@ -577,12 +577,6 @@ class Service:
 
     def _flow(self, generation: Generation) -> Flow:
         return self._flows[self._models.find(generation.model).name]
-
-    def _known_flow(self, generation: Generation) -> Flow | None:
-        try:
-            return self._flow(generation)
-        except HeadraceError:
-            return None
 
     def _card(self, model: Model[Engine]) -> ModelCard:
         ready, reason = model.readiness()

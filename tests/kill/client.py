@@ -16,7 +16,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-GIVE_UP_S = 90.0
+GIVE_UP_S = 45.0
 
 
 class Client:
