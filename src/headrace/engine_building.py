@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.engine import Engine
-from headrace.engines.limits import Limits
+from headrace.engines.limits import Limits as EngineLimits
+from headrace.engines.llama import LlamaEngine
+from headrace.engines.llama_options import LlamaOptions
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
+from headrace.local_engine import LocalEngine
+from headrace.models.bar import Bar
+from headrace.models.pull import pull
+from headrace.models.wanted import ModelFile, Report, Wanted
 from headrace.settings import Settings
+from headrace.settings.environment import inherited
 from headrace.settings.tree import Model
 
 PATIENCE_S = 10.0 * 365 * 86_400
@@ -32,10 +40,27 @@ class EngineBuilder:
             case "scripted":
                 return [(model.name, ScriptedEngine(script_options(model)))]
             case "llama":
-                raise SystemExit(model.engine)
+                return [(model.name, self._llama(model))]
+
+    def _llama(self, model: Model) -> Engine:
+        settings = self._settings
+        if model.source is None:
+            raise HeadraceError(
+                Code.INVALID_REQUEST, f"Model {model.name} needs a source.", param="models.source"
+            )
+        wanted = Wanted(model.source, model.sha256, model.format)
+
+        def fetch(report: Report) -> Awaitable[ModelFile]:
+            return pull(settings.cache_path, wanted, report)
+
+        def build(file: ModelFile) -> Engine:
+            options = llama_options(model, file, settings.state_path)
+            return LlamaEngine(options, inherited(), len(os.sched_getaffinity(0)))
+
+        return LocalEngine(model.name, fetch, build, Bar)
 
     def _openai(self, model: Model) -> Sequence[tuple[str, Engine]]:
-        limits = Limits(
+        limits = EngineLimits(
             connect_s=model.connect_timeout_s,
             first_byte_s=model.first_byte_timeout_s,
             between_bytes_s=model.between_bytes_timeout_s,
@@ -73,3 +98,28 @@ def script_options(model: Model) -> ScriptedOptions:
         message = f"models.script {path}: {error}"
         raise HeadraceError(Code.INVALID_REQUEST, message, param="models.script") from error
     return msgspec.structs.replace(options, name=model.name)
+
+
+def llama_options(model: Model, file: ModelFile, state: Path) -> LlamaOptions:
+    """The options of a llama.cpp engine; 0 leaves a choice to it."""
+    return LlamaOptions(
+        name=model.name,
+        model_path=file.path,
+        state=str(state),
+        version=file.sha256[:12],
+        device=model.device,
+        slots=model.slot_count,
+        context=model.context or 0,
+        threads=model.threads or 0,
+        batch_threads=model.batch_threads or 0,
+        batch=model.batch or 0,
+        ubatch=model.ubatch or 0,
+        cache_mib=model.cache_mib or 0,
+        partial_tokens=file.partial_tokens,
+        log_path=state / "engines" / f"{model.name}.log",
+        limits=EngineLimits(
+            connect_s=model.connect_timeout_s,
+            first_byte_s=max(model.first_byte_timeout_s, 3600.0),
+            between_bytes_s=model.between_bytes_timeout_s,
+        ),
+    )

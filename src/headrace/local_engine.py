@@ -1,0 +1,88 @@
+"""An engine whose model file has to be fetched first; from then on it is that engine.
+
+Nothing waits for the fetch but :meth:`LocalEngine.load`: the server is up and says how far it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Request
+from headrace.engines.base import StreamingEngine
+from headrace.engines.engine import Engine, EngineInfo, Health, Run, Sink, Work
+from headrace.models.wanted import ModelFile, Step
+
+Fetch = Callable[[Callable[[Step], None]], Awaitable[ModelFile]]
+Build = Callable[[ModelFile], Engine]
+
+
+Bar = Callable[[str], AbstractContextManager[Callable[[Step], None]]]
+"""Shows the steps of a named model's fetch to a person."""
+
+
+class LocalEngine(StreamingEngine):
+    """Fetches with ``fetch``, then is what ``build`` makes of the file."""
+
+    def __init__(self, name: str, fetch: Fetch, build: Build, bar: Bar) -> None:
+        self._name = name
+        self._fetch = fetch
+        self._build = build
+        self._bar = bar
+        self._engine: Engine | None = None
+        self._health: tuple[Health, str] = ("starting", "its file was not looked for yet")
+
+    async def load(self) -> None:
+        try:
+            with self._bar(self._name) as show:
+                file = await self._fetch(lambda step: self._step(step, show))
+        except HeadraceError as error:
+            self._health = ("failed", error.message)
+            raise
+        engine = self._build(file)
+        self._engine = engine
+        await engine.load()
+
+    def info(self) -> EngineInfo:
+        return self._engine.info() if self._engine is not None else super().info()
+
+    def health(self) -> tuple[Health, str]:
+        return self._engine.health() if self._engine is not None else self._health
+
+    def check(self, request: Request) -> None:
+        if self._engine is not None:
+            self._engine.check(request)
+
+    def stream_infer(self, work: Work, sink: Sink) -> Run:
+        if self._engine is not None:
+            return self._engine.stream_infer(work, sink)
+        error = HeadraceError(Code.MODEL_LOADING, "The model is being fetched.", retry_after_s=1.0)
+        return _Refused(asyncio.get_running_loop().call_soon(sink.failed, error))
+
+    async def count_tokens(self, text: str) -> int:
+        if self._engine is None:
+            return await super().count_tokens(text)
+        return await self._engine.count_tokens(text)
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.close()
+        else:
+            self._health = ("closed", "the engine was closed")
+
+    def _step(self, step: Step, show: Callable[[Step], None]) -> None:
+        share = f", {100 * step.done // step.total} %" if step.total else ""
+        self._health = ("starting", f"its file: {step.phase}{share}")
+        show(step)
+
+
+class _Refused:
+    """A run that never began."""
+
+    def __init__(self, handle: asyncio.Handle) -> None:
+        self._handle = handle
+
+    def cancel(self) -> None:
+        self._handle.cancel()
