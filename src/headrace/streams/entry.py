@@ -1,7 +1,7 @@
-"""``Entry``: what the SQLite store knows of a log that has something which is not in SQLite yet, or is running.
+"""``Entry``: what the SQLite store knows of a log that is running, or that SQLite does not have whole yet.
 
 An event passes: ``fresh`` (appended, nowhere yet) → journal → ``pending`` → ``flight`` (being committed)
-→ SQLite. From ``pending`` on it can be read, and it is in one of the three until the commit is done.
+→ SQLite. It can be read from ``pending`` on, and leaves memory when the commit is done.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import msgspec
 
 from headrace.domain.delta import Delta
-from headrace.domain.event import Event, Finish, is_terminal
+from headrace.domain.event import Error, Event, Finish
 from headrace.streams.database import Changes, RawSegment, Row, Segment, Update
 from headrace.streams.encoded import encode_run
-from headrace.streams.record import Kind, Record
+from headrace.streams.record import APPEND, ERROR, FINISH, LEFT, Record
 from headrace.streams.retention import first_key
 from headrace.streams.runs import Runs
 from headrace.streams.store import Appended, End, KeptLog, LogHeader
@@ -22,11 +22,47 @@ from headrace.streams.store import Appended, End, KeptLog, LogHeader
 SEGMENT_BYTES = 32 * 1024
 """A running log is committed when it has so much that SQLite lacks; segments are about that large."""
 
+_KINDS: dict[type[Event], int] = {Finish: FINISH, Error: ERROR}
 _ENCODER = msgspec.msgpack.Encoder()
 
 
+class RawDeltas:
+    """The private deltas of a log that may go on after a restart. ``segments``: rows of them in SQLite."""
+
+    __slots__ = ("flight", "pending", "segments")
+
+    def __init__(self, segments: int = 0) -> None:
+        self.pending: list[tuple[int, bytes]] = []
+        self.flight: list[tuple[int, bytes]] = []
+        self.segments = segments
+
+    def add(self, count: int, run: bytes) -> None:
+        self.pending.append((count, run))
+
+    def take_off(self, n: int) -> RawSegment | None:
+        """What SQLite lacks, as one row; None if it lacks nothing."""
+        self.flight, self.pending = self.pending, []
+        if not self.flight:
+            return None
+        count = sum(count for count, _ in self.flight)
+        run = b"".join(run for _, run in self.flight)
+        return RawSegment(first_key(n) + self.segments, count, run)
+
+    def land(self) -> None:
+        """The commit succeeded."""
+        self.segments += bool(self.flight)
+        self.flight = []
+
+    def turn_back(self) -> None:
+        """The commit failed."""
+        self.pending = self.flight + self.pending
+        self.flight = []
+
+
 class Entry:
-    """A log of number ``n``. ``seq``: newest event in the journal; ``saved_seq``: in SQLite."""
+    """A log of number ``n``. ``seq``: its newest event in the journal. ``encoded``: its header, until
+    SQLite has it. ``begun``: the journal knows it; ``in_row``: SQLite does; ``dirty``: SQLite lacks something.
+    """
 
     __slots__ = (
         "begun",
@@ -46,10 +82,6 @@ class Entry:
         "pending",
         "queued",
         "raw",
-        "raw_flight",
-        "raw_segments",
-        "raw_segments_flight",
-        "saved_seq",
         "segments",
         "segments_flight",
         "seq",
@@ -57,46 +89,38 @@ class Entry:
         "touched",
     )
 
-    def __init__(self, n: int, header: LogHeader, encoded: bytes | None = None) -> None:
+    def __init__(self, n: int, header: LogHeader, encoded: bytes) -> None:
         self.n = n
         self.header = header
-        self.encoded = _ENCODER.encode(header) if encoded is None else encoded
-        self.begun = False
+        self.encoded = encoded
+        self.size = len(encoded)
         self.log: Appended | None = None
         self.fresh: Sequence[Event] = ()
         self.fresh_raw: Sequence[Delta] = ()
-        self.touched = False
-        self.seq = 0
-        self.saved_seq = 0
         self.pending = Runs()
         self.flight: Runs | None = None
-        self.raw: list[tuple[int, bytes]] = []
-        self.raw_flight: list[tuple[int, bytes]] = []
-        self.segments = 0
-        self.raw_segments = 0
-        self.segments_flight = 0
-        self.raw_segments_flight = 0
-        self.in_row = False
-        self.dirty = False
-        self.queued = False
-        self.failed = False
+        self.raw: RawDeltas | None = None
         self.end: End | None = None
         self.ended_at: float | None = None
         self.left_at: float | None = None
-        self.size = len(self.encoded)
+        self.seq = self.segments = self.segments_flight = 0
+        self.begun = self.in_row = self.dirty = self.touched = self.queued = self.failed = False
+
+    @classmethod
+    def new(cls, n: int, header: LogHeader) -> Entry:
+        """A log of which nothing is stored yet."""
+        return cls(n, header, _ENCODER.encode(header))
 
     @classmethod
     def of_row(cls, row: Row, header: LogHeader) -> Entry:
         """A log as SQLite has it."""
-        entry = cls(row.n, header, row.header)
-        entry.encoded = b""
+        entry = cls(row.n, header, b"")
         entry.begun = entry.in_row = True
-        entry.seq = entry.saved_seq = row.last_seq
+        entry.seq, entry.size, entry.segments = row.last_seq, row.size, row.segments
         entry.pending = Runs(row.last_seq + 1)
-        entry.segments = row.segments
-        entry.raw_segments = row.raw_segments
+        if row.raw_segments:
+            entry.raw = RawDeltas(row.raw_segments)
         entry.end, entry.ended_at, entry.left_at = row.end, row.ended_at, row.left_at
-        entry.size = row.size
         return entry
 
     def kept(self) -> KeptLog:
@@ -105,6 +129,7 @@ class Entry:
     # From fresh to the journal.
 
     def add(self, events: Sequence[Event], raw: Sequence[Delta]) -> None:
+        """Appended."""
         if events:
             self.fresh = [*self.fresh, *events] if self.fresh else events
         if raw:
@@ -113,30 +138,32 @@ class Entry:
     def next_record(self) -> Record:
         """The journal's record of what is fresh; afterwards nothing is."""
         events, raw = self.fresh, self.fresh_raw
-        self.fresh, self.fresh_raw = (), ()
-        kind = Kind.APPEND
-        if events and is_terminal(events[-1]):
-            kind = Kind.FINISH if isinstance(events[-1], Finish) else Kind.ERROR
-        run = encode_run(events) if events else b""
+        self.fresh = self.fresh_raw = ()
+        kind, run = APPEND, b""
+        if events:
+            kind = _KINDS.get(type(events[-1]), APPEND)
+            run = encode_run(events)
         if not raw:
             return Record(kind, self.n, self.seq + 1, len(events), run)
         return Record(kind, self.n, self.seq + 1, len(events), run, len(raw), encode_run(raw))
 
     def apply(self, record: Record, now: float) -> None:
         """The record is in the journal."""
+        kind, _, _, count, run, raw_count, raw = record
         self.begun = self.dirty = True
-        kind = record.kind
-        if kind is Kind.LEFT:
+        if kind == LEFT:
             self.left_at = record.left_at
             return
-        if record.run_count:
-            self.pending.add_run(record.run, record.run_count)
-            self.seq += record.run_count
-            self.size += len(record.run)
-        if record.raw_count:
-            self.raw.append((record.raw_count, record.raw))
-        if kind is not Kind.APPEND:
-            self.end = "finish" if kind is Kind.FINISH else "error"
+        if count:
+            self.pending.add_run(run, count)
+            self.seq += count
+            self.size += len(run)
+        if raw_count:
+            if self.raw is None:
+                self.raw = RawDeltas()
+            self.raw.add(raw_count, raw)
+        if kind != APPEND:
+            self.end = "finish" if kind == FINISH else "error"
             self.ended_at = now
 
     # From the journal to SQLite.
@@ -144,79 +171,58 @@ class Entry:
     def save(self, changes: Changes) -> None:
         """Put everything that SQLite lacks into the next commit."""
         self.flight, self.pending = self.pending, Runs(self.seq + 1)
-        self.raw_flight, self.raw = self.raw, []
         self.dirty = False
         self._save_events(changes, self.flight)
-        self._save_raw(changes)
-        frame = changes.frame
+        raw_segments = 0 if self.raw is None else self._save_raw(changes, self.raw)
         if self.end is not None:
             changes.finished += 1
             changes.finished_bytes += self.size
+        segments = self.segments + self.segments_flight
+        state = (self.seq, self.end, self.ended_at, self.left_at, self.size, segments, raw_segments)
         if self.in_row:
-            changes.updates.append(
-                Update(
-                    frame,
-                    self.seq,
-                    self.end,
-                    self.ended_at,
-                    self.left_at,
-                    self.size,
-                    self.segments + self.segments_flight,
-                    self.raw_segments + self.raw_segments_flight,
+            changes.updates.append(Update(changes.frame, *state, self.n))
+        else:
+            header, caller = self.header, self.header.caller
+            changes.rows.append(
+                Row(
                     self.n,
+                    header.id,
+                    caller.tenant,
+                    caller.session_id,
+                    changes.frame,
+                    *state,
+                    self.encoded,
                 )
             )
-            return
-        caller = self.header.caller
-        changes.rows.append(
-            Row(
-                self.n,
-                self.header.id,
-                caller.tenant,
-                caller.session_id,
-                frame,
-                self.seq,
-                self.end,
-                self.ended_at,
-                self.left_at,
-                self.size,
-                self.segments + self.segments_flight,
-                self.raw_segments + self.raw_segments_flight,
-                self.encoded,
-            )
-        )
 
     def saved(self) -> int:
-        """The commit succeeded. Returns the bytes that are now in SQLite only."""
+        """The commit succeeded. Returns the bytes that only SQLite has now."""
         assert self.flight is not None
         saved_bytes = len(self.flight)
-        self.saved_seq = self.flight.last_seq
+        self.flight = None
+        self.segments += self.segments_flight
+        self.segments_flight = 0
         self.in_row = True
         self.encoded = b""
-        self.segments += self.segments_flight
-        self.raw_segments += self.raw_segments_flight
-        self._land()
+        if self.raw is not None:
+            self.raw.land()
         return saved_bytes
 
     def unsaved(self) -> None:
         """The commit failed: it is all to be done again."""
         assert self.flight is not None
         self.flight.join(self.pending)
-        self.pending = self.flight
-        self.raw = self.raw_flight + self.raw
+        self.pending, self.flight = self.flight, None
+        self.segments_flight = 0
         self.dirty = True
-        self._land()
+        if self.raw is not None:
+            self.raw.turn_back()
 
     def newest(self, after: int, limit_bytes: int) -> list[Event]:
-        """Events that SQLite lacks."""
+        """Events in memory."""
         if self.flight is not None and self.flight.holds(after + 1):
             return self.flight.after(after, limit_bytes)
         return self.pending.after(after, limit_bytes)
-
-    def _land(self) -> None:
-        self.flight = None
-        self.raw_flight = []
-        self.segments_flight = self.raw_segments_flight = 0
 
     def _save_events(self, changes: Changes, runs: Runs) -> None:
         key = first_key(self.n) + self.segments
@@ -225,12 +231,13 @@ class Entry:
             changes.segments.append(Segment(key + self.segments_flight, last, count, run))
             self.segments_flight += 1
 
-    def _save_raw(self, changes: Changes) -> None:
+    def _save_raw(self, changes: Changes, raw: RawDeltas) -> int:
+        """How many rows of raw deltas there are after this commit."""
         if self.end is not None:
-            if self.raw_segments:
+            if raw.segments:
                 changes.raw_ended.append(self.n)
-        elif self.raw_flight:
-            count = sum(count for count, _ in self.raw_flight)
-            run = b"".join(run for _, run in self.raw_flight)
-            changes.raw.append(RawSegment(first_key(self.n) + self.raw_segments, count, run))
-            self.raw_segments_flight = 1
+            return 0
+        segment = raw.take_off(self.n)
+        if segment is not None:
+            changes.raw.append(segment)
+        return raw.segments + (segment is not None)

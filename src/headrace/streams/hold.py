@@ -1,7 +1,7 @@
 """``Hold``: a reader's place in a log, the :class:`~headrace.streams.reader.Subscription` of ``Log.attach``.
 
-Three ways to the next event, in this order: pushed by the log (the reader keeps up), from the
-log's memory tail, from the store. Each event once and in order, whichever way it comes: ``_seq`` is
+Three ways to the next event, in this order: pushed by the log (the reader keeps up), from what the
+store has in memory, read back by the store. Each event once and in order, whichever way it comes: ``_seq`` is
 the newest event delivered, and nothing is delivered that does not follow it.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event, is_terminal
+from headrace.domain.event import Event
 from headrace.streams.reader import Reader
+from headrace.streams.store import ENDS
 
 if TYPE_CHECKING:
     from headrace.streams.log import Log
@@ -40,11 +40,15 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-class _Place(Enum):
-    LIVE = "has everything; the log pushes"
-    BEHIND = "is being caught up"
-    LAGGING = "said enough; waits for resume"
-    OVER = "gets nothing more"
+# Where a hold is. Plain numbers: they are looked at with every batch.
+_LIVE = 1
+"""Has everything; the log pushes."""
+_BEHIND = 2
+"""Is being caught up."""
+_LAGGING = 3
+"""Said enough; waits for ``resume``."""
+_OVER = 4
+"""Gets nothing more."""
 
 
 class Hold:
@@ -56,7 +60,7 @@ class Hold:
         self._log = log
         self._reader = reader
         self._seq = 0
-        self._place = _Place.LAGGING
+        self._place: int = _LAGGING
         self._busy = False
         self._again = False
         self._task: asyncio.Task[None] | None = None
@@ -69,14 +73,14 @@ class Hold:
     @property
     def over(self) -> bool:
         """Whether the reader has its terminal event, has lost the log, or was closed."""
-        return self._place is _Place.OVER
+        return self._place == _OVER
 
     def resume(self) -> None:
         """Go on after ``events`` returned False. Without effect unless the reader lags."""
         if self._busy:
             self._again = True
-        elif self._place is _Place.LAGGING:
-            self._place = _Place.BEHIND
+        elif self._place == _LAGGING:
+            self._place = _BEHIND
             self._catch_up()
 
     def close(self) -> None:
@@ -88,13 +92,13 @@ class Hold:
 
     def push(self, events: Sequence[Event]) -> None:
         """From the log: the reader has everything before these. May take it out of the live ones."""
-        if self._is(_Place.LIVE) and not self._give(events) and self._is(_Place.LIVE):
+        if self._is(_LIVE) and not self._give(events) and self._is(_LIVE):
             self._log.leave_live(self)
-            self._place = _Place.LAGGING
+            self._place = _LAGGING
 
     def lose(self, error: HeadraceError) -> None:
         """The log cannot be read on: the reader's last call."""
-        if self._place is _Place.OVER:
+        if self._place == _OVER:
             return
         reader = self._reader
         self._leave()
@@ -104,9 +108,9 @@ class Hold:
             _logger.exception(_DETACHED, self._log.id)
 
     def _leave(self) -> None:
-        if self._place is _Place.LIVE:
+        if self._place == _LIVE:
             self._log.leave_live(self)
-        self._place = _Place.OVER
+        self._place = _OVER
         self._reader = _NOBODY
 
     def _give(self, events: Sequence[Event]) -> bool:
@@ -123,19 +127,19 @@ class Hold:
             return False
         finally:
             self._busy = False
-        if is_terminal(last):
+        if type(last) in ENDS:
             self._leave()
             return False
-        return (more or self._again) and self._place is not _Place.OVER
+        return (more or self._again) and self._place != _OVER
 
     def _catch_up(self) -> None:
         """Deliver from memory until the reader has everything, says enough, or the store is needed."""
         log = self._log
-        while self._is(_Place.BEHIND):
+        while self._is(_BEHIND):
             if self._seq >= log.visible_seq:
                 self._arrive()
                 return
-            events = log.tail.after(self._seq, CHUNK_BYTES)
+            events = log.store.recent(log.id, self._seq, CHUNK_BYTES)
             if not events:
                 self._task = asyncio.get_running_loop().create_task(self._read_store())
                 return
@@ -143,12 +147,18 @@ class Hold:
 
     def _advance(self, events: Sequence[Event]) -> None:
         """Deliver while behind; a reader that says enough lags from then on."""
-        if self._is(_Place.BEHIND) and not self._give(events) and self._is(_Place.BEHIND):
-            self._place = _Place.LAGGING
+        visible_seq = self._log.visible_seq
+        if events and events[-1].seq > visible_seq:
+            # The store has them, but the log has not shown them yet: it will push them itself.
+            events = [event for event in events if event.seq <= visible_seq]
+        if not events:
+            self.lose(self._log.damaged())
+        elif self._is(_BEHIND) and not self._give(events) and self._is(_BEHIND):
+            self._place = _LAGGING
 
-    def _is(self, place: _Place) -> bool:
+    def _is(self, place: int) -> bool:
         """Any call into the reader may have moved this hold; so this is asked, never remembered."""
-        return self._place is place
+        return self._place == place
 
     def _arrive(self) -> None:
         """Everything visible is delivered: live from here, unless nothing more can come."""
@@ -158,19 +168,14 @@ class Hold:
         elif log.ended:
             self.lose(log.damaged())
         else:
-            self._place = _Place.LIVE
+            self._place = _LIVE
             log.join_live(self)
 
     async def _read_store(self) -> None:
-        """The part that memory has dropped. The one task of this hold; ends when memory has the next event."""
+        """A part that is not in memory. The one task of this hold; memory is asked again after each part."""
         log = self._log
         try:
-            while self._is(_Place.BEHIND) and log.needs_store(self._seq):
-                events = await log.store.read(log.id, self._seq, CHUNK_BYTES)
-                if not events:
-                    self.lose(log.damaged())
-                else:
-                    self._advance(events)
+            self._advance(await log.store.read(log.id, self._seq, CHUNK_BYTES))
         except HeadraceError as error:
             self.lose(error)
         except Exception:

@@ -15,8 +15,8 @@ from headrace.streams.log import Log
 from headrace.streams.store import KeptLog, LogHeader, Store
 
 OPENED_LOGS = 256
-"""Ended logs kept at hand after somebody asked for them; each is a header and an empty tail (1–2 KB
-plus the request). The one asked for longest ago goes first."""
+"""Ended logs kept at hand after somebody asked for them; each is its header and
+little else. The one asked for longest ago goes first."""
 
 
 class Hub:

@@ -2,7 +2,7 @@
 
 An event is appended (promised to the store), then stored, then visible; readers see it only then.
 A reader that keeps up gets the event objects themselves; one that lags or arrives late gets them
-again from the memory tail, or from the store where memory has dropped them. One reader's slowness or
+again from the store: from what it still has in memory, or read back. One reader's slowness or
 failure never costs the engine or another reader anything.
 """
 
@@ -13,15 +13,10 @@ from collections.abc import Callable, Sequence
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event, Finish, is_terminal
+from headrace.domain.event import Event
 from headrace.streams.hold import Hold
 from headrace.streams.reader import Reader
-from headrace.streams.runs import Runs
-from headrace.streams.store import End, LogHeader, Store
-
-TAIL_BYTES = 64 * 1024
-"""Newest encoded events of one log that stay in memory (about 2,500 small ones), for readers that lag
-or arrive late; what is older comes from the store."""
+from headrace.streams.store import ENDS, End, LogHeader, Store
 
 _logger = logging.getLogger("headrace.streams")
 
@@ -46,7 +41,6 @@ class Log:
         "header",
         "id",
         "store",
-        "tail",
         "visible_seq",
     )
 
@@ -61,7 +55,6 @@ class Log:
         self.end = end
         self._closed = end is not None
         self.failure: HeadraceError | None = None
-        self.tail = Runs(visible_seq + 1)
         self._live: list[Hold] = []
         self._on_end: list[EndCallback] = []
 
@@ -83,7 +76,7 @@ class Log:
             if events[0].seq != before + 1 or last.seq != before + len(events):
                 raise ValueError(f"{self.id} continues with seq {before + 1}")
             self.appended_seq = last.seq
-            self._closed = is_terminal(last)
+            self._closed = type(last) in ENDS
         self.store.append(self, events, raw)
 
     def attach(self, reader: Reader) -> Hold:
@@ -102,22 +95,19 @@ class Log:
 
     def stored(self, events: Sequence[Event]) -> None:
         """These events have reached the operating system: show them to the readers."""
-        tail = self.tail
-        tail.add(events)
-        if len(tail) > TAIL_BYTES:
-            tail.forget_older_half()
         last = events[-1]
         self.visible_seq = last.seq
         live = self._live
-        if is_terminal(last):
-            self.end = "finish" if isinstance(last, Finish) else "error"
+        end = ENDS.get(type(last))
+        if end is not None:
+            self.end = end
             self._live = []
         if len(live) == 1:
             live[0].push(events)
         elif live:
             for hold in tuple(live):
                 hold.push(events)
-        if self.end is not None:
+        if end is not None:
             self._tell_end()
 
     def store_failed(self, error: HeadraceError) -> None:
@@ -138,10 +128,6 @@ class Log:
         """No longer push to ``hold``."""
         if hold in self._live:
             self._live.remove(hold)
-
-    def needs_store(self, cursor: int) -> bool:
-        """Whether the visible event after ``cursor`` is only in the store."""
-        return cursor < self.visible_seq and not self.tail.holds(cursor + 1)
 
     def _tell_end(self) -> None:
         callbacks, self._on_end = self._on_end, []

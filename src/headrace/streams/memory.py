@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from headrace.domain.delta import Delta
-from headrace.domain.event import Event, Finish, is_terminal
+from headrace.domain.event import Event
 from headrace.streams.bounds import TOMBSTONES, Bounds, Clock, gone
 from headrace.streams.runs import Runs
-from headrace.streams.store import Appended, End, KeptLog, LogHeader, Recovered
+from headrace.streams.store import ENDS, Appended, End, KeptLog, LogHeader, Recovered
 
 
 class _Entry:
@@ -78,13 +78,15 @@ class MemoryStore:
             return None
         return KeptLog(entry.header, entry.runs.last_seq, entry.end)
 
+    def recent(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+        entry = self._entries.get(id)
+        return [] if entry is None else entry.runs.after(after, limit_bytes)
+
     async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
         self._drop_aged()
-        entry = self._entries.get(id)
-        if entry is None:
+        if id not in self._entries:
             self._refuse_dropped(id)
-            return []
-        return entry.runs.after(after, limit_bytes)
+        return self.recent(id, after, limit_bytes)
 
     async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
         self._drop_aged()
@@ -105,9 +107,9 @@ class MemoryStore:
             events, entry.fresh = entry.fresh, ()
             entry.runs.add(events)
             log.stored(events)
-            last = events[-1]
-            if is_terminal(last):
-                self._finish(entry, "finish" if isinstance(last, Finish) else "error")
+            end = ENDS.get(type(events[-1]))
+            if end is not None:
+                self._finish(entry, end)
 
     def _finish(self, entry: _Entry, end: End) -> None:
         entry.end = end

@@ -7,7 +7,6 @@ events, and raw deltas are in the same record as the events they produced: all o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
@@ -16,21 +15,19 @@ _TIME = Struct("<d")
 _NOBODY_LEFT = float("inf")
 
 
-class Kind(IntEnum):
-    """``APPEND``: events follow; ``FINISH`` and ``ERROR``: the last of them is that terminal event."""
-
-    BEGIN = 1
-    APPEND = 2
-    FINISH = 3
-    ERROR = 4
-    LEFT = 5
+BEGIN = 1
+APPEND = 2
+FINISH = 3
+ERROR = 4
+LEFT = 5
+"""Kinds of record. ``APPEND``: events follow; ``FINISH``, ``ERROR``: the last of them is that terminal event."""
 
 
 class Record(NamedTuple):
     """``run``: ``run_count`` events from seq ``first`` on (or the encoded header, or the time);
     ``raw``: ``raw_count`` deltas."""
 
-    kind: Kind
+    kind: int
     n: int
     first: int
     run_count: int
@@ -51,11 +48,11 @@ class Record(NamedTuple):
 
 
 def begin_record(n: int, header: bytes) -> Record:
-    return Record(Kind.BEGIN, n, 0, 0, header)
+    return Record(BEGIN, n, 0, 0, header)
 
 
 def left_record(n: int, left_at: float | None) -> Record:
-    return Record(Kind.LEFT, n, 0, 0, _TIME.pack(_NOBODY_LEFT if left_at is None else left_at))
+    return Record(LEFT, n, 0, 0, _TIME.pack(_NOBODY_LEFT if left_at is None else left_at))
 
 
 def read_records(body: bytes) -> Iterator[Record]:
@@ -66,6 +63,4 @@ def read_records(body: bytes) -> Iterator[Record]:
         start = at + _HEAD.size
         middle = start + length
         at = middle + raw_length
-        yield Record(
-            Kind(kind), n, first, run_count, body[start:middle], raw_count, body[middle:at]
-        )
+        yield Record(kind, n, first, run_count, body[start:middle], raw_count, body[middle:at])

@@ -17,7 +17,7 @@ from headrace.streams.database import Changes, Database
 from headrace.streams.encoded import decode_deltas, decode_events
 from headrace.streams.entry import Entry
 from headrace.streams.journal import read_frames
-from headrace.streams.record import Kind, Record, read_records
+from headrace.streams.record import BEGIN, Record, read_records
 from headrace.streams.store import LogHeader, Recovered
 
 _HEADER = msgspec.msgpack.Decoder(LogHeader)
@@ -57,7 +57,7 @@ class Replay:
             self._logs[n] = self._find(record)
             self.next_n = max(self.next_n, n + 1)
         found = self._logs[n]
-        if found is None or record.kind is Kind.BEGIN:
+        if found is None or record.kind == BEGIN:
             return
         entry, saved_frame = found
         if frame > saved_frame:
@@ -67,7 +67,7 @@ class Replay:
         row = self._database.row_of(record.n)
         if row is not None:
             return Entry.of_row(row, _HEADER.decode(row.header)), row.frame
-        if record.kind is not Kind.BEGIN:
+        if record.kind != BEGIN:
             return None
         header = _HEADER.decode(record.run)
         if self._database.buried(header.id):

@@ -59,15 +59,6 @@ class Runs:
             events = decode_events(run, seqs[end] - seqs[first])
         return events[cursor + 1 - seqs[first] :]
 
-    def forget_older_half(self) -> None:
-        """Drop whole runs from the front, at least half of the bytes."""
-        starts = self._starts
-        cut = min(bisect_right(starts, len(self._body) // 2), len(starts) - 1)
-        dropped = starts[cut]
-        del self._body[:dropped]
-        self._seqs = self._seqs[cut:]
-        self._starts = array("I", [start - dropped for start in starts[cut:]])
-
     def pieces(self, limit_bytes: int) -> Iterator[tuple[int, int, bytes]]:
         """Everything as ``(first seq, count, run)``, each about ``limit_bytes`` or one run if that is larger."""
         seqs, starts = self._seqs, self._starts

@@ -153,7 +153,7 @@ class SqliteStore:
     # Writing.
 
     def begin(self, log: Appended, header: LogHeader) -> None:
-        self._entries[header.id] = Entry(self._next_n, header)
+        self._entries[header.id] = Entry.new(self._next_n, header)
         self._next_n += 1
 
     def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
@@ -187,34 +187,33 @@ class SqliteStore:
         if not touched and not notes:
             return
         parts: list[bytes] = []
-        shown: list[tuple[Entry, Sequence[Event]]] = []
-        records: list[tuple[Entry, Record]] = []
+        written: list[tuple[Entry, Record, Sequence[Event]]] = []
         for entry in touched:
             entry.touched = False
+            events = entry.fresh
+            record = entry.next_record()
             if not entry.begun:
                 parts.append(begin_record(entry.n, entry.encoded).encode())
-            shown.append((entry, entry.fresh))
-            record = entry.next_record()
-            records.append((entry, record))
             parts.append(record.encode())
-        for note in notes:
-            records.append(note)
-            parts.append(note[1].encode())
+            written.append((entry, record, events))
+        for entry, record in notes:
+            parts.append(record.encode())
+            written.append((entry, record, ()))
         try:
             self._check_backlog()
             self._journal.write(b"".join(parts))
         except OSError as error:
             self._fail(touched, error)
             return
-        self._apply(records)
-        for entry, events in shown:
+        self._apply(written)
+        for entry, _, events in written:
             if events and entry.log is not None:
                 entry.log.stored(events)
 
-    def _apply(self, records: Sequence[tuple[Entry, Record]]) -> None:
+    def _apply(self, written: Sequence[tuple[Entry, Record, Sequence[Event]]]) -> None:
         now = self._clock()
         checkpointer = self._checkpointer
-        for entry, record in records:
+        for entry, record, _ in written:
             entry.apply(record, now)
             checkpointer.held_bytes += len(record.run)
             if entry.end is not None or len(entry.pending) >= SEGMENT_BYTES:
@@ -280,10 +279,14 @@ class SqliteStore:
         row = await self._ask(self._database.row, id, self._clock())
         return None if row is None else row.kept()
 
-    async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+    def recent(self, id: str, after: int, limit_bytes: int) -> list[Event]:
         entry = self._entries.get(id)
-        if entry is not None and after >= entry.saved_seq:
-            return entry.newest(after, limit_bytes)
+        return [] if entry is None else entry.newest(after, limit_bytes)
+
+    async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+        if events := self.recent(id, after, limit_bytes):
+            return events
+        entry = self._entries.get(id)
         if entry is not None:
             n = entry.n
         else:

@@ -6,18 +6,20 @@ operating system. ``append`` is therefore only a promise; ``Appended.stored`` is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import HeadraceError
-from headrace.domain.event import Event
+from headrace.domain.event import Error, Event, Finish
 from headrace.domain.request import Caller, Request
 
 End = Literal["finish", "error"]
 """How a log ended: the kind of its terminal event."""
+ENDS: Mapping[type[Event], End] = {Finish: "finish", Error: "error"}
+"""The terminal events; looked up by type, which is cheaper than asking each event."""
 
 
 class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -83,6 +85,10 @@ class Store(Protocol):
 
     async def find(self, id: str) -> KeptLog | None:
         """A kept log. None: never seen. Raises ``CURSOR_GONE`` if it was dropped by age, count or size."""
+
+    def recent(self, id: str, after: int, limit_bytes: int) -> Sequence[Event]:
+        """What memory has right after ``after``, about ``limit_bytes`` of it and at least one event; nothing
+        if the next event is not in memory (then :meth:`read` may have it)."""
 
     async def read(self, id: str, after: int, limit_bytes: int) -> Sequence[Event]:
         """Stored events with ``seq > after``, at most about ``limit_bytes`` of them (at least one, if there
