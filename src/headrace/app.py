@@ -148,6 +148,8 @@ class App:
         try:
             await replica.engine.load()
         except HeadraceError as error:
+            if self.stopping.is_set():
+                return
             logger.error("%s cannot serve: %s", replica.name, error.message)
             return
         logger.info("%s is ready", replica.name, extra={"model": flow.model.name})
