@@ -1,0 +1,132 @@
+"""The built-in hook ``headrace.streams.audit:Audit``: who asked what when, and how it ended, as JSON lines.
+
+One line when a generation starts and one when it finishes. Lines of one iteration of the event loop are
+written together. No text of prompts or answers is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.domain.delta import Delta
+from headrace.domain.event import Error, Finish
+from headrace.streams.hook import HookContext
+from headrace.streams.hooks import BaseHook
+
+_ENCODER = msgspec.json.Encoder()
+_logger = logging.getLogger("headrace.streams")
+
+
+class Audit(BaseHook):
+    """``path``: the file, made if it is missing. At ``max_bytes`` it becomes ``path.1``, the older ones
+    move up, and at most ``keep_files`` of those stay. If it cannot be written, ``on_start`` raises ``OSError``:
+    with ``on_error = "fail"`` nothing runs unaudited. Nothing is written while a restart replays."""
+
+    def __init__(
+        self,
+        path: str,
+        max_bytes: int = 64 << 20,
+        keep_files: int = 5,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = Path(path)
+        self._max_bytes = max_bytes
+        self._keep_files = keep_files
+        self._clock = clock
+        self._lines: list[bytes] = []  # of one iteration of the event loop
+        self._failure: OSError | None = None
+        self._fd = -1
+        self._open()
+
+    def on_start(self, context: HookContext) -> None:
+        if self._failure is not None:
+            self._retry()
+        request = context.request
+        self._write(context, {"event": "start", "model": request.model, "choices": request.choices})
+
+    def on_finish(self, context: HookContext, end: Finish | Error) -> Sequence[Delta]:
+        match end:
+            case Finish(reasons=reasons, usage=usage):
+                how = {
+                    "event": "finish",
+                    "reasons": reasons,
+                    "prompt_tokens": usage.prompt_tokens,
+                    "completion_tokens": usage.completion_tokens,
+                }
+            case Error(code=code, message=message):
+                how = {"event": "error", "code": code, "message": message}
+        self._write(context, how)
+        return ()
+
+    def close(self) -> None:
+        """Write what is left; idempotent."""
+        if self._fd >= 0:
+            self._flush()
+            os.close(self._fd)
+            self._fd = -1
+
+    def _write(self, context: HookContext, what: dict[str, Any]) -> None:
+        if context.replaying:
+            return
+        caller = context.caller
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._flush)
+        line = {
+            "at": self._clock(),
+            "generation": context.generation,
+            "tenant": caller.tenant,
+            "session_id": caller.session_id,
+            "request_id": caller.request_id,
+            **what,
+        }
+        self._lines.append(_ENCODER.encode(line))
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        data = b"\n".join([*lines, b""])
+        try:
+            if self._size and self._size + len(data) > self._max_bytes:
+                self._rotate()
+            while data:
+                written = os.write(self._fd, data)
+                self._size += written
+                data = data[written:]
+        except OSError as error:
+            self._failure = error
+            _logger.error(
+                "%d audit lines were not written to %s: %s", len(lines), self._path, error
+            )
+
+    def _retry(self) -> None:
+        """Raises ``OSError`` as long as the file cannot be written."""
+        os.write(self._fd, b"")
+        if os.fstatvfs(self._fd).f_bavail == 0:
+            raise self._failure or OSError("no space left")
+        self._failure = None
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def _rotate(self) -> None:
+        for number in range(self._keep_files, 0, -1):
+            older = self._numbered(number - 1)
+            if older.exists():
+                older.replace(self._numbered(number))
+        fd = self._fd
+        self._open()
+        os.close(fd)
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path

@@ -1,0 +1,154 @@
+"""The built-in hook ``headrace.streams.redact:Redact``: patterns never leave, wherever tokens cut them.
+
+What could still become a match is held back, and nothing else: the shortest such suffix, for each choice
+and each kind of its text (answer, reasoning, arguments of a tool call) on its own. How the text was cut
+into deltas changes nothing in the whole output, so after a restart replayed deltas hold back the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from headrace.domain.delta import Delta
+from headrace.domain.event import Error, Finish, ToolCallDelta
+from headrace.streams.automaton import automata
+from headrace.streams.hook import HookContext
+from headrace.streams.hooks import BaseHook
+
+NAMED = {
+    "card": "[0-9](?:[ \u00a0-]?[0-9]){12,18}",
+    "email": r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24}",
+    "iban": "[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}",
+}
+"""Patterns by name: payment card numbers (13 to 19 digits, ISO/IEC 7812, spaces and dashes allowed),
+e-mail addresses, international bank account numbers (ISO 13616)."""
+
+Channel = tuple[int, bool | int]
+"""A choice's index, and which of its texts: False the answer, True the reasoning, ``2 + i`` the arguments of
+its tool call ``i``."""
+
+
+class Redact(BaseHook):
+    """``patterns``: regular expressions (see :mod:`headrace.streams.automaton`) or names of ``NAMED``.
+    ``max_hold``: characters held back at most; a match longer than that is not recognised.
+
+    Log probabilities and token ids of a changed delta are dropped: they would tell what was there.
+    Raises ``ValueError`` for a pattern that cannot be used.
+    """
+
+    def __init__(
+        self,
+        patterns: Sequence[str] = ("card",),
+        replacement: str = "[redacted]",
+        max_hold: int = 256,
+    ) -> None:
+        if not patterns or isinstance(patterns, str):
+            raise ValueError("patterns must be a list of regular expressions or names")
+        if max_hold < 1:
+            raise ValueError("max_hold must be at least 1")
+        self._here, self._anywhere = automata([NAMED.get(each, each) for each in patterns])
+        self._replacement = replacement
+        self._max_hold = max_hold
+        self._key = f"redact {id(self)}"
+
+    def on_token(self, context: HookContext, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        held = context.state.get(self._key)
+        if held is None:
+            held = context.state[self._key] = {}
+        out: list[Delta] = []
+        for delta in deltas:
+            changed = self._pass(held, delta)
+            if changed is not None:
+                out.append(changed)
+        return out
+
+    def on_finish(self, context: HookContext, end: Finish | Error) -> Sequence[Delta]:
+        held: dict[Channel, str] = context.state.pop(self._key, {})
+        out = []
+        for (index, kind), text in sorted(held.items()):
+            rest, _ = self._scan(text, final=True)
+            if kind is True or kind is False:
+                out.append(Delta(rest, index, reasoning=kind))
+            else:
+                call = ToolCallDelta(kind - 2, arguments=rest)
+                out.append(Delta("", index, tool_calls=(call,)))
+        return out
+
+    def _pass(self, held: dict[Channel, str], delta: Delta) -> Delta | None:
+        """What leaves of this delta; None for nothing."""
+        text = self._take(held, (delta.index, delta.reasoning), delta.text) if delta.text else ""
+        calls = delta.tool_calls
+        if calls is not None:
+            calls = tuple(self._pass_call(held, delta.index, call) for call in calls)
+        if text == delta.text and calls == delta.tool_calls and (text or delta.logprobs is None):
+            return delta
+        if not text and not calls:
+            return None
+        return Delta(text, delta.index, reasoning=delta.reasoning, tool_calls=calls)
+
+    def _pass_call(
+        self, held: dict[Channel, str], index: int, call: ToolCallDelta
+    ) -> ToolCallDelta:
+        if not call.arguments:
+            return call
+        arguments = self._take(held, (index, 2 + call.index), call.arguments)
+        return msgspec.structs.replace(call, arguments=arguments)
+
+    def _take(self, held: dict[Channel, str], channel: Channel, text: str) -> str:
+        """Add to a channel; returns what of it may leave."""
+        before = held.pop(channel, None)
+        leaving, rest = self._scan(text if before is None else before + text, final=False)
+        if rest:
+            held[channel] = rest
+        return leaving
+
+    def _scan(self, text: str, *, final: bool) -> tuple[str, str]:
+        """The text with its matches replaced, and the suffix that could still become one."""
+        at = self._quiet_until(text)
+        parts: list[str] = []
+        copied = 0
+        while at < len(text):
+            match_end, is_open = self._match(text, at)
+            if is_open and not final:
+                break
+            if match_end:
+                parts += (text[copied:at], self._replacement)
+                copied = at = match_end
+            else:
+                at += 1
+        if not parts:
+            return text[:at], text[at:]
+        return "".join([*parts, text[copied:at]]), text[at:]
+
+    def _quiet_until(self, text: str) -> int:
+        """A place before which no match begins: one look at each character instead of one at each pair."""
+        step, start = self._anywhere.step, self._anywhere.start
+        quiet, known = 0, start.known
+        state = start
+        for at, char in enumerate(text, 1):
+            following = known[char] if char in known else step(state, char)
+            if following is None:
+                quiet, state, known = at, start, start.known
+            elif following.accepts:
+                return quiet
+            else:
+                state, known = following, following.known
+        return quiet
+
+    def _match(self, text: str, start: int) -> tuple[int, bool]:
+        """Where the longest match from ``start`` ends (0: there is none), and whether more text could change that."""
+        step = self._here.step
+        state = step(self._here.start, text[start])
+        at = start + 1
+        stop = min(len(text), start + self._max_hold)
+        match_end = 0
+        while state is not None:
+            if state.accepts:
+                match_end = at
+            if at == stop:
+                return match_end, state.open and at < start + self._max_hold
+            state = step(state, text[at])
+            at += 1
+        return match_end, False
