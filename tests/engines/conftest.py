@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvloop
 
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
 
-TIMEOUT_S = 20
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -119,17 +117,6 @@ class Seen:
 
     def ids(self, index: int = 0) -> tuple[int, ...]:
         return tuple(i for d in self.all if d.index == index for i in d.token_ids)
-
-
-@pytest.fixture
-def run() -> Callable[[Coroutine[Any, Any, None]], None]:
-    """Run a test's coroutine on uvloop; it may not take longer than twenty seconds."""
-
-    async def bounded(main: Coroutine[Any, Any, None]) -> None:
-        async with asyncio.timeout(TIMEOUT_S):
-            await main
-
-    return lambda main: uvloop.run(bounded(main))
 
 
 @pytest.fixture

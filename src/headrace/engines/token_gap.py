@@ -34,7 +34,8 @@ class TokenGaps:
             end = raw.find(ending, at)
             while end >= 0:
                 for start in (at, *range(end - 1, at, -1)):
-                    found = self._split(raw[start:end], missing)
+                    inside = raw[start] & 0xC0 == 0x80  # what was said before is whole characters
+                    found = None if inside else self._split(raw[start:end], missing)
                     if found is not None:
                         return found, end + len(ending)
                 end = raw.find(ending, end + 1)
