@@ -24,7 +24,7 @@ class Child:
         self,
         command: Sequence[str],
         log: Path,
-        core: int = GATEWAY_CORE,
+        core: int | str = GATEWAY_CORE,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:

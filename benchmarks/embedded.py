@@ -1,0 +1,91 @@
+"""A Headrace server with the embedded engine that also tells where the engine's process listens.
+
+Run by the benchmarks: ``python -m benchmarks.embedded CONFIG FILE`` serves as ``headrace serve`` does and,
+once the model is ready, writes port, key, process id and model file of the engine to FILE. The key is made
+anew for each process and otherwise known to nobody: only a program that *is* the server can tell it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import machine
+from benchmarks.child import Child
+from benchmarks.headrace import REPOSITORY, Server
+
+
+class Endpoint(NamedTuple):
+    """The engine's process."""
+
+    port: int
+    key: str
+    pid: int
+    model_path: str
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """What the engine wants to see. It keeps a thread a connection, so each serves one request."""
+        return (f"Authorization: Bearer {self.key}", "Connection: close")
+
+
+class EmbeddedServer(Server):
+    """Headrace with the embedded model, all cores, and its engine's endpoint."""
+
+    def __init__(self, folder: Path, models: str) -> None:
+        self._endpoint_file = folder / "endpoint.json"
+        super().__init__(folder, models)
+
+    def start(self) -> Child:
+        command = [sys.executable, "-m", "benchmarks.embedded"]
+        command += [str(self._config), str(self._endpoint_file)]
+        log = self._folder / "headrace.log"
+        self.child = Child(command, log, core="0-1", cwd=REPOSITORY)
+        return self.child
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Of the engine, once the server is ready."""
+        return Endpoint(*json.loads(self._endpoint_file.read_text()))
+
+
+async def _tell(app: object, file: Path) -> None:
+    from headrace.engines.llama import LlamaEngine
+
+    engine: object = app.flows[0].model.replicas[0].engine  # type: ignore[attr-defined]
+    while True:
+        inner = getattr(engine, "_engine", None)
+        if isinstance(inner, LlamaEngine) and inner.health()[0] == "ready" and inner.pid:
+            break
+        await asyncio.sleep(0.05)
+    ports = machine.listening_ports(inner.pid)
+    told = Endpoint(min(ports), inner._key, inner.pid, inner._options.model_path)
+    _write_private(file, json.dumps(told))
+
+
+def _write_private(file: Path, text: str) -> None:
+    new = file.with_suffix(".new")
+    with open(new, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
+        output.write(text)
+    new.rename(file)
+
+
+def main() -> int:
+    from headrace.app import App, serve
+    from headrace.settings.loading import load
+
+    config, file = sys.argv[1], Path(sys.argv[2])
+    telling: list[asyncio.Task[None]] = []
+
+    def announce(app: App) -> None:
+        telling.append(asyncio.get_running_loop().create_task(_tell(app, file)))
+
+    return serve(load(config).settings, announce)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
