@@ -391,7 +391,9 @@ def test_a_handler_that_raises_is_answered_500_and_logged_once(wire, caplog):
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
 def test_a_header_of_the_answer_cannot_break_out_of_its_line(wire, value):
     async def main():
-        async with wire.serve(lambda exchange: exchange.respond(200, ((b"x", value),), b"")) as front:
+        async with wire.serve(
+            lambda exchange: exchange.respond(200, ((b"x", value),), b"")
+        ) as front:
             client = await wire.Client.open(front)
             assert (await client.ask(GET)).status == 500
             await client.close()

@@ -27,7 +27,10 @@ CASES = {
     "identity": (400, POST + b"Transfer-Encoding: identity\r\n\r\n"),
     "chunked not last": (400, POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n"),
     "gzip in chunks": (501, POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n"),
-    "chunked twice": (400, POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "chunked twice": (
+        400,
+        POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ),
     "chunked after a tab": (400, POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n"),
     "chunks in HTTP/1.0": (400, b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     # Lines.
