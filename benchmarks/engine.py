@@ -37,10 +37,11 @@ format = "q4_0"
 
 
 class Target:
-    """Something that answers chat completions with the model."""
+    """Something that answers chat completions with the model. ``obeys``: it takes ``ignore_eos``, so every
+    answer has all its tokens; of another the messages with content are counted."""
 
-    def __init__(self, name: str, port: int, headers: tuple[str, ...]) -> None:
-        self.name, self.port, self.headers = name, port, headers
+    def __init__(self, name: str, port: int, headers: tuple[str, ...], obeys: bool = True) -> None:
+        self.name, self.port, self.headers, self.obeys = name, port, headers, obeys
 
     def rate(self, folder: Path, bodies: list[dict[str, Any]], level: int, tokens: int) -> float:
         """Tokens a second of all answers, at ``level`` requests at once."""
@@ -48,7 +49,8 @@ class Target:
         report: Report = Load(folder, self.port, bodies, self.headers, options).result()
         if report["failed"] or report["incomplete"]:
             print(f"! {self.name} at {level}: {report['failed']} failed, {report['error']}")
-        return float(report["ok"] * tokens / report["seconds"])
+        made = report["ok"] * tokens if self.obeys else report["tokens"]
+        return float(made / report["seconds"])
 
 
 def prompts(seed: int, count: int, tokens: int) -> list[dict[str, Any]]:
@@ -81,7 +83,7 @@ def llama_cpp_python(folder: Path, engine: Endpoint, threads: int) -> tuple[Targ
     ]  # fmt: skip
     child = Child(command, folder / "llama-cpp-python.log", core="0-1")
     child.await_http(port, "/v1/models", 60)
-    return Target("llama-cpp-python", port, ()), child
+    return Target("llama-cpp-python", port, (), obeys=False), child
 
 
 def run(arguments: argparse.Namespace) -> dict[str, dict[int, list[float]]]:
