@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import logging
 import os
 
 import pytest
@@ -112,26 +112,35 @@ def test_a_client_that_sent_much_ahead_and_left_is_noticed_too(wire, how):
     wire.run(main())
 
 
-def test_a_callback_that_raises_leaves_nothing_behind(wire):
+@pytest.mark.parametrize("callback", ["on_gone", "on_drain"])
+def test_a_callback_that_raises_is_logged_and_leaves_nothing_behind(wire, caplog, callback):
+    def fails():
+        raise LookupError("a mistake in a callback")
+
     async def main():
-        errors = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
         handler = wire.Recorder(hold=True)
         async with wire.serve(handler) as front:
             client = await wire.Client.open(front)
+            client.writer.transport.pause_reading()
             client.send(GET)
             await handler.until(lambda: handler.seen)
-
-            def fails():
-                raise LookupError("a mistake in on_gone")
-
-            handler.seen[0].on_gone = fails
+            exchange = handler.seen[0]
+            setattr(exchange, callback, fails)
+            exchange.start(200, ())
+            while exchange.send(b"x" * 60_000):
+                pass
+            if callback == "on_drain":
+                client.writer.transport.resume_reading()
+                while not caplog.records:
+                    await client.reader.read(100_000)
             client.reset()
-            await wire.eventually(lambda: errors)
             await wire.eventually(lambda: not front.connections)
             assert front.exchanges == 0
+            await client.close()
 
-    wire.run(main())
+    with caplog.at_level(logging.ERROR, "headrace.front"):
+        wire.run(main())
+    assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("sent", [b"", GET, GET[:-3]])

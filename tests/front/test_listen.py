@@ -101,6 +101,21 @@ def test_workers_share_a_port(wire):
     wire.run(main())
 
 
+def test_accepted_connections_have_what_the_listening_socket_was_given(wire):
+    async def main():
+        async with wire.serve(wire.Recorder(), limits={"stall_s": 7.0}) as front:
+            client = await wire.Client.open(front)
+            await client.ask(GET)
+            (connection,) = front._connections.open
+            sock = connection.transport.get_extra_info("socket")
+            for name, value in (("TCP_NODELAY", 1), ("TCP_USER_TIMEOUT", 7000)):
+                assert sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            await client.close()
+
+    wire.run(main())
+
+
 def test_localhost_listens_on_every_address_it_has(wire):
     async def main():
         async with wire.serve(wire.Recorder(), host="localhost") as front:

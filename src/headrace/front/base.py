@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+
+_log = logging.getLogger("headrace.front")
 
 
 class BaseExchange:
@@ -47,14 +50,21 @@ class BaseExchange:
         on_gone = self.on_gone
         self._detach()
         if on_gone is not None:
-            on_gone()
+            self._tell(on_gone)
 
     def drained(self) -> None:
         """There is room again; for the connection to call."""
         if self._blocked:
             self._blocked = False
             if self.on_drain is not None:
-                self.on_drain()
+                self._tell(self.on_drain)
+
+    def _tell(self, callback: Callable[[], None]) -> None:
+        """One exchange's mistake must not keep the others of its connection from being told."""
+        try:
+            callback()
+        except Exception:  # noqa: BLE001  (the boundary to the application)
+            _log.exception("a callback of %s %s raised", self.method, self.path)
 
     def _detach(self) -> None:
         """Let go of the connection and of the callbacks: nothing later may touch the next request."""

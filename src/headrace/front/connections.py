@@ -128,7 +128,11 @@ class Connections:
         self.now = now = self.loop.time()
         self.heads.renew(time.time())
         for connection in tuple(self.open):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception:  # noqa: BLE001  (one connection must not stop the timer of all)
+                _log.exception("a connection could not be swept and is aborted")
+                connection.abort()
 
 
 def _times(limits: Limits) -> tuple[float, ...]:

@@ -103,7 +103,12 @@ async def listen(handler: Handler, options: FrontOptions) -> Front:
     if options.uds is not None:
         sockets = [unix_socket(options.uds)]
     else:
-        sockets = tcp_sockets(options.host, options.port, reuse_port=options.reuse_port)
+        sockets = tcp_sockets(
+            options.host,
+            options.port,
+            reuse_port=options.reuse_port,
+            stall_s=options.limits.stall_s,
+        )
     bound = sockets[0].getsockname()
     connections = Connections(
         handler,

@@ -31,8 +31,9 @@ class AddressTaken(OSError):
         super().__init__(errno.EADDRINUSE, f"{address} is taken by another process")
 
 
-def tcp_sockets(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
+def tcp_sockets(host: str, port: int, *, reuse_port: bool, stall_s: float) -> list[socket.socket]:
     """Bound, not yet listening, one an address of ``host``; all on one port, also if ``port`` is 0.
+    ``stall_s``: how long what was sent may stay unacknowledged.
     Raises :class:`AddressTaken` or another OSError that names the address."""
     try:
         found = socket.getaddrinfo(
@@ -43,7 +44,9 @@ def tcp_sockets(host: str, port: int, *, reuse_port: bool) -> list[socket.socket
     bound: list[socket.socket] = []
     try:
         for family, _, _, _, address in dict.fromkeys(found):
-            bound.append(_tcp(family, str(address[0]), port, reuse_port))
+            sock = _tcp(family, str(address[0]), port, reuse_port)
+            bound.append(sock)
+            _set(sock, socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", int(stall_s * 1000))
             port = bound[0].getsockname()[1]
     except BaseException:
         for sock in bound:
@@ -60,14 +63,18 @@ def _tcp(family: int, host: str, port: int, reuse_port: bool) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        for level, name, value in _INHERITED:
-            if hasattr(socket, name):
-                sock.setsockopt(level, getattr(socket, name), value)
+        for option in _INHERITED:
+            _set(sock, *option)
         sock.bind((host, port))
     except OSError as error:
         sock.close()
         raise _named(error, f"[{host}]:{port}" if ":" in host else f"{host}:{port}") from None
     return sock
+
+
+def _set(sock: socket.socket, level: int, name: str, value: int) -> None:
+    if hasattr(socket, name):  # else it is of another operating system
+        sock.setsockopt(level, getattr(socket, name), value)
 
 
 def unix_socket(path: str) -> socket.socket:
