@@ -1,0 +1,144 @@
+"""A whole service without sockets: the real rooms, a scripted engine, a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from headrace.admission.keys import Keys
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import Error, Event, Finish, Token
+from headrace.domain.request import CANCEL, Caller, Leaving, Message, Request, Sampling
+from headrace.engines.script import Script
+from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
+from headrace.protocols.port import Generation
+from headrace.routing.model import Model, Replica
+from headrace.scheduling.queue import Queue
+from headrace.service import Flow, Limits, Service
+from headrace.streams.hook_loading import LoadedHook
+from headrace.streams.hooks import HookChain
+from headrace.streams.hub import Hub
+from headrace.streams.memory import MemoryStore
+from headrace.streams.store import Store
+from headrace.streams.topics import Topics
+from headrace.telemetry.metrics import Metrics
+
+WORDS = ("The ", "mill ", "turns ", "slowly.")
+
+
+class House:
+    """``engines`` are the replicas of one model ``m``."""
+
+    def __init__(
+        self,
+        *scripts: Script,
+        slots: int = 4,
+        replicas: int = 1,
+        store: Store | None = None,
+        limits: Limits | None = None,
+        hooks: Sequence[Any] = (),
+    ) -> None:
+        self.store: Store = store or MemoryStore()
+        limits = limits or Limits()
+        scripts = scripts or (Script(WORDS),)
+        options = ScriptedOptions("m", scripts, slots)
+        self.engines = [ScriptedEngine(options) for _ in range(replicas)]
+        model = Model("m", ("alias",), [Replica(str(i), e) for i, e in enumerate(self.engines)], 0)
+        self.metrics = Metrics()
+        self.topics = Topics()
+        queue: Queue[Any] = Queue(limits.queue, limits.queue_timeout_s)
+        self.flow = Flow(model, queue, self.metrics.model("m"), None)  # type: ignore[arg-type]
+        loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
+        self.service = Service(
+            [self.flow],
+            Hub(self.store),
+            self.store,
+            keys=Keys({}),
+            chain=HookChain(loaded) if loaded else None,
+            topics=self.topics,
+            limits=limits,
+        )
+
+    async def open(self) -> House:
+        recovered = await self.store.open()
+        self.service.recover(recovered)
+        for engine in self.engines:
+            await engine.load()
+        self.service.tick(0.0)
+        return self
+
+    @property
+    def in_use(self) -> int:
+        return sum(replica.in_use for replica in self.flow.model.replicas)
+
+    def ask(
+        self,
+        text: str = "hello",
+        *,
+        leaving: Leaving = CANCEL,
+        stream: bool = True,
+        abort_token: str | None = None,
+        tenant: str = "default",
+        session: str | None = None,
+        **sampling: Any,
+    ) -> Generation:
+        request = Request(
+            "m", "chat", (Message("user", text),), sampling=Sampling(**sampling), stream=stream
+        )
+        caller = Caller(tenant, leaving=leaving, abort_token=abort_token, session_id=session)
+        return self.service.submit(request, caller, "native", {})
+
+
+class Witness:
+    """A reader that keeps what it sees and can be waited for."""
+
+    def __init__(self, generation: Generation, *, client: bool = True) -> None:
+        self.events_seen: list[Event] = []
+        self.error: HeadraceError | None = None
+        self._waiting: list[tuple[int, asyncio.Event]] = []
+        self.ended = asyncio.Event()
+        self.subscription = generation.attach(self, client=client)
+
+    def events(self, events: Sequence[Event]) -> bool:
+        self.events_seen.extend(events)
+        for count, event in self._waiting:
+            if len(self.tokens) >= count:
+                event.set()
+        if isinstance(events[-1], Finish | Error):
+            self.ended.set()
+        return True
+
+    def lost(self, error: HeadraceError) -> None:
+        self.error = error
+        self.ended.set()
+
+    @property
+    def tokens(self) -> list[str]:
+        return [event.text for event in self.events_seen if isinstance(event, Token)]
+
+    @property
+    def end(self) -> Event:
+        return self.events_seen[-1]
+
+    @property
+    def code(self) -> str:
+        assert isinstance(self.end, Error), self.events_seen
+        return self.end.code
+
+    async def token(self, count: int) -> None:
+        """Until that many tokens were seen."""
+        event = asyncio.Event()
+        self._waiting.append((count, event))
+        if len(self.tokens) >= count:
+            event.set()
+        await event.wait()
+
+    async def whole(self) -> str:
+        await self.ended.wait()
+        seqs = [event.seq for event in self.events_seen]
+        assert seqs == list(range(1, len(seqs) + 1))
+        ends = [event for event in self.events_seen if isinstance(event, Finish | Error)]
+        assert len(ends) == 1
+        assert self.events_seen[-1] is ends[0]
+        return "".join(self.tokens)
