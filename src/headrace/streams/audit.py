@@ -27,8 +27,8 @@ _logger = logging.getLogger("headrace.streams")
 
 class Audit(BaseHook):
     """``path``: the file, made if it is missing. At ``max_bytes`` it becomes ``path.1``, the older ones
-    move up, and at most ``keep_files`` of those stay. If it cannot be written, ``on_start`` raises ``OSError``:
-    with ``on_error = "fail"`` nothing runs unaudited. Nothing is written while a restart replays."""
+    move up, and at most ``keep_files`` of those stay. If it cannot be written, ``on_start`` raises
+    ``OSError``: with ``on_error = "fail"`` nothing runs unaudited. Nothing is written while a restart replays."""
 
     def __init__(
         self,
@@ -47,8 +47,6 @@ class Audit(BaseHook):
         self._open()
 
     def on_start(self, context: HookContext) -> None:
-        if self._failure is not None:
-            self._retry()
         request = context.request
         self._write(context, {"event": "start", "model": request.model, "choices": request.choices})
 
@@ -101,18 +99,12 @@ class Audit(BaseHook):
                 written = os.write(self._fd, data)
                 self._size += written
                 data = data[written:]
+            self._failure = None
         except OSError as error:
             self._failure = error
             _logger.error(
                 "%d audit lines were not written to %s: %s", len(lines), self._path, error
             )
-
-    def _retry(self) -> None:
-        """Raises ``OSError`` as long as the file cannot be written."""
-        os.write(self._fd, b"")
-        if os.fstatvfs(self._fd).f_bavail == 0:
-            raise self._failure or OSError("no space left")
-        self._failure = None
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,8 @@ ORDINAL_BITS = 20
 """Rows of one log share the upper bits of their key; so many bits number its segments."""
 SPARE_PAGES = 2048
 """Free pages (8 MB) that stay in the file for reuse; more are given back to the disk."""
+GIVEN_BACK_PAGES = 8192
+"""At most so many at once (32 MB), so that a commit behind it waits little."""
 
 
 class Retention:
@@ -126,7 +128,9 @@ class Retention:
     def _shrink(self) -> None:
         spare = self._connection.execute("PRAGMA freelist_count").fetchone()[0] - SPARE_PAGES
         if spare > 0:
-            self._connection.execute(f"PRAGMA incremental_vacuum({spare})").fetchall()
+            # Not execute(): that takes a single step, which gives back a single page.
+            pages = min(spare, GIVEN_BACK_PAGES)
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
 def rollback(connection: sqlite3.Connection) -> None:

@@ -135,6 +135,11 @@ class SqliteStore:
         await self._checkpointer.drain()
         await self._stop()
 
+    async def checkpoint(self) -> None:
+        """Everything visible is in SQLite when this returns, unless SQLite fails."""
+        self._queue_dirty()
+        await self._checkpointer.drain()
+
     async def abandon(self) -> None:
         """Stop as a crash would: nothing more is written anywhere. For tests of what comes after."""
         if self._lock >= 0:

@@ -1,0 +1,357 @@
+"""``Log``, ``Hold`` and ``Hub`` on a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Event
+from headrace.streams.hub import Hub
+from headrace.streams.log import Log
+from headrace.streams.memory import MemoryStore
+from headrace.streams.reader import Subscription
+from tests.streams.parts import (
+    Collector,
+    error,
+    finish,
+    flushed,
+    header,
+    token,
+    tokens,
+)
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def new_log(id: str = "gen_a") -> Log:
+    return Hub(MemoryStore()).create(header(id))
+
+
+def test_an_event_is_visible_only_after_the_store_has_it(run: Run) -> None:
+    async def main() -> None:
+        log, reader = new_log(), Collector()
+        log.attach(reader)
+        log.append([token(1)])
+        assert (reader.seen, log.visible_seq, log.appended_seq) == ([], 0, 1)
+        await reader.until(1)
+        assert log.visible_seq == 1
+
+    run(main())
+
+
+def test_appends_of_one_iteration_reach_a_reader_in_one_call(run: Run) -> None:
+    async def main() -> None:
+        log, reader = new_log(), Collector()
+        log.attach(reader)
+        for seq in (1, 2, 3):
+            log.append([token(seq)])
+        await reader.until(3)
+        assert reader.calls == 1
+
+    run(main())
+
+
+def test_a_late_reader_gets_everything_at_once_and_goes_on_live(run: Run) -> None:
+    async def main() -> None:
+        log, reader = new_log(), Collector()
+        log.append(tokens(1, 5))
+        await flushed()
+        log.attach(reader)
+        assert reader.seqs == [1, 2, 3, 4, 5]
+        log.append([finish(6)])
+        await reader.until(6)
+        assert reader.seqs == [1, 2, 3, 4, 5, 6]
+
+    run(main())
+
+
+def test_a_lagging_reader_gets_nothing_until_it_resumes_and_then_the_rest_in_order(
+    run: Run,
+) -> None:
+    async def main() -> None:
+        log, slow, quick = new_log(), Collector(room=1), Collector()
+        hold = log.attach(slow)
+        log.attach(quick)
+        for seq in range(1, 6):
+            log.append([token(seq)])
+            await flushed()
+        assert (slow.seqs, quick.seqs) == ([1], [1, 2, 3, 4, 5])
+        slow.room = None
+        hold.resume()
+        assert slow.seqs == [1, 2, 3, 4, 5]
+        log.append([finish(6)])
+        await slow.until(6)
+        assert hold.over
+
+    run(main())
+
+
+def test_resume_from_within_the_reader_goes_on(run: Run) -> None:
+    class Eager(Collector):
+        hold: Subscription
+
+        def events(self, events: Sequence[Event]) -> bool:
+            super().events(events)
+            if len(self.seen) > 1:
+                self.hold.resume()
+            return False
+
+    async def main() -> None:
+        log, reader = new_log(), Eager()
+        reader.hold = log.attach(reader)
+        for seq in (1, 2, 3):
+            log.append([token(seq)])
+            await flushed()
+            if seq == 1:
+                reader.hold.resume()
+        assert reader.seqs == [1, 2, 3]
+
+    run(main())
+
+
+def test_a_closed_reader_is_not_called_again(run: Run) -> None:
+    async def main() -> None:
+        log, gone, stays = new_log(), Collector(), Collector()
+        hold = log.attach(gone)
+        log.attach(stays)
+        log.append([token(1)])
+        await flushed()
+        hold.close()
+        hold.close()
+        hold.resume()
+        log.append([finish(2)])
+        await stays.until(2)
+        assert gone.seqs == [1]
+
+    run(main())
+
+
+def test_a_failing_reader_is_detached_and_told_of_once_and_harms_no_other(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(Collector):
+        def events(self, events: Sequence[Event]) -> bool:
+            super().events(events)
+            raise RuntimeError("broken reader")
+
+    async def main() -> None:
+        log, broken, fine = new_log(), Failing(), Collector()
+        log.attach(broken)
+        log.attach(fine)
+        log.append([token(1)])
+        await flushed()
+        log.append([finish(2)])
+        await fine.until(2)
+        assert broken.seqs == [1]
+
+    with caplog.at_level(logging.ERROR):
+        run(main())
+    assert [record.message for record in caplog.records] == [
+        "a reader of gen_a failed and was detached"
+    ]
+
+
+def test_readers_that_come_go_and_resume_while_events_are_delivered_miss_and_repeat_nothing(
+    run: Run,
+) -> None:
+    class Meddling(Collector):
+        """When it gets event 2 it closes one reader, resumes another and attaches a third."""
+
+        log: Log
+        to_close: Subscription
+        to_resume: Subscription
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.attached = Collector()
+
+        def events(self, events: Sequence[Event]) -> bool:
+            if events[0].seq == 2:
+                self.to_close.close()
+                self.to_resume.resume()
+                self.log.attach(self.attached)
+            return super().events(events)
+
+    async def main() -> None:
+        log = new_log()
+        meddling, closed, lagging, last = Meddling(), Collector(), Collector(room=1), Collector()
+        log.attach(meddling)
+        meddling.log = log
+        meddling.to_close = log.attach(closed)
+        meddling.to_resume = log.attach(lagging)
+        log.attach(last)
+        log.append([token(1)])
+        await flushed()
+        lagging.room = None
+        log.append([token(2)])
+        await flushed()
+        log.append([finish(3)])
+        await flushed()
+        for reader in (meddling, lagging, meddling.attached, last):
+            assert reader.seqs == [1, 2, 3]
+        assert closed.seqs == [1]
+
+    run(main())
+
+
+def test_a_reader_attached_between_the_showing_of_two_logs_sees_each_event_once(run: Run) -> None:
+    class AttachesToOther(Collector):
+        def __init__(self, other: Log) -> None:
+            super().__init__()
+            self.other = other
+            self.of_other = Collector()
+
+        def events(self, events: Sequence[Event]) -> bool:
+            self.other.attach(self.of_other)
+            return super().events(events)
+
+    async def main() -> None:
+        hub = Hub(MemoryStore())
+        first, second = hub.create(header("gen_a")), hub.create(header("gen_b"))
+        second.append([token(1)])
+        await flushed()
+        reader = AttachesToOther(second)
+        first.attach(reader)
+        first.append([finish(1)])
+        second.append([token(2)])  # stored together with the first log's event
+        await flushed()
+        assert reader.of_other.seqs == [1, 2]
+
+    run(main())
+
+
+def test_a_thousand_readers_of_one_log_all_get_all_of_it(run: Run) -> None:
+    async def main() -> None:
+        log = new_log()
+        readers = [Collector(room=None if i % 3 else 10) for i in range(1000)]
+        holds = [log.attach(reader) for reader in readers]
+        for first in range(1, 101, 5):
+            log.append(tokens(first, 5))
+            await flushed()
+        log.append([finish(101)])
+        for reader, hold in zip(readers, holds, strict=True):
+            reader.room = None
+            hold.resume()
+            await reader.until(101)
+        assert all(reader.seqs == list(range(1, 102)) for reader in readers)
+        assert all(hold.over for hold in holds)
+
+    run(main())
+
+
+def test_nothing_can_follow_the_terminal_event_and_no_seq_can_be_left_out(run: Run) -> None:
+    async def main() -> None:
+        log = new_log()
+        with pytest.raises(ValueError, match="continues with seq 1"):
+            log.append([token(2)])
+        log.append([token(1), error(2)])
+        with pytest.raises(ValueError, match="terminal event"):
+            log.append([token(3)])
+        await flushed()
+        assert (log.ended, log.end) == (True, "error")
+
+    run(main())
+
+
+def test_a_failed_store_gives_readers_what_is_visible_and_then_the_error(run: Run) -> None:
+    failure = HeadraceError(Code.STORE_FAILED, "disk full")
+
+    async def main() -> None:
+        log = new_log()
+        live, lagging, late = Collector(), Collector(room=1), Collector()
+        ends: list[Log] = []
+        log.on_end(ends.append)
+        log.attach(live)
+        hold = log.attach(lagging)
+        for seq in (1, 2):
+            log.append([token(seq)])
+            await flushed()
+        log.store_failed(failure)
+        log.append([token(3)])
+        log.append([token(4)])  # silently: the log is over
+        log.attach(late)
+        lagging.room = None
+        hold.resume()
+        await flushed()
+        for reader in (live, lagging, late):
+            assert reader.seqs == [1, 2]
+            assert reader.error is failure
+        assert ends == [log]
+        assert log.failure is failure
+
+    run(main())
+
+
+def test_on_end_is_called_once_after_the_readers_or_at_once_if_it_is_over(run: Run) -> None:
+    async def main() -> None:
+        log, reader = new_log(), Collector()
+        seen: list[list[int]] = []
+        log.attach(reader)
+        log.on_end(lambda _: seen.append(list(reader.seqs)))
+        log.append([finish(1)])
+        await reader.until(1)
+        log.on_end(lambda _: seen.append([]))
+        assert seen == [[1], []]
+
+    run(main())
+
+
+def test_the_hub_holds_running_logs_and_opens_ended_ones_from_the_store(run: Run) -> None:
+    async def main() -> None:
+        hub = Hub(MemoryStore())
+        log = hub.create(header("gen_a"))
+        with pytest.raises(ValueError, match="exists already"):
+            hub.create(header("gen_a"))
+        assert hub.get("gen_a") is log
+        assert await hub.find("gen_a") is log
+        log.append([token(1), finish(2)])
+        await flushed()
+        assert hub.get("gen_a") is None
+        assert len(hub) == 0
+        found = await hub.find("gen_a")
+        assert (found.visible_seq, found.end) == (2, "finish")
+        assert await hub.find("gen_a") is found
+        reader = Collector()
+        found.attach(reader)
+        await reader.until(2)
+        assert reader.seen == [token(1), finish(2)]
+        with pytest.raises(HeadraceError) as unknown:
+            await hub.find("gen_b")
+        assert unknown.value.code is Code.GENERATION_NOT_FOUND
+
+    run(main())
+
+
+def test_closing_while_the_store_is_asked_ends_the_task_that_asks(run: Run) -> None:
+    class Patient(MemoryStore):
+        """A store that has nothing in memory and takes its time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = asyncio.Event()
+
+        def recent(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+            return []
+
+        async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
+            self.asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def main() -> None:
+        store = Patient()
+        log = Hub(store).create(header("gen_a"))
+        log.append([token(1)])
+        await flushed()
+        hold = log.attach(Collector())
+        await store.asked.wait()
+        hold.close()
+        await flushed()
+        assert len(asyncio.all_tasks()) == 1
+
+    run(main())

@@ -1,0 +1,474 @@
+"""``SqliteStore``: what a crash, a full disk, a damaged file and a second process make of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.domain.delta import Delta
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Event
+from headrace.domain.request import CANCEL
+from headrace.streams.bounds import Bounds
+from headrace.streams.hub import Hub
+from headrace.streams.journal import journal_files
+from headrace.streams.sqlite import SqliteStore
+from tests.streams.damage import delete_event
+from tests.streams.parts import (
+    Collector,
+    finish,
+    flushed,
+    header,
+    progress,
+    read_all,
+    token,
+    tokens,
+)
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "headrace.db"
+
+
+def size_of(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.parent.iterdir())
+
+
+def test_an_unfinished_log_is_recovered_with_its_events_raw_deltas_and_when_it_was_left(
+    run: Run, path: Path
+) -> None:
+    async def main(checkpointed: bool) -> None:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        store = SqliteStore(path)
+        assert await store.open() == []
+        hub = Hub(store)
+        log, other = hub.create(header("gen_a")), hub.create(header("gen_b", leaving=CANCEL))
+        log.append([progress(1)])
+        log.append([token(2), token(3)], [Delta("ab", token_ids=(1, 2)), Delta("c")])
+        other.append([token(1)])
+        await flushed()
+        store.left(log, 12.5)
+        log.append((), [Delta("held", token_ids=(9,))])
+        await flushed()
+        if checkpointed:
+            await store.checkpoint()
+        log.append([token(4)], [Delta("d")])
+        await flushed()
+        log.append([token(5)])  # never reaches the operating system
+        await store.abandon()
+
+        store = SqliteStore(path)
+        first, second = await store.open()
+        assert first.header == header("gen_a")
+        assert first.events == [progress(1), token(2), token(3), token(4)]
+        assert [delta.text for delta in first.raw] == ["ab", "c", "held", "d"]
+        assert first.raw[0].token_ids == (1, 2)
+        assert first.left_at == 12.5
+        assert (second.header.id, second.events, second.raw, second.left_at) == (
+            "gen_b",
+            [token(1)],
+            [],
+            None,
+        )
+        await store.close()
+
+    run(main(False))
+    run(main(True))
+
+
+def test_a_recovered_log_goes_on_where_it_stopped_and_ends_once(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        log = Hub(store).create(header("gen_a"))
+        log.append([token(1)], [Delta("x")])
+        await flushed()
+        await store.abandon()
+
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        hub = Hub(store)
+        log = hub.adopt(recovered.header, recovered.events)
+        reader = Collector()
+        log.attach(reader)
+        log.append([token(2)], [Delta("y")])
+        await reader.until(2)
+        store.left(log, 1.0)
+        store.left(log, None)
+        await flushed()
+        await store.abandon()
+
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert [delta.text for delta in recovered.raw] == ["x", "y"]
+        assert recovered.left_at is None
+        log = Hub(store).adopt(recovered.header, recovered.events)
+        log.append([finish(3)])
+        await flushed()
+        await store.close()
+
+        store = SqliteStore(path)
+        assert await store.open() == []
+        assert await read_all(store, "gen_a") == [token(1), token(2), finish(3)]
+        await store.close()
+        rows = sqlite3.connect(path).execute("SELECT count(*) FROM raw").fetchone()
+        assert rows == (0,)
+        assert journal_files(path) == []
+
+    run(main())
+
+
+def test_a_torn_frame_at_the_end_of_the_journal_is_as_if_it_had_never_been(
+    run: Run, path: Path, tmp_path: Path
+) -> None:
+    async def write() -> tuple[int, int]:
+        store = SqliteStore(path)
+        await store.open()
+        log = Hub(store).create(header("gen_a"))
+        log.append([token(1)], [Delta("1")])
+        await flushed()
+        [journal] = journal_files(path)
+        whole = journal.stat().st_size
+        log.append([token(2), finish(3)], [Delta("2")])
+        await flushed()
+        await store.abandon()
+        return whole, journal.stat().st_size
+
+    async def reopen(cut: int) -> None:
+        copy = tmp_path / f"cut{cut}"
+        shutil.copytree(path.parent, copy)
+        [journal] = journal_files(copy / path.name)
+        os.truncate(journal, cut)
+        store = SqliteStore(copy / path.name)
+        recovered = await store.open()
+        if cut < end:
+            assert [(one.events, one.raw) for one in recovered] == [([token(1)], [Delta("1")])]
+        else:
+            assert recovered == []
+            assert await read_all(store, "gen_a") == [token(1), token(2), finish(3)]
+        await store.close()
+        shutil.rmtree(copy)
+
+    start, end = run(write())
+    assert end - start > 50
+    for cut in range(start, end + 1):
+        run(reopen(cut))
+
+
+def test_a_damaged_last_frame_is_ignored_too(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        log = Hub(store).create(header("gen_a"))
+        for seq in (1, 2):
+            log.append([token(seq)])
+            await flushed()
+        await store.abandon()
+        [journal] = journal_files(path)
+        data = bytearray(journal.read_bytes())
+        data[-3] ^= 1
+        journal.write_bytes(data + bytes(100))
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.events == [token(1)]
+        await store.close()
+
+    run(main())
+
+
+def test_the_journal_rotates_and_files_whose_events_sqlite_has_are_deleted(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, journal_bytes=5_000)
+        await store.open()
+        log = Hub(store).create(header("gen_a"))
+        for seq in range(1, 1001):
+            log.append([token(seq)])
+            await flushed()
+        assert len(journal_files(path)) > 3
+        await store.checkpoint()
+        assert len(journal_files(path)) == 1
+        assert await read_all(store, "gen_a") == tokens(1, 1000)
+        await store.abandon()
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.events == tokens(1, 1000)
+        await store.close()
+
+    run(main())
+
+
+def test_playing_a_journal_back_again_changes_nothing(run: Run, path: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        log, done = hub.create(header("gen_a")), hub.create(header("gen_b"))
+        log.append([token(1)], [Delta("x")])
+        done.append([finish(1)])
+        await flushed()
+        journal = shutil.copy(journal_files(path)[0], tmp_path / "kept")
+        await store.close()
+        shutil.copy(journal, path.with_name(f"{path.name}.000099.journal"))
+
+        store = SqliteStore(path, Bounds(keep_generations=0))
+        [recovered] = await store.open()
+        assert (recovered.events, recovered.raw) == ([token(1)], [Delta("x")])
+        with pytest.raises(HeadraceError):  # dropped by the bounds
+            await store.find("gen_b")
+        await store.close()
+        shutil.copy(journal, path.with_name(f"{path.name}.000100.journal"))
+
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.events == [token(1)]
+        with pytest.raises(HeadraceError):  # and stays so
+            await store.find("gen_b")
+        await store.close()
+
+    run(main())
+
+
+def test_tombstones_outlive_a_restart(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, Bounds(keep_generations=1))
+        await store.open()
+        hub = Hub(store)
+        for number in range(5):
+            hub.create(header(f"gen_{number}")).append([token(1), finish(2)])
+            await flushed()
+            await store.checkpoint()
+        await store.close()
+        store = SqliteStore(path)
+        await store.open()
+        for number in range(4):
+            with pytest.raises(HeadraceError) as refused:
+                await store.find(f"gen_{number}")
+            assert refused.value.code is Code.CURSOR_GONE
+        assert await store.find("gen_4") is not None
+        assert await store.find("gen_5") is None
+        await store.close()
+
+    run(main())
+
+
+def test_dropping_leaves_the_segments_of_running_logs_alone(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, Bounds(keep_generations=2))
+        await store.open()
+        hub = Hub(store)
+        running = []
+        for number in range(10):
+            log = hub.create(header(f"gen_{number}"))
+            log.append([token(1)])
+            running.append(log)
+        await flushed()
+        await store.checkpoint()  # all have a row
+        for log in running[::2]:
+            log.append([finish(2)])
+        await flushed()
+        await store.checkpoint()
+        for log in running[1::2]:
+            assert await read_all(store, log.id) == [token(1)]
+        assert sqlite3.connect(path).execute("SELECT count(*) FROM segments").fetchone() == (9,)
+        await store.close()
+
+    run(main())
+
+
+def test_the_file_shrinks_when_much_was_dropped(run: Run, path: Path) -> None:
+    async def main() -> None:
+        now = [1000.0]
+        store = SqliteStore(path, Bounds(keep_s=10), clock=lambda: now[0])
+        await store.open()
+        hub = Hub(store)
+        for number in range(300):
+            log = hub.create(header(f"gen_{number}"))
+            log.append([*tokens(1, 30, "x" * 3000), finish(31)])
+            await flushed()
+        await store.checkpoint()
+        large = size_of(path)
+        now[0] += 11
+        assert await store.list("default", None, 10) == []
+        await store.close()
+        assert large > 25_000_000
+        assert size_of(path) < large / 2
+
+    run(main())
+
+
+def test_an_event_missing_from_a_stored_log_is_a_gap_for_its_reader(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        Hub(store).create(header("gen_a")).append([*tokens(1, 4), finish(5)])
+        await flushed()
+        await store.close()
+        delete_event(path, "gen_a", 3)
+        store = SqliteStore(path)
+        await store.open()
+        reader = Collector()
+        (await Hub(store).find("gen_a")).attach(reader)
+        await reader.until(5)
+        assert reader.seqs == [1, 2, 4, 5]
+        await store.close()
+
+    run(main())
+
+
+def test_a_stored_log_without_its_end_is_lost_to_the_reader_not_endless(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        Hub(store).create(header("gen_a")).append([token(1), finish(2)])
+        await flushed()
+        await store.close()
+        delete_event(path, "gen_a", 2)
+        store = SqliteStore(path)
+        await store.open()
+        reader = Collector()
+        (await Hub(store).find("gen_a")).attach(reader)
+        assert (await reader.until_lost()).code is Code.STORE_FAILED
+        assert reader.seqs == [1]
+        await store.close()
+
+    run(main())
+
+
+def test_a_second_process_is_refused_the_same_store(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        with pytest.raises(HeadraceError) as refused:
+            await SqliteStore(path).open()
+        assert refused.value.code is Code.STORE_FAILED
+        assert str(path) in refused.value.message
+        assert "another process" in refused.value.message
+        await store.close()
+
+    run(main())
+
+
+def test_a_file_that_is_no_store_is_refused_by_name(run: Run, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is not a database, it is a letter to somebody" * 100)
+    with pytest.raises(HeadraceError) as refused:
+        run(SqliteStore(path).open())
+    assert refused.value.code is Code.STORE_FAILED
+    assert str(path) in refused.value.message
+
+
+def test_while_sqlite_cannot_be_written_nothing_is_lost_and_it_recovers(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        log = hub.create(header("gen_a"))
+        written: list[Event] = [*tokens(1, 9), finish(10)]
+        log.append(written[:5], [Delta("x")])
+        await flushed()
+        blocker = sqlite3.connect(path)
+        blocker.executescript(
+            "CREATE TRIGGER no BEFORE INSERT ON segments BEGIN SELECT RAISE(FAIL, 'no'); END"
+        )
+        await store.checkpoint()  # fails
+        log.append(written[5:])
+        await flushed()
+        assert await read_all(store, "gen_a") == written
+        await store.checkpoint()  # fails again
+        blocker.executescript("DROP TRIGGER no")
+        blocker.close()
+        await store.checkpoint()
+        assert await read_all(store, "gen_a") == written
+        await store.close()
+        store = SqliteStore(path)
+        assert await store.open() == []
+        assert await read_all(store, "gen_a") == written
+        await store.close()
+
+    run(main())
+
+
+_FULL_DISK = """
+import asyncio, resource, sys
+from headrace.streams.hub import Hub
+from headrace.streams.sqlite import SqliteStore
+from tests.streams.parts import Collector, finish, flushed, header, token
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    hub = Hub(store)
+    readers = {}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+    for number in range(100):
+        log = hub.create(header(f"gen_{number:03}"))
+        log.attach(reader := Collector())
+        readers[log.id] = reader, log
+        for seq in range(1, 6):
+            log.append([token(seq, "x" * 1000)])
+            await flushed()
+        log.append([finish(6)])
+        await flushed()
+    failed = [id for id, (reader, _) in readers.items() if reader.error]
+    assert failed and all(readers[id][0].error.code == "store_failed" for id in failed), failed
+    assert all(log.ended != bool(reader.error) for reader, log in readers.values())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    log = hub.create(header("gen_after"))
+    log.attach(reader := Collector())
+    log.append([token(1), finish(2)])
+    await reader.until(2)
+    readers[log.id] = reader, log
+    for id, (reader, _) in readers.items():
+        for event in reader.seen:
+            print(id, event.seq)
+    sys.stdout.flush()
+    await store.abandon()
+
+asyncio.run(main())
+"""
+
+
+def test_on_a_full_disk_logs_fail_none_is_lost_silently_and_the_store_lives_on(
+    run: Run, path: Path
+) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+        cwd=Path(__file__).parents[2],
+    )
+    assert child.returncode == 0, child.stderr
+    seen: dict[str, list[int]] = {}
+    for line in child.stdout.splitlines():
+        id, seq = line.split()
+        seen.setdefault(id, []).append(int(seq))
+    assert seen["gen_after"] == [1, 2]
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        recovered = {one.header.id: one.events for one in await store.open()}
+        for id, seqs in seen.items():
+            events = recovered.get(id) or await read_all(store, id)
+            assert [event.seq for event in events] == seqs
+        await store.close()
+
+    run(main())
