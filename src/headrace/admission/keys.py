@@ -32,7 +32,8 @@ class Keys:
             return "default"
         if not key:
             raise HeadraceError(
-                Code.INVALID_API_KEY, "An API key is needed: send it as 'Authorization: Bearer KEY'."
+                Code.INVALID_API_KEY,
+                "An API key is needed: send it as 'Authorization: Bearer KEY'.",
             )
         tenant = self._tenants.get(_digest(key))
         if tenant is None:
