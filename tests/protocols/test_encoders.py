@@ -16,6 +16,7 @@ from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import ENCODERS
 from headrace.protocols.infer import infer_answer
+from headrace.protocols.native import native_event
 from headrace.protocols.openai_chat import chat_completion
 from headrace.protocols.openai_completions import text_completion
 
@@ -298,6 +299,17 @@ def test_native_events_are_as_the_design_words_them(
     }
 
 
+@pytest.mark.parametrize("form", FRAMINGS)
+def test_a_plain_token_takes_a_short_way_to_the_same_bytes(
+    kit: Any, generation: Any, form: Any
+) -> None:
+    plain = kit.token(7, 'lo "%d" 😀', index=1)
+    shown = encoded(generation, [plain], "native", form)
+
+    expected = native_event(plain, generation.id)
+    assert shown == FRAMINGS[form].message(7, expected, b"token")
+
+
 def test_native_streams_leave_out_what_the_client_left_out(
     generation: Any, log: list[Event]
 ) -> None:
@@ -351,6 +363,7 @@ def test_a_whole_chat_answer_has_the_nullable_fields_and_the_tool_calls(
         "role": "assistant",
         "content": 'Hello "%d" \\ 😀\n!',
         "refusal": None,
+        "annotations": [],
     }
     assert first["finish_reason"] == "stop"
     assert second["finish_reason"] == "tool_calls"

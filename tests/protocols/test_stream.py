@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -303,6 +305,29 @@ def test_silent_streams_are_swept_by_themselves(kit: Any) -> None:
         assert len(scene.streams) == 0
 
     kit.run(main())
+
+
+@pytest.mark.parametrize("end", ["finish", "error", "gone", "already ended"])
+def test_a_stream_that_ended_is_freed_without_the_garbage_collector(kit: Any, end: str) -> None:
+    async def main() -> None:
+        scene = Scene(kit)
+        if end == "already ended":
+            scene.write(kit.finish(1))
+        scene.attach()
+        if end == "gone":
+            scene.exchange.on_gone()
+        elif end != "already ended":
+            scene.write(kit.finish(1) if end == "finish" else kit.error(1))
+        scene.exchange.on_gone = scene.exchange.on_drain = None  # as every front does
+        call = weakref.ref(scene.exchange)
+        del scene
+        assert call() is None
+
+    gc.disable()
+    try:
+        kit.run(main())
+    finally:
+        gc.enable()
 
 
 def test_what_cannot_be_encoded_breaks_the_connection_instead_of_hanging_it(

@@ -37,12 +37,13 @@ class Collector:
 
     def close(self) -> None:
         """The client left."""
+        subscription, self._subscription = self._subscription, None
         self._done = None
-        if self._subscription is not None:
-            self._subscription.close()
+        if subscription is not None:
+            subscription.close()
 
     def _answer(self, result: Fold | HeadraceError) -> None:
-        done, self._done = self._done, None
+        done, self._done, self._subscription = self._done, None, None
         self._subscription = None  # it holds this reader: no cycle is left behind
         if done is not None:
             done(result)

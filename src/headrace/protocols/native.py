@@ -23,10 +23,16 @@ OPTIONAL_EVENTS = ("progress", "prompt")
 """Events that a client can leave out (native) or ask for (OpenAI); the others always come."""
 
 
+_TEXT = (
+    b'{"seq":%d,"type":"token","timestamp":%b,"generation":"GENERATION",'
+    b'"payload":{"text":%b,"index":%d}}'
+)
+
+
 class NativeEncoder(EventEncoder):
     """All events of a log; the wire's options can leave out ``progress`` and ``prompt``."""
 
-    __slots__ = ("_framing", "_generation", "_hidden")
+    __slots__ = ("_framing", "_generation", "_hidden", "_text")
 
     def __init__(
         self, generation: Generation, options: dict[str, bool], framing: Framing, after: int
@@ -35,22 +41,34 @@ class NativeEncoder(EventEncoder):
         self._framing = framing
         self._generation = generation.id
         self._hidden = {name for name in OPTIONAL_EVENTS if not options.get(name, True)}
+        self._text = _TEXT.replace(b"GENERATION", generation.id.encode())
 
     def _event(self, event: Event) -> bytes:
+        if type(event) is Token and is_plain(event):
+            seq = event.seq
+            text = encode_json(event.text)
+            data = self._text % (seq, encode_json(event.timestamp), text, event.index)
+            return self._framing.message(seq, data, b"token")
         name = TYPE_NAMES[type(event)]
         if name in self._hidden:
             return b""
-        return self._framing.message(
-            event.seq, native_event(event, self._generation), name.encode()
-        )
+        data = native_event(event, self._generation)
+        return self._framing.message(event.seq, data, name.encode())
+
+
+def is_plain(event: Token) -> bool:
+    """Whether a token has nothing but its text: nearly all are."""
+    return (
+        event.logprobs is None
+        and event.tool_calls is None
+        and not event.reasoning
+        and not event.part
+    )
 
 
 def native_event(event: Event, generation: str) -> bytes:
     """One event as JSON."""
     match event:
-        case Token(logprobs=None, tool_calls=None, reasoning=False, part=0):
-            name = "token"
-            payload = b'{"text":%b,"index":%d}' % (encode_json(event.text), event.index)
         case Token():
             name, payload = "token", encode_json(_token(event))
         case Progress():

@@ -64,6 +64,7 @@ class AnswerMessage(msgspec.Struct, frozen=True, gc=False):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
+    annotations: tuple[str, ...] = ()
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 

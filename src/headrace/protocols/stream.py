@@ -191,13 +191,16 @@ class ClientStream:
         return [(b"x-generation-id", self._generation.id.encode())]
 
     def _close(self) -> None:
+        """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
         self._closed = True
+        self._subscription = None
         self._open.discard(self)
 
     def _gone(self) -> None:
+        subscription = self._subscription
         self._close()
-        if self._subscription is not None:
-            self._subscription.close()
+        if subscription is not None:
+            subscription.close()
 
     def _drained(self) -> None:
         if self._lagging and self._subscription is not None:
