@@ -19,14 +19,14 @@ STREAMS, TOKENS = 200, 300
 BALLAST = """
 [[hooks]]
 class = "benchmarks.hooks:Ballast"
-options = {{ objects = {objects} }}
+objects = OBJECTS
 """
 
 
 def measure(folder: Path, mock: Mock, objects: int) -> Report:
     """One run on a fresh server."""
     models = MOCK_MODEL.format(mock_port=mock.port)
-    server = Server(folder, models, hooks=HOOKS + BALLAST.format(objects=objects))
+    server = Server(folder, models, hooks=HOOKS + BALLAST.replace("OBJECTS", str(objects)))
     try:
         server.await_ready()
         gateway = server.gateway

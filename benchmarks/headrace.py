@@ -1,7 +1,7 @@
 """Headrace as the benchmarks run it: everything switched on.
 
-SQLite store, two hooks (the redaction of card numbers and mail addresses, and a user's hook that is
-called and passes everything on), an API key, a bounded queue, metrics with the operations port.
+SQLite store, two hooks (card numbers redacted, an audit file written), an API key, a bounded queue,
+metrics with the operations port.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ HOOKS = """
 class = "headrace.streams.redact:Redact"
 
 [[hooks]]
-class = "benchmarks.hooks:Passing"
+class = "headrace.streams.audit:Audit"
+path = "{folder}/audit.jsonl"
 """
 MOCK_MODEL = """
 [[models]]
@@ -62,7 +63,7 @@ class Server:
         self._core = core
         self._config = folder / f"headrace-{self.port}.toml"
         text = SERVER.format(port=self.port, ops_port=self.ops_port, key=KEY, folder=folder)
-        self._config.write_text(text + hooks + models)
+        self._config.write_text(text + hooks.format(folder=folder) + models)
         self.child = self.start()
 
     def start(self) -> Child:
