@@ -88,6 +88,11 @@ class LlamaEngine(StreamingEngine):
         return len(self._runs)
 
     @property
+    def client(self) -> LlamaClient:
+        """Of the living process, for who wants to look into it. Raises what says why there is none."""
+        return self._serving()
+
+    @property
     def log_lines(self) -> list[str]:
         """The last lines of the process's log."""
         return self._supervisor.log.last(200)

@@ -1,0 +1,543 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headrace.domain.delta import Prefix
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import ImagePart, Message, Request, Sampling, TextPart
+from headrace.engines.engine import Work
+from headrace.engines.llama import LlamaEngine
+from headrace.engines.llama_options import LlamaOptions, shape
+from headrace.engines.orphans import end_orphans, started_at
+from headrace.engines.restarts import RestartRules
+from headrace.models.vocabulary import vocabulary_bytes
+
+ROCKETS = "Repeat: 🙂🚀🙂🚀🙂🚀🙂🚀🙂"
+COUNTING = "1 2 3 4 5 6 7"
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 8}},
+            "required": ["city"],
+        },
+    },
+}
+TOOL_TEMPLATE = """\
+{%- if tools %}
+{{- '<|im_start|>system\\n# Tools\\n\\n<tools>' }}
+{%- for tool in tools %}
+{{- '\\n' }}{{- tool | tojson }}
+{%- endfor %}
+{{- '\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments \
+within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{\\"name\\": <function-name>, \
+\\"arguments\\": <args-json-object>}\\n</tool_call><|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'assistant' and message.tool_calls %}
+{{- '<|im_start|>assistant' }}
+{%- if message.content %}{{- '\\n' + message.content }}{%- endif %}
+{%- for tool_call in message.tool_calls %}
+{%- if tool_call.function is defined %}{%- set tool_call = tool_call.function %}{%- endif %}
+{{- '\\n<tool_call>\\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}
+{{- tool_call.arguments | tojson }}{{- '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- elif message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+{%- else %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
+
+@pytest.fixture
+def engine(embedded_model, tmp_path):
+    """``async with engine(**options) as loaded``: a real llama.cpp process with the real model."""
+
+    @contextlib.asynccontextmanager
+    async def start(**options):
+        settings = {"slots": 2, "context": 512, "rules": RestartRules(first_s=0.01), **options}
+        made = LlamaEngine(
+            LlamaOptions(
+                name="smollm2",
+                model_path=embedded_model.path,
+                state=str(tmp_path),
+                partial_tokens=embedded_model.partial_tokens,
+                **settings,
+            ),
+            dict(os.environ),
+            2,
+        )
+        try:
+            await made.load()
+            yield made
+        finally:
+            await made.close()
+
+    return start
+
+
+@pytest.fixture
+def done(seen):
+    """Run one work to its end; the sink, and how it ended."""
+
+    async def go(engine, work):
+        sink = seen()
+        engine.stream_infer(work, sink)
+        return sink, await sink.over
+
+    return go
+
+
+def chat(text="What is the capital of France?", **options):
+    names = ("tools", "tool_choice", "response_format", "extra")
+    rest = {name: options.pop(name) for name in names if name in options}
+    sampling = Sampling(**{"temperature": 0.0, "max_tokens": 24, "ignore_eos": True, **options})
+    return Request("m", "chat", (Message("user", text),), sampling=sampling, **rest)
+
+
+def weather_asked(city):
+    call = {"name": "weather", "arguments": json.dumps({"city": city})}
+    calls = [{"id": "1", "type": "function", "function": call}]
+    return Message("user", f"Weather in {city}?"), Message("assistant", "", tool_calls=calls)
+
+
+def complete(*prompts, echo=False, **options):
+    sampling = Sampling(**{"temperature": 0.0, "max_tokens": 12, **options})
+    return Request("m", "completion", prompts=prompts, sampling=sampling, echo=echo)
+
+
+def prefix_of(deltas):
+    return Prefix("".join(d.text for d in deltas), tuple(i for d in deltas for i in d.token_ids))
+
+
+async def slots_busy(engine):
+    slots = json.loads(await engine.client.get("/slots"))
+    return sum(slot["is_processing"] for slot in slots)
+
+
+async def decodes(engine):
+    lines = (await engine.client.get("/metrics")).decode().splitlines()
+    line = next(line for line in lines if line.startswith("llamacpp:n_decode_total "))
+    return int(float(line.split()[1]))
+
+
+def test_the_ids_of_every_delta_spell_its_text(run, engine, done, embedded_model):
+    spelled = vocabulary_bytes(Path(embedded_model.path))
+
+    async def main():
+        async with engine() as llama:
+            info = llama.info()
+            assert (info.type, info.slots, info.context) == ("llama", 2, 512)
+            assert (info.parameters, info.continues) == (134_515_008, True)
+            for request in (chat(), complete(ROCKETS)):
+                sink, outcome = await done(llama, Work(request))
+                assert len(sink.all) > 3
+                for delta in sink.all:
+                    assert b"".join(spelled[i] for i in delta.token_ids).decode() == delta.text
+                assert outcome.usage.completion_tokens == len(sink.ids())
+                assert outcome.reasons == ("length",)
+                assert sink.prefills[-1] == (outcome.usage.prompt_tokens,) * 2
+            assert any(len(delta.token_ids) > 1 for delta in sink.all)
+            assert llama.running == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_it_goes_on_by_ids_without_losing_or_repeating_a_token(run, engine, done, exact):
+    async def main():
+        async with engine() as llama:
+            for request in (chat("List five colours."), complete(ROCKETS)):
+                whole, end = await done(llama, Work(request, exact=exact))
+                for cut in (1, 3, len(whole.all) - 1):
+                    first = prefix_of(whole.all[:cut])
+                    work = Work(request, (first,), exact=exact)
+                    rest, outcome = await done(llama, work)
+                    assert len(first.token_ids + rest.ids()) == len(whole.ids())
+                    used = outcome.usage
+                    assert used.prompt_tokens == end.usage.prompt_tokens + len(first.token_ids)
+                    assert used.completion_tokens == len(rest.ids())
+                    if exact:
+                        assert first.token_ids + rest.ids() == whole.ids()
+                        assert first.text + rest.text() == whole.text()
+
+    run(main())
+
+
+def test_a_choice_that_has_all_its_tokens_is_not_computed_again(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            before = await decodes(llama)
+            work = Work(chat(max_tokens=2), (Prefix("a b", (1, 2)),))
+            sink, outcome = await done(llama, work)
+            assert (sink.all, outcome.reasons) == ([], ("length",))
+            assert await decodes(llama) == before
+
+    run(main())
+
+
+def test_text_without_ids_is_gone_on_from_as_text(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            sink, _ = await done(llama, Work(complete(COUNTING), (Prefix(" 8 9", ()),)))
+            assert sink.text().startswith(" 10")
+            _, error = await done(llama, Work(complete((1, 2)), (Prefix("x", ()),)))
+            assert error.code is Code.NOT_CONTINUABLE
+
+    run(main())
+
+
+def test_cancel_frees_the_slot_within_two_decode_steps(run, engine, seen):
+    async def main():
+        async with engine() as llama:
+            sink = seen()
+            run_ = llama.stream_infer(Work(chat(max_tokens=400, ignore_eos=True)), sink)
+            await sink.first.wait()
+            before = await decodes(llama)
+            run_.cancel()
+            run_.cancel()
+            assert llama.running == 0
+            while await slots_busy(llama):
+                """Ask again."""
+            assert await decodes(llama) - before <= 2
+            assert not sink.over.done()
+
+    run(main())
+
+
+def test_cancel_in_prefill_frees_the_slot_within_the_next_micro_batch(run, engine, seen):
+    async def main():
+        async with engine(batch=32) as llama:
+            sink = seen()
+            run_ = llama.stream_infer(Work(complete(" ".join(map(str, range(120))))), sink)
+            await sink.progressed.wait()
+            before = await decodes(llama)
+            run_.cancel()
+            while await slots_busy(llama):
+                """Ask again."""
+            assert await decodes(llama) - before <= 2  # the one under way, and the next
+            assert all(done < total for done, total in sink.prefills)
+
+    run(main())
+
+
+def test_choices_and_prompts_are_streams_of_their_own(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            request = complete("a b c", COUNTING, n=2, max_tokens=4)
+            sink, outcome = await done(llama, Work(request))
+            assert sink.text(0) == sink.text(1)
+            assert sink.text(2) == sink.text(3) == " 8 9"
+            assert outcome.reasons == ("length",) * 4
+            assert outcome.usage.completion_tokens == 16
+            assert outcome.usage.prompt_tokens == 3 + 13
+            seeded = [Work(chat(n=2, seed=5, temperature=1.0)) for _ in range(2)]
+            first, second = [(await done(llama, work))[0] for work in seeded]
+            assert first.text(0) == second.text(0)
+            assert first.text(1) == second.text(1)
+            assert first.text(0) != first.text(1)
+
+    run(main())
+
+
+def test_more_runs_than_slots_wait_for_their_turn(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            ends = await asyncio.gather(*(done(llama, Work(chat(f"{i}"))) for i in range(6)))
+            assert all(outcome.reasons for _, outcome in ends)
+            assert llama.client.slots.free == 2
+
+    run(main())
+
+
+def test_stop_strings_are_left_out_and_what_became_none_is_delivered(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            sink, outcome = await done(llama, Work(complete(COUNTING, stop=(" 10 11",))))
+            assert (sink.text(), outcome.reasons) == (" 8 9", ("stop",))
+            held = complete(COUNTING, max_tokens=4, stop=(" 8 9 10",))
+            sink, outcome = await done(llama, Work(held))
+            assert (sink.text(), outcome.reasons) == (" 8 9", ("length",))
+            assert len(sink.ids()) == 4
+
+    run(main())
+
+
+def test_a_whole_answer_has_the_same_text_and_ids(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            streamed, _ = await done(llama, Work(complete(ROCKETS, logprobs=1), exact=True))
+            work = Work(complete(ROCKETS, logprobs=1), exact=True, live=False)
+            whole, outcome = await done(llama, work)
+            assert (whole.text(), whole.ids()) == (streamed.text(), streamed.ids())
+            assert len(whole.all) == 1
+            assert "".join(one.token for one in whole.all[0].logprobs) == whole.text()
+            assert outcome.usage.completion_tokens == len(whole.ids())
+
+    run(main())
+
+
+def test_logprobs_carry_as_many_alternatives_as_asked(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            for wanted in (0, 3):
+                sink, _ = await done(llama, Work(chat(logprobs=wanted, max_tokens=3)))
+                for delta in sink.all:
+                    (one,) = delta.logprobs
+                    assert bytes(one.bytes).decode() == one.token == delta.text
+                    assert one.logprob <= 0
+                    assert len(one.top) == wanted
+                    assert not wanted or one.top[0][1] == one.logprob
+
+    run(main())
+
+
+def test_an_echoed_prompt_comes_first_with_its_computed_logprobs(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            request = complete("The sky is", echo=True, logprobs=1, max_tokens=2)
+            sink, outcome = await done(llama, Work(request))
+            assert sink.all[0].text == "The sky is"
+            first, *others = sink.all[0].logprobs
+            assert (first.token, first.logprob) == ("The", None)
+            assert [one.token for one in others] == [" sky", " is"]
+            for one in others:  # the most likely token is at least as likely as the prompt's own
+                assert one.logprob <= one.top[0][1] <= 0
+            assert outcome.usage.completion_tokens == 2
+            plain, _ = await done(llama, Work(complete((504, 6376), echo=True, max_tokens=0)))
+            assert plain.all[0].text == "The sky"
+            assert len(plain.all) == 1
+            long = complete("word " * 100, echo=True, logprobs=1)
+            _, error = await done(llama, Work(long))
+            assert (error.code, error.param) == (Code.UNSUPPORTED, "logprobs")
+            assert "64 tokens" in error.message
+            work = Work(complete("The sky", echo=True), (Prefix("The sky is", (314,)),))
+            rest, _ = await done(llama, work)
+            assert not rest.text().startswith("The sky")
+
+    run(main())
+
+
+def test_an_answer_obeys_its_schema(run, engine, done):
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "blue"]}},
+        "required": ["colour"],
+        "additionalProperties": False,
+    }
+
+    async def main():
+        async with engine() as llama:
+            format_ = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
+            request = chat(
+                "A colour as JSON.", response_format=format_, max_tokens=40, ignore_eos=False
+            )
+            sink, outcome = await done(llama, Work(request))
+            assert json.loads(sink.text())["colour"] in ("red", "blue")
+            assert outcome.reasons == ("stop",)
+            _, error = await done(llama, Work(request, (Prefix("{", (107,)),)))
+            assert error.code is Code.NOT_CONTINUABLE
+
+    run(main())
+
+
+def test_tools_need_a_template_that_knows_them(run, engine, done):
+    async def main():
+        asked = chat(tools=[WEATHER], tool_choice="required", max_tokens=60, ignore_eos=False)
+        said = [m for city in ("Rome", "Berlin", "Madrid") for m in weather_asked(city)]
+        messages = (*said, Message("user", "Weather in Paris?"))
+        request = msgspec.structs.replace(asked, messages=messages)
+        async with engine() as llama:
+            with pytest.raises(HeadraceError) as caught:
+                llama.check(request)
+            assert (caught.value.code, caught.value.param) == (Code.UNSUPPORTED, "tools")
+            _, error = await done(llama, Work(request))
+            assert error.code is Code.UNSUPPORTED
+        async with engine(chat_template=TOOL_TEMPLATE) as llama:
+            llama.check(request)
+            sink, outcome = await done(llama, Work(request))
+            calls = [call for delta in sink.all for call in delta.tool_calls or ()]
+            assert calls[0].name == "weather"
+            assert json.loads("".join(call.arguments for call in calls)) == {"city": "Paris"}
+            assert outcome.reasons == ("tool_calls",)
+            _, error = await done(llama, Work(request, (Prefix("x", (1,)),)))
+            assert error.code is Code.NOT_CONTINUABLE
+
+    run(main())
+
+
+def test_what_it_cannot_do_is_refused_by_name(run, engine, done):
+    async def main():
+        image = ImagePart({"url": "data:image/png;base64,AA"})
+        refused = {
+            "messages": msgspec.structs.replace(
+                chat(), messages=(Message("user", [TextPart("what?"), image]),)
+            ),
+            "response_format": chat(response_format={"type": "xml"}),
+            "logit_bias": chat(logit_bias={"x": 1.0}),
+            "magic": chat(extra={"magic": 1}),
+        }
+        async with engine() as llama:
+            for param, request in refused.items():
+                with pytest.raises(HeadraceError) as caught:
+                    llama.check(request)
+                assert (caught.value.code, caught.value.param) == (Code.UNSUPPORTED, param)
+            _, error = await done(llama, Work(complete("a " * 600)))
+            assert error.code is Code.CONTEXT_LENGTH
+            assert "601" in error.message
+            assert "512" in error.message
+            bad = chat(extra={"grammar": "root ::= ["})
+            _, error = await done(llama, Work(bad))
+            assert error.code is Code.INVALID_REQUEST
+            _, error = await done(llama, Work(complete((1, 900_000))))
+            assert error.code is Code.INVALID_REQUEST
+            assert await llama.count_tokens("hello world") == 2
+            assert await slots_busy(llama) == 0
+            assert llama.client.slots.free == 2
+
+    run(main())
+
+
+def test_a_bias_forbids_a_token(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            first, _ = await done(llama, Work(complete(COUNTING, max_tokens=2)))
+            taken = str(first.ids()[1])
+            second, _ = await done(
+                llama, Work(complete(COUNTING, max_tokens=2, logit_bias={taken: -100.0}))
+            )
+            assert second.ids()[1] != first.ids()[1]
+
+    run(main())
+
+
+def test_the_death_of_the_process_fails_its_runs_and_it_comes_back(run, engine, seen, eventually):
+    async def main():
+        async with engine() as llama:
+            sinks = [seen(), seen()]
+            for sink in sinks:
+                llama.stream_infer(Work(chat(max_tokens=400, ignore_eos=True)), sink)
+                await sink.first.wait()
+            first = llama.pid
+            os.kill(first, signal.SIGKILL)
+            for sink in sinks:
+                error = await sink.over
+                assert error.code is Code.ENGINE_FAILED
+                assert error.meaning.retryable
+            await eventually(lambda: llama.health()[0] != "ready" or llama.pid != first)
+            late = seen()
+            llama.stream_infer(Work(chat()), late)
+            error = await late.over
+            if isinstance(error, HeadraceError):
+                assert error.meaning.retryable
+                assert error.retry_after_s
+            await eventually(lambda: llama.health()[0] == "ready")
+            assert llama.pid not in (0, first)
+            again = seen()
+            llama.stream_infer(Work(chat()), again)
+            assert (await again.over).reasons == ("length",)
+            assert llama.running == 0
+
+    run(main())
+
+
+def test_draining_lets_runs_end_and_closing_fails_them(run, engine, seen):
+    async def main():
+        async with engine() as llama:
+            short, late = seen(), seen()
+            llama.stream_infer(Work(chat()), short)
+            await short.first.wait()
+            await llama.drain(30)
+            assert short.over.result().reasons == ("length",)
+            llama.stream_infer(Work(chat()), late)
+            assert (await late.over).code is Code.SHUTTING_DOWN
+        async with engine() as llama:
+            long = seen()
+            llama.stream_infer(Work(chat(max_tokens=400, ignore_eos=True)), long)
+            await long.first.wait()
+            await llama.drain(0.01)
+            pid = llama.pid
+            await llama.close()
+            assert (await long.over).code is Code.ENGINE_UNAVAILABLE
+            assert started_at(pid) is None
+            assert llama.health()[0] == "closed"
+
+    run(main())
+
+
+def test_a_file_that_is_no_model_fails_with_the_reason(run, tmp_path):
+    async def main():
+        path = tmp_path / "model.gguf"
+        path.write_bytes(b"GGUF nonsense")
+        options = LlamaOptions(name="m", model_path=str(path), state=str(tmp_path))
+        llama = LlamaEngine(options, dict(os.environ), 2)
+        assert llama.health()[0] == "starting"
+        with pytest.raises(HeadraceError) as caught:
+            await llama.load()
+        assert caught.value.code is Code.ENGINE_UNAVAILABLE
+        assert str(path) in caught.value.message
+        assert llama.health()[0] == "failed"
+        await llama.close()
+
+    run(main())
+
+
+SERVER = """
+import asyncio, os, sys
+from headrace.engines.llama import LlamaEngine
+from headrace.engines.llama_options import LlamaOptions
+
+async def main():
+    options = LlamaOptions(
+        name="m", model_path=sys.argv[1], state=sys.argv[2], slots=1, context=128
+    )
+    engine = LlamaEngine(options, dict(os.environ), 1)
+    await engine.load()
+    print(engine.pid, flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+def test_no_engine_outlives_a_server_that_was_killed(run, embedded_model, tmp_path, eventually):
+    arguments = (sys.executable, "-c", SERVER, embedded_model.path, str(tmp_path))
+
+    async def main():
+        server = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+        pid = int(await server.stdout.readline())
+        assert started_at(pid)
+        server.kill()
+        await server.wait()
+        await eventually(lambda: started_at(pid) is None)
+        assert end_orphans(str(tmp_path)) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("cpus", "expected"), [(1, (1, 1)), (2, (1, 2)), (8, (4, 8)), (64, (32, 64))]
+)
+def test_threads_leave_room_for_the_server(cpus, expected):
+    options = LlamaOptions(name="m", model_path="", state="")
+    chosen = shape(options, cpus)
+    assert (chosen.threads, chosen.batch_threads) == expected
+    given_ = msgspec.structs.replace(options, threads=3, ubatch=32, slots=1, context=99)
+    chosen = shape(given_, cpus)
+    assert (chosen.threads, chosen.batch, chosen.ubatch) == (3, 32, 32)
+    assert (chosen.slots, chosen.context) == (1, 99)
