@@ -202,9 +202,9 @@ def test_text_without_ids_is_gone_on_from_as_text(run, engine, done):
     run(main())
 
 
-def test_cancel_frees_the_slot_within_two_decode_steps(run, engine, seen):
+def test_cancel_frees_the_slot_within_two_decode_steps(run, engine, seen, done):
     async def main():
-        async with engine() as llama:
+        async with engine(slots=1) as llama:
             sink = seen()
             run_ = llama.stream_infer(Work(chat(max_tokens=400, ignore_eos=True)), sink)
             await sink.first.wait()
@@ -216,6 +216,13 @@ def test_cancel_frees_the_slot_within_two_decode_steps(run, engine, seen):
                 """Ask again."""
             assert await decodes(llama) - before <= 2
             assert not sink.over.done()
+            llama.stream_infer(Work(chat()), seen()).cancel()
+            again = llama.stream_infer(Work(chat("Count.", max_tokens=99)), seen())
+            while not await slots_busy(llama):
+                """Ask again."""
+            again.cancel()  # its slot goes to the next run before llama.cpp has noticed
+            _, outcome = await done(llama, Work(chat(max_tokens=3)))
+            assert outcome.reasons == ("length",)
 
     run(main())
 
