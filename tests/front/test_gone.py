@@ -81,6 +81,32 @@ def test_leaving_in_the_middle_of_a_request_leaves_nothing(wire, how, sent):
     wire.run(main())
 
 
+def test_a_half_closed_client_that_reads_nothing_is_gone_at_once(wire):
+    async def main():
+        handler = wire.Recorder(hold=True)
+        async with wire.serve(handler) as front:
+            client = await wire.Client.open(front)
+            client.writer.transport.pause_reading()
+            client.send(GET)
+            await handler.until(lambda: handler.seen)
+            exchange = handler.seen[0]
+            exchange.on_drain = lambda: fill(exchange)
+            exchange.start(200, ())
+            fill(exchange)
+            client.half_close()
+            await handler.until(lambda: handler.gone)
+            assert front.exchanges == 0
+            client.reset()
+            await client.close()
+
+    wire.run(main())
+
+
+def fill(exchange):
+    while exchange.send(b"x" * 60_000):
+        pass
+
+
 def test_a_half_closed_client_still_gets_an_answer_that_is_ready_at_once(wire):
     async def main():
         async with wire.serve(wire.Recorder()) as front:

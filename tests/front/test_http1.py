@@ -95,6 +95,26 @@ def test_a_client_that_wants_no_more_gets_a_closed_connection(wire, head):
     wire.run(main())
 
 
+def test_the_last_answer_arrives_whole_though_the_client_sends_on(wire):
+    async def main():
+        handler = wire.Recorder(hold=True)
+        async with wire.serve(handler) as front:
+            client = await wire.Client.open(front)
+            client.writer.transport.pause_reading()
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GET * 50_000)
+            await handler.until(lambda: handler.seen)
+            (connection,) = front._connections.open
+            await wire.eventually(lambda: not connection._reading)
+            handler.seen[0].respond(200, (), b"x" * 5_000_000)
+            await asyncio.sleep(0)
+            client.writer.transport.resume_reading()
+            assert len((await wire.within(client.answer())).body) == 5_000_000
+            assert await wire.within(client.rest()) == b""
+        assert len(handler.seen) == 1
+
+    wire.run(main())
+
+
 def test_http_1_0_may_keep_its_connection(wire):
     async def main():
         async with wire.serve(wire.Recorder()) as front:
