@@ -199,32 +199,6 @@ def test_readers_that_come_go_and_resume_while_events_are_delivered_miss_and_rep
     run(main())
 
 
-def test_a_reader_attached_between_the_showing_of_two_logs_sees_each_event_once(run: Run) -> None:
-    class AttachesToOther(Collector):
-        def __init__(self, other: Log) -> None:
-            super().__init__()
-            self.other = other
-            self.of_other = Collector()
-
-        def events(self, events: Sequence[Event]) -> bool:
-            self.other.attach(self.of_other)
-            return super().events(events)
-
-    async def main() -> None:
-        hub = Hub(MemoryStore())
-        first, second = hub.create(header("gen_a")), hub.create(header("gen_b"))
-        second.append([token(1)])
-        await flushed()
-        reader = AttachesToOther(second)
-        first.attach(reader)
-        first.append([finish(1)])
-        second.append([token(2)])  # stored together with the first log's event
-        await flushed()
-        assert reader.of_other.seqs == [1, 2]
-
-    run(main())
-
-
 def test_a_thousand_readers_of_one_log_all_get_all_of_it(run: Run) -> None:
     async def main() -> None:
         log = new_log()

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from headrace.domain.request import CANCEL
 from headrace.streams.bounds import Bounds
 from headrace.streams.hub import Hub
 from headrace.streams.journal import journal_files
+from headrace.streams.log import Log
 from headrace.streams.sqlite import SqliteStore
 from tests.streams.damage import delete_event
 from tests.streams.parts import (
@@ -344,6 +345,37 @@ def test_a_stored_log_without_its_end_is_lost_to_the_reader_not_endless(
         (await Hub(store).find("gen_a")).attach(reader)
         assert (await reader.until_lost()).code is Code.STORE_FAILED
         assert reader.seqs == [1]
+        await store.close()
+
+    run(main())
+
+
+def test_a_reader_attached_between_the_showing_of_two_logs_sees_each_event_once(
+    run: Run, path: Path
+) -> None:
+    class AttachesToOther(Collector):
+        def __init__(self, other: Log) -> None:
+            super().__init__()
+            self.other = other
+            self.of_other = Collector()
+
+        def events(self, events: Sequence[Event]) -> bool:
+            self.other.attach(self.of_other)
+            return super().events(events)
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        first, second = hub.create(header("gen_a")), hub.create(header("gen_b"))
+        second.append([token(1)])
+        await flushed()
+        reader = AttachesToOther(second)
+        first.attach(reader)
+        first.append([finish(1)])
+        second.append([token(2)])  # stored together with the first log's event
+        await flushed()
+        assert reader.of_other.seqs == [1, 2]
         await store.close()
 
     run(main())

@@ -49,6 +49,10 @@ class Audit(BaseHook):
     def on_start(self, context: HookContext) -> None:
         request = context.request
         self._write(context, {"event": "start", "model": request.model, "choices": request.choices})
+        if self._failure is not None:
+            self._flush()
+        if self._failure is not None:
+            raise self._failure
 
     def on_finish(self, context: HookContext, end: Finish | Error) -> Sequence[Delta]:
         match end:
