@@ -418,7 +418,7 @@ class Service:
         request, caller = generation.request, generation.caller
         prefixes = generation.go_on() if generation.raw else ()
         limit = request.sampling.max_tokens
-        if limit is not None and len(prefixes) == 1 and len(prefixes[0].token_ids) >= limit:
+        if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
             generation.finish("length")
             return
         live = request.stream or caller.leaving.durable

@@ -378,14 +378,16 @@ def test_any_json_value_is_a_request_or_a_4xx(body: Any) -> None:
     is_request_or_4xx(decode_completion, encoded)
 
 
-@settings(deadline=None, max_examples=300)
+@pytest.mark.timeout(180)
+@settings(deadline=None, max_examples=120)
 @given(changes=st.dictionaries(fields, json_values, max_size=3))
 def test_any_change_to_a_valid_body_is_a_request_or_a_4xx(changes: dict[str, Any]) -> None:
     is_request_or_4xx(decode_chat, msgspec.json.encode(CHAT | changes))
     is_request_or_4xx(decode_completion, msgspec.json.encode(COMPLETION | changes))
 
 
-@settings(deadline=None, max_examples=300)
+@pytest.mark.timeout(180)
+@settings(deadline=None, max_examples=120)
 @given(data=st.data())
 def test_any_damage_to_the_bytes_is_a_request_or_a_4xx(data: st.DataObject) -> None:
     body = bytearray(

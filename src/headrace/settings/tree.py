@@ -265,7 +265,10 @@ class Model(Section, frozen=True):
     context: (
         Annotated[
             int,
-            setting("Tokens of prompt and answer together. Not set: the model's own.", ge=64),
+            setting(
+                "Tokens of prompt and answer together. Not set: 4096, or the model's own if less.",
+                ge=64,
+            ),
         ]
         | None
     ) = None

@@ -73,19 +73,22 @@ class Raw:
     """What one choice's engine has produced so far, for going on from it: its text and token ids.
 
     ``held`` are ids whose text was not delivered: an engine holds text back that could become a stop
-    string. They are not part of the prefix; a delta without text and ids drops them (a new run began).
+    string. ``deltas`` is how many tokens it is, as far as one can tell, where the engine says no ids.
+    They are not part of the prefix; a delta without text and ids drops them (a new run began).
     """
 
-    __slots__ = ("held", "ids", "text")
+    __slots__ = ("deltas", "held", "ids", "text")
 
     def __init__(self) -> None:
         self.text: list[str] = []
+        self.deltas = 0
         self.ids = array("i")
         self.held: tuple[int, ...] = ()
 
     def add(self, delta: Delta) -> None:
         if delta.text:
             self.text.append(delta.text)
+            self.deltas += 1
             self.ids.extend(self.held)
             self.ids.extend(delta.token_ids)
             self.held = ()
@@ -93,7 +96,7 @@ class Raw:
             self.held = self.held + delta.token_ids if delta.token_ids else ()
 
     def prefix(self) -> Prefix:
-        return Prefix("".join(self.text), tuple(self.ids))
+        return Prefix("".join(self.text), tuple(self.ids), len(self.ids) or self.deltas)
 
 
 def _pieces(text: str) -> list[str]:
@@ -331,7 +334,7 @@ class Generation:
             if self.caller.leaving.durable:
                 self.log.append((), markers)
         prefixes = self.prefixes()
-        self.prior = sum(len(prefix.token_ids) for prefix in prefixes)
+        self.prior = sum(prefix.tokens for prefix in prefixes)
         return prefixes
 
     def rebuild(self, raw: Sequence[Delta]) -> None:
