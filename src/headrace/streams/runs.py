@@ -63,6 +63,9 @@ class Runs:
         """Everything as ``(first seq, count, run)``, each about ``limit_bytes`` or one run if that is larger."""
         seqs, starts = self._seqs, self._starts
         first, last = 0, len(seqs) - 1
+        if 0 < len(self._body) <= limit_bytes:  # nearly always
+            yield seqs[0], seqs[last] - seqs[0], bytes(self._body)
+            return
         while first < last:
             end = self._fitting(first, limit_bytes)
             run = bytes(self._body[starts[first] : starts[end]])
