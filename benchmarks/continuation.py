@@ -1,0 +1,117 @@
+"""Going on from a cut: does the answer lose or repeat a token, and is it the answer it would have been?
+
+Each prompt is answered once without interruption (greedy, one request at a time), then cut after a
+quarter, half and three quarters of its tokens and continued by the engine from the token ids so far, in
+both modes. A continued answer must have exactly as many tokens as the whole one and begin with what was
+there at the cut; whether the rest is equal depends on rounding, and is counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+from typing import Any, NamedTuple
+
+import msgspec
+import uvloop
+
+from benchmarks import table
+from benchmarks.engine import VOCABULARY
+from headrace.domain.delta import Delta, Prefix
+from headrace.domain.request import Message, Request, Sampling
+from headrace.engine_building import EngineBuilder
+from headrace.engines.engine import Engine, Work
+from headrace.settings.tree import EMBEDDED, Server, Settings
+
+CUTS = (0.25, 0.5, 0.75)
+SUBJECTS = VOCABULARY.split()
+
+
+class Continued(NamedTuple):
+    """``lost``: tokens missing (positive) or too many (negative). ``equal``: the uninterrupted text."""
+
+    lost: int
+    equal: bool
+
+
+def request(number: int, tokens: int) -> Request:
+    draw = random.Random(number)
+    subject, place = draw.sample(SUBJECTS, 2)
+    question = f"Tell me in detail how a {subject} and a {place} belong together, number {number}."
+    return Request(
+        model=EMBEDDED.name,
+        kind="chat",
+        messages=(Message(role="user", content=question),),
+        sampling=Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True),
+        stream=True,
+    )
+
+
+def prefix(deltas: list[Delta], share: float) -> Prefix:
+    """What had been delivered at the cut: whole deltas, the last of them with text."""
+    kept = deltas[: max(1, int(len(deltas) * share))]
+    while kept and not kept[-1].text:
+        kept.pop()
+    ids = tuple(token for delta in kept for token in delta.token_ids)
+    return Prefix("".join(delta.text for delta in kept), ids)
+
+
+async def answer(engine: Engine, work: Work) -> tuple[str, int]:
+    """Text and number of tokens that a run produced."""
+    deltas, outcome = await engine.infer(work)
+    return "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
+
+
+async def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, list[Continued]]:
+    found: dict[str, list[Continued]] = {"fast": [], "exact": []}
+    for number in range(arguments.prompts):
+        asked = request(number, arguments.tokens)
+        deltas, outcome = await engine.infer(Work(asked))
+        text, made = "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
+        for share in CUTS:
+            cut = prefix(deltas, share)
+            for mode, results in found.items():
+                rest, more = await answer(engine, Work(asked, (cut,), exact=mode == "exact"))
+                lost = made - len(cut.token_ids) - more
+                results.append(Continued(lost, cut.text + rest == text))
+    return found
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, list[Continued]]:
+    with tempfile.TemporaryDirectory() as folder:
+        model = msgspec.structs.replace(EMBEDDED, slots=1)
+        settings = Settings(server=Server(state_dir=folder), models=(model,))
+        ((_, engine),) = EngineBuilder(settings).replicas(model)
+        try:
+            await engine.load()
+            return await measure(engine, arguments)
+        finally:
+            await engine.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=50)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(run(arguments))
+    rows: list[list[Any]] = [
+        [
+            mode,
+            len(results),
+            sum(abs(one.lost) for one in results),
+            f"{100 * sum(one.equal for one in results) / len(results):.1f} %",
+        ]
+        for mode, results in found.items()
+    ]
+    head = ["mode", "continuations", "tokens lost or repeated", "texts equal"]
+    title = f"Continuation of {arguments.prompts} prompts at {len(CUTS)} cuts"
+    table.show(title, head, rows, json_too=found)
+
+
+if __name__ == "__main__":
+    main()
