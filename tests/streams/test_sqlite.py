@@ -310,20 +310,54 @@ def test_the_file_shrinks_when_much_was_dropped(run: Run, path: Path) -> None:
     run(main())
 
 
-def test_an_event_missing_from_a_stored_log_is_a_gap_for_its_reader(run: Run, path: Path) -> None:
+@pytest.mark.parametrize("missing", [1, 3, 4])
+def test_an_event_missing_from_a_stored_log_is_a_gap_for_its_reader(
+    run: Run, path: Path, missing: int
+) -> None:
     async def main() -> None:
         store = SqliteStore(path)
         await store.open()
-        Hub(store).create(header("gen_a")).append([*tokens(1, 4), finish(5)])
+        log = Hub(store).create(header("gen_a"))
+        for seq in (1, 2, 3):
+            log.append([token(seq)])
+            await flushed()
+            await store.checkpoint()  # each in its own segment
+        await store.abandon()
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        log = Hub(store).adopt(recovered.header, recovered.events)
+        log.append([token(4), finish(5)])
         await flushed()
         await store.close()
-        delete_event(path, "gen_a", 3)
+        delete_event(path, "gen_a", missing)
         store = SqliteStore(path)
         await store.open()
         reader = Collector()
         (await Hub(store).find("gen_a")).attach(reader)
         await reader.until(5)
-        assert reader.seqs == [1, 2, 4, 5]
+        assert reader.seqs == [seq for seq in range(1, 6) if seq != missing]
+        await store.close()
+
+    run(main())
+
+
+def test_an_event_missing_from_an_unfinished_log_does_not_stop_the_start(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        Hub(store).create(header("gen_a")).append(tokens(1, 3))
+        await flushed()
+        await store.close()
+        delete_event(path, "gen_a", 3)
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.events == tokens(1, 2)
+        log = Hub(store).adopt(recovered.header, recovered.events)
+        log.append([finish(3)])
+        await flushed()
+        assert await read_all(store, "gen_a") == [*tokens(1, 2), finish(3)]
         await store.close()
 
     run(main())

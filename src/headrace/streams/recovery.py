@@ -80,16 +80,19 @@ def unfinished(database: Database) -> list[tuple[Entry, Recovered]]:
     found = []
     for row in database.unfinished():
         header = _HEADER.decode(row.header)
-        recovered = Recovered(
-            header, _events(database, row.n), _deltas(database, row.n), row.left_at
-        )
+        events = _events(database, row.n)
+        # It goes on after what is there, even if a damaged file has less than its row says.
+        row = row._replace(last_seq=events[-1].seq if events else 0)
+        recovered = Recovered(header, events, _deltas(database, row.n), row.left_at)
         found.append((Entry.of_row(row, header), recovered))
     return found
 
 
 def _events(database: Database, n: int) -> list[Event]:
     events: list[Event] = []
-    while segments := database.segments(n, events[-1].seq if events else 0, 1 << 20):
+    after = 0
+    while segments := database.segments(n, after, 1 << 20):
+        after = segments[-1].last
         for segment in segments:
             events += decode_events(segment.run, segment.events)
     return events

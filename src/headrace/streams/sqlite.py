@@ -299,13 +299,20 @@ class SqliteStore:
             if row is None:
                 return []
             n = row.n
-        segments = await self._ask(self._database.segments, n, after, limit_bytes)
-        try:
-            return _events_of(segments, after)
-        except msgspec.MsgspecError as error:
-            raise HeadraceError(
-                Code.STORE_FAILED, f"{id}: its stored events are damaged"
-            ) from error
+        return await self._read_back(id, n, after, limit_bytes)
+
+    async def _read_back(self, id: str, n: int, after: int, limit_bytes: int) -> list[Event]:
+        place = after
+        while segments := await self._ask(self._database.segments, n, place, limit_bytes):
+            place = segments[-1].last
+            try:
+                events = _events_of(segments, after)
+            except msgspec.MsgspecError as error:
+                message = f"{id}: its stored events are damaged"
+                raise HeadraceError(Code.STORE_FAILED, message) from error
+            if events:
+                return events
+        return []
 
     async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
         found = {
