@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,8 @@ def test_an_unfinished_log_is_recovered_with_its_events_raw_deltas_and_when_it_w
             await store.checkpoint()
         log.append([token(4)], [Delta("d")])
         await flushed()
+        if checkpointed:
+            await store.checkpoint()
         log.append([token(5)])  # never reaches the operating system
         await store.abandon()
 
@@ -438,34 +442,109 @@ def test_a_file_that_is_no_store_is_refused_by_name(run: Run, path: Path) -> Non
     assert str(path) in refused.value.message
 
 
+def forbid_segments(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript(
+            "CREATE TRIGGER no BEFORE INSERT ON segments BEGIN SELECT RAISE(FAIL, 'no'); END"
+        )
+
+
+def allow_segments(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript("DROP TRIGGER no")
+
+
 def test_while_sqlite_cannot_be_written_nothing_is_lost_and_it_recovers(
     run: Run, path: Path
 ) -> None:
     async def main() -> None:
         store = SqliteStore(path)
         await store.open()
-        hub = Hub(store)
-        log = hub.create(header("gen_a"))
+        log = Hub(store).create(header("gen_a"))
         written: list[Event] = [*tokens(1, 9), finish(10)]
         log.append(written[:5], [Delta("x")])
         await flushed()
-        blocker = sqlite3.connect(path)
-        blocker.executescript(
-            "CREATE TRIGGER no BEFORE INSERT ON segments BEGIN SELECT RAISE(FAIL, 'no'); END"
-        )
+        forbid_segments(path)
         await store.checkpoint()  # fails
         log.append(written[5:])
         await flushed()
         assert await read_all(store, "gen_a") == written
         await store.checkpoint()  # fails again
-        blocker.executescript("DROP TRIGGER no")
-        blocker.close()
+        allow_segments(path)
         await store.checkpoint()
         assert await read_all(store, "gen_a") == written
         await store.close()
         store = SqliteStore(path)
         assert await store.open() == []
         assert await read_all(store, "gen_a") == written
+        await store.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_the_journal_keeps_what_sqlite_never_took(run: Run, path: Path, crash: bool) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, journal_bytes=2000)
+        await store.open()
+        log = Hub(store).create(header("gen_a"))
+        for seq in range(1, 201):
+            log.append([token(seq)], [Delta(str(seq))])
+            await flushed()
+            if seq == 10:
+                await store.checkpoint()
+                forbid_segments(path)
+            if seq % 50 == 0:
+                await store.checkpoint()  # fails
+        await (store.abandon() if crash else store.close())
+        allow_segments(path)
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.events == tokens(1, 200)
+        assert [delta.text for delta in recovered.raw] == [str(seq) for seq in range(1, 201)]
+        await store.close()
+
+    run(main())
+
+
+def test_raw_deltas_survive_a_failed_commit(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        log = Hub(store).create(header("gen_a"))
+        log.append([token(1)], [Delta("x")])
+        await flushed()
+        forbid_segments(path)
+        await store.checkpoint()
+        allow_segments(path)
+        log.append([token(2)], [Delta("y")])
+        await flushed()
+        await store.close()  # from here on there is no journal
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert [delta.text for delta in recovered.raw] == ["x", "y"]
+        await store.close()
+
+    run(main())
+
+
+def test_events_can_be_read_at_once_while_they_are_being_committed(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        log = Hub(store).create(header("gen_a"))
+        log.append(tokens(1, 3))
+        await flushed()
+        committing = asyncio.create_task(store.checkpoint())
+        await asyncio.sleep(0)
+        log.append(tokens(4, 3))
+        assert store.recent("gen_a", 0, 1000) == tokens(1, 3)
+        reader = Collector()
+        log.attach(reader)
+        assert reader.seqs == [1, 2, 3]
+        await committing
+        await reader.until(6)
+        assert reader.seqs == [1, 2, 3, 4, 5, 6]
         await store.close()
 
     run(main())

@@ -93,7 +93,9 @@ class Checkpointer:
                 self._start()
             commit = self._commit
             assert commit is not None
-            await asyncio.wait([asyncio.wrap_future(commit.future)])
+            done = asyncio.wrap_future(commit.future)
+            await asyncio.wait([done])
+            done.exception()  # looked at; _done judges it
             self._done(commit)
             if self.failure is not None:
                 break
