@@ -3,7 +3,9 @@
 Each prompt is answered once without interruption (greedy, one request at a time), then cut after a
 quarter, half and three quarters of its tokens and continued by the engine from the token ids so far, in
 both modes. A continued answer must have exactly as many tokens as the whole one and begin with what was
-there at the cut; whether the rest is equal depends on rounding, and is counted.
+there at the cut; whether the rest is equal depends on rounding, and is counted. Before each run another
+prompt takes the engine's only slot, so that the prefix is computed anew, as on a fresh engine, and not
+found in the slot's cache.
 """
 
 from __future__ import annotations
@@ -58,6 +60,13 @@ def prefix(deltas: list[Delta], share: float) -> Prefix:
     return Prefix("".join(delta.text for delta in kept), ids)
 
 
+async def forget(engine: Engine, number: int) -> None:
+    """Have the slot compute something else."""
+    other = Message(role="user", content=f"{number} quiet rivers. " * 8)
+    sampling = Sampling(max_tokens=1, temperature=0.0)
+    await engine.infer(Work(Request(EMBEDDED.name, "chat", (other,), sampling=sampling)))
+
+
 async def answer(engine: Engine, work: Work) -> tuple[str, int]:
     """Text and number of tokens that a run produced."""
     deltas, outcome = await engine.infer(work)
@@ -68,11 +77,13 @@ async def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, li
     found: dict[str, list[Continued]] = {"fast": [], "exact": []}
     for number in range(arguments.prompts):
         asked = request(number, arguments.tokens)
+        await forget(engine, number)
         deltas, outcome = await engine.infer(Work(asked))
         text, made = "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
         for share in CUTS:
             cut = prefix(deltas, share)
             for mode, results in found.items():
+                await forget(engine, number)
                 rest, more = await answer(engine, Work(asked, (cut,), exact=mode == "exact"))
                 lost = made - len(cut.token_ids) - more
                 results.append(Continued(lost, cut.text + rest == text))
