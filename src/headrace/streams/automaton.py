@@ -66,6 +66,12 @@ class Automaton:
         self._again = tuple(start_nodes) if anywhere else ()
         self.start = self._state(start_nodes)
 
+    def beginning(self) -> re.Pattern[str]:
+        """Finds the next character that may begin a match: exact for ASCII, any other may."""
+        tests = [node.test for node in self.start.nodes if node.test is not None]
+        may = [chr(at) for at in range(128) if any(test(chr(at)) for test in tests)]
+        return re.compile("[" + "".join(map(re.escape, may)) + "\x80-\U0010ffff]")
+
     def step(self, state: State, char: str) -> State | None:
         """Where one more character leads; None if no match has it (then begin at ``start`` again)."""
         try:

@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.domain.delta import Delta
 from headrace.domain.event import Error, Finish, ToolCallDelta
-from headrace.streams.automaton import automata
+from headrace.streams.automaton import State, automata
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import BaseHook
 
@@ -49,6 +49,7 @@ class Redact(BaseHook):
         if max_hold < 1:
             raise ValueError("max_hold must be at least 1")
         self._here, self._anywhere = automata([NAMED.get(each, each) for each in patterns])
+        self._beginning = self._anywhere.beginning()
         self._replacement = replacement
         self._max_hold = max_hold
         self._key = f"redact {id(self)}"
@@ -123,19 +124,25 @@ class Redact(BaseHook):
         return "".join([*parts, text[copied:at]]), text[at:]
 
     def _quiet_until(self, text: str) -> int:
-        """A place before which no match begins: one look at each character instead of one at each pair."""
+        """A place before which no match begins: what can begin none is skipped by one search, and behind
+        that each character is looked at once, not each pair."""
         step, start = self._anywhere.step, self._anywhere.start
-        quiet, known = 0, start.known
-        state = start
-        for at, char in enumerate(text, 1):
-            following = known[char] if char in known else step(state, char)
-            if following is None:
-                quiet, state, known = at, start, start.known
-            elif following.accepts:
-                return quiet
-            else:
-                state, known = following, following.known
-        return quiet
+        at, end = 0, len(text)
+        while at < end:
+            beginning = self._beginning.search(text, at)
+            if beginning is None:
+                return end
+            quiet = at = beginning.start()
+            state: State | None = start
+            while state is not None:
+                if at == end:
+                    return quiet
+                char = text[at]
+                state = state.known[char] if char in state.known else step(state, char)
+                if state is not None and state.accepts:
+                    return quiet
+                at += 1
+        return end
 
     def _match(self, text: str, start: int) -> tuple[int, bool]:
         """Where the longest match from ``start`` ends (0: there is none), and whether more text could change that."""
