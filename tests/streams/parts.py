@@ -41,7 +41,7 @@ class Collector:
 
     async def until(self, seq: int) -> list[Event]:
         """All events once the one with ``seq`` is here."""
-        while not self.seen or self.seen[-1].seq < seq:
+        while (self.seen[-1].seq if self.seen else 0) < seq:
             assert self.error is None, self.error
             await self._wait()
         return self.seen

@@ -67,7 +67,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         async def limited() -> Any:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(10):
                 return await coroutine
 
         return self.runner.run(limited())
@@ -232,5 +232,5 @@ class StoreMachine(RuleBasedStateMachine):
 def test_whatever_happens_readers_and_restarts_see_the_same_log() -> None:
     run_state_machine_as_test(
         StoreMachine,
-        settings=settings(max_examples=60, stateful_step_count=30, deadline=None),
+        settings=settings(max_examples=50, stateful_step_count=30, deadline=None),
     )
