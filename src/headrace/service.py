@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from inspect import isawaitable
 from typing import Any, Protocol
 
 import msgspec
@@ -69,9 +68,10 @@ class ModelMetrics(Protocol):
 
 
 class Flow:
-    """One model's way: its queue, its replicas, its counters, its sampling defaults."""
+    """One model's way: its queue, its replicas, its counters, its sampling defaults. ``serving``: a replica
+    is ready; ``keeps_raw``: one can go on from raw output, which is only then worth its memory."""
 
-    __slots__ = ("defaults", "metrics", "model", "queue")
+    __slots__ = ("defaults", "keeps_raw", "metrics", "model", "queue", "serving")
 
     def __init__(
         self,
@@ -84,6 +84,8 @@ class Flow:
         self.queue = queue
         self.metrics = metrics
         self.defaults = defaults
+        self.serving = False
+        self.keeps_raw = True
 
 
 def with_defaults(request: Request, defaults: Sampling | None) -> Request:
@@ -146,7 +148,8 @@ class Service:
         model = self._models.find(request.model)
         flow = self._flows[model.name]
         model.check(request)
-        self._check_room(flow)
+        if not flow.serving or len(flow.queue) >= flow.queue.limit:
+            self._check_room(flow)
         request = with_defaults(request, flow.defaults)
         now = time.time()
         generation_id = "gen_" + ulid(now)
@@ -264,7 +267,7 @@ class Service:
             except TimeoutError:
                 pass
         for generation in list(self._running.values()):
-            if generation.caller.leaving.durable:
+            if generation.durable:
                 generation.stop_run()
             else:
                 generation.fail(
@@ -344,8 +347,7 @@ class Service:
         if self._chain is None:
             return None, None
         context = HookContext(generation_id, request, caller)
-        opening = self._chain.on_start(context)
-        return context, opening if isawaitable(opening) else None
+        return context, self._chain.on_start(context)
 
     def _admit(self, header: LogHeader, flow: Flow, context: HookContext | None) -> Generation:
         generation = Generation(
@@ -355,7 +357,8 @@ class Service:
             context=context,
             spawn=self.spawn,
             meter=flow.metrics,
-            keep_raw=self._keeps_raw(flow),
+            flow=flow,
+            keep_raw=flow.keeps_raw,
         )
         self._register(generation)
         return generation
@@ -367,12 +370,6 @@ class Service:
             self._aborts.add(generation.caller.tenant, token, generation)
         if self._topics.wanted("generation"):
             self._topics.publish("generation", {"id": generation.id, "state": "admitted"})
-
-    @staticmethod
-    def _keeps_raw(flow: Flow) -> bool:
-        """Raw output is only worth its memory where an engine can go on from it."""
-        ready = [replica for replica in flow.model.replicas if replica.ready]
-        return not ready or any(replica.engine.info().continues for replica in ready)
 
     async def _enqueue_when_opened(self, generation: Generation, flow: Flow, opening: Any) -> None:
         try:
@@ -388,7 +385,7 @@ class Service:
     def _enqueue(self, generation: Generation, flow: Flow) -> None:
         place = None if flow.queue else flow.model.place(generation.request.choices)
         if place is not None:
-            if generation.caller.leaving.durable:
+            if generation.durable:
                 generation.progress("prefill")
             self._start(generation, flow, place)
             return
@@ -421,7 +418,7 @@ class Service:
         if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
             generation.finish("length")
             return
-        live = request.stream or caller.leaving.durable
+        live = request.stream or generation.durable
         run = place.replica.engine.stream_infer(
             Work(request, prefixes, caller.exact, live), generation
         )
@@ -457,15 +454,22 @@ class Service:
         return not generation.first_token_at or generation.keep_raw
 
     def _look_at_replicas(self, flow: Flow) -> None:
-        for replica in flow.model.replicas:
-            ready = replica.engine.health()[0] == "ready"
-            if ready and not replica.ready:
-                replica.came_up()
-                self._told("ready", flow, replica)
-                self._pump(flow)
-            elif replica.ready and not ready:
+        changed = [
+            replica
+            for replica in flow.model.replicas
+            if (replica.engine.health()[0] == "ready") is not replica.ready
+        ]
+        for replica in changed:
+            if replica.ready:
                 replica.went_down()
-                self._told("down", flow, replica)
+            else:
+                replica.came_up()
+            self._told("ready" if replica.ready else "down", flow, replica)
+        if changed:
+            ready = [replica for replica in flow.model.replicas if replica.ready]
+            flow.serving = bool(ready)
+            flow.keeps_raw = not ready or any(one.engine.info().continues for one in ready)
+            self._pump(flow)
 
     def _told(self, state: str, flow: Flow, replica: Replica[Engine]) -> None:
         if self._topics.wanted("engine"):
@@ -535,6 +539,7 @@ class Service:
             context=context,
             spawn=self.spawn,
             meter=flow.metrics,
+            flow=flow,
             keep_raw=True,
             seq=log.appended_seq,
         )
@@ -575,8 +580,10 @@ class Service:
 
     # Small things.
 
-    def _flow(self, generation: Generation) -> Flow:
-        return self._flows[self._models.find(generation.model).name]
+    @staticmethod
+    def _flow(generation: Generation) -> Flow:
+        flow: Flow = generation.flow  # type: ignore[assignment]
+        return flow
 
     def _card(self, model: Model[Engine]) -> ModelCard:
         ready, reason = model.readiness()

@@ -66,11 +66,14 @@ class Automaton:
         self._again = tuple(start_nodes) if anywhere else ()
         self.start = self._state(start_nodes)
 
-    def beginning(self) -> re.Pattern[str]:
-        """Finds the next character that may begin a match: exact for ASCII, any other may."""
+    def beginnings(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        """Find the next character that may begin a match: of ASCII text, and of any text (where all that
+        is not ASCII may)."""
         tests = [node.test for node in self.start.nodes if node.test is not None]
-        may = [chr(at) for at in range(128) if any(test(chr(at)) for test in tests)]
-        return re.compile("[" + "".join(map(re.escape, may)) + "\x80-\U0010ffff]")
+        may = "".join(
+            re.escape(chr(at)) for at in range(128) if any(test(chr(at)) for test in tests)
+        )
+        return re.compile(f"[{may}]" if may else "(?!)"), re.compile(f"[{may}\x80-\U0010ffff]")
 
     def step(self, state: State, char: str) -> State | None:
         """Where one more character leads; None if no match has it (then begin at ``start`` again)."""

@@ -114,8 +114,8 @@ def _pieces(text: str) -> list[str]:
 class Generation:
     """A request being answered. Is the ``Sink`` of its runs and what protocols see as a generation.
 
-    ``seq`` is the last one assigned. ``attempt`` counts runs. Times are ``time.monotonic``
-    seconds, but for ``last_token_at``: that is the Unix time of the newest token's event.
+    ``seq`` is the last one assigned. ``attempt`` counts runs; ``flow`` and ``place`` are its owner's. Times
+    are ``time.monotonic`` seconds, but for ``last_token_at``: that is the Unix time of the newest token.
     """
 
     __slots__ = (
@@ -127,10 +127,14 @@ class Generation:
         "_spawn",
         "admitted_at",
         "attempt",
+        "caller",
         "cancel_run",
+        "durable",
         "ended",
         "first_token_at",
+        "flow",
         "header",
+        "id",
         "keep_raw",
         "last_token_at",
         "left_at",
@@ -140,6 +144,7 @@ class Generation:
         "prefilled",
         "prior",
         "raw",
+        "request",
         "seq",
         "started_at",
     )
@@ -153,15 +158,21 @@ class Generation:
         context: HookContext | None = None,
         spawn: Spawn,
         meter: Meter,
+        flow: object = None,
         keep_raw: bool = False,
         seq: int = 0,
     ) -> None:
         self.log = log
         self.header: LogHeader = log.header
+        self.request: Request = log.header.request
+        self.caller: Caller = log.header.caller
+        self.id: str = log.header.id
+        self.durable = log.header.caller.leaving.durable
         self.seq = seq
         self.ended = False
         self.raw: dict[int, Raw] = {}
         self.meter = meter
+        self.flow = flow
         self.keep_raw = keep_raw
         self.prior = 0
         self.attempt = 0
@@ -183,24 +194,12 @@ class Generation:
     # What protocols see.
 
     @property
-    def id(self) -> str:
-        return self.header.id
-
-    @property
     def created(self) -> float:
         return self.header.created
 
     @property
     def model(self) -> str:
         return self.header.model
-
-    @property
-    def request(self) -> Request:
-        return self.header.request
-
-    @property
-    def caller(self) -> Caller:
-        return self.header.caller
 
     @property
     def wire(self) -> str:
@@ -248,8 +247,8 @@ class Generation:
             self._emit(deltas, deltas)
         elif self._backlog is not None:
             self._backlog.append(lambda: self._hooked(deltas))
-        else:
-            self._begin(self._hooked(deltas))
+        elif (step := self._hooked(deltas)) is not None:
+            self._begin(step)
 
     def prefill(self, done: int, total: int) -> None:
         if self.ended or done == self.prefilled:
@@ -331,7 +330,7 @@ class Generation:
         markers = [Delta("", index) for index, raw in self.raw.items() if raw.held]
         if markers:
             self._remember(markers)
-            if self.caller.leaving.durable:
+            if self.durable:
                 self.log.append((), markers)
         prefixes = self.prefixes()
         self.prior = sum(prefix.tokens for prefix in prefixes)
@@ -369,7 +368,7 @@ class Generation:
         except HeadraceError as error:
             self.fail(error)
             return None
-        if isawaitable(out):
+        if type(out) is not list and type(out) is not tuple and isawaitable(out):
             return self._emit_later(out, deltas)
         self._emit(out, deltas)
         return None
@@ -406,7 +405,7 @@ class Generation:
                     )
                 )
         self.seq = seq
-        if self.header.caller.leaving.durable:
+        if self.durable:
             self.log.append(events, raw)
         elif events:
             self.log.append(events)
@@ -420,14 +419,12 @@ class Generation:
 
     # Hooks that await: their results must come out in the order of the deltas.
 
-    def _begin(self, step: Awaitable[None] | None) -> None:
-        if step is not None:
-            self._backlog = []
-            self._spawn(self._drain(step))
+    def _begin(self, step: Awaitable[None]) -> None:
+        self._backlog = []
+        self._spawn(self._drain(step))
 
-    async def _drain(self, step: Awaitable[None] | None) -> None:
-        if step is not None:
-            await step
+    async def _drain(self, step: Awaitable[None]) -> None:
+        await step
         while self._backlog:
             after = self._backlog.pop(0)()
             if after is not None:
@@ -441,8 +438,8 @@ class Generation:
             self._end(end, ())
         elif self._backlog is not None:
             self._backlog.append(lambda: self._last_words(end))
-        else:
-            self._begin(self._last_words(end))
+        elif (step := self._last_words(end)) is not None:
+            self._begin(step)
 
     def _last_words(self, end: Finish | Error) -> Awaitable[None] | None:
         assert self._chain is not None
@@ -454,7 +451,7 @@ class Generation:
         except HeadraceError as error:
             self._end(_refused(error), ())
             return None
-        if isawaitable(out):
+        if type(out) is not list and type(out) is not tuple and isawaitable(out):
             return self._end_later(end, out)
         self._end(end, out)
         return None

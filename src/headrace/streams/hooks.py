@@ -79,7 +79,9 @@ class HookChain:
 
     def __init__(self, hooks: Sequence[LoadedHook]) -> None:
         self._links = tuple(_Link(hook) for hook in hooks)
+        self._start = tuple(link for link in self._links if link.start is not None)
         self._token = tuple((link, link.token) for link in self._links if link.token is not None)
+        self._finish = tuple(link.finish for link in self._links if link.finish is not None)
         self.is_async = any(
             iscoroutinefunction(method)
             for link in self._links
@@ -91,7 +93,9 @@ class HookChain:
 
     def on_start(self, context: HookContext) -> Awaitable[None] | None:
         """Ask every hook. Raises ``HOOK_REFUSED`` or ``HOOK_FAILED``, here or when awaited."""
-        waiting: Awaitable[None] | None = _run(_start(context, self._links))
+        if not self._start:
+            return None
+        waiting: Awaitable[None] | None = _run(_start(context, self._start))
         return waiting
 
     def on_token(
@@ -116,6 +120,8 @@ class HookChain:
         self, context: HookContext, end: _End
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
         """What hooks held back, each one's passed through those behind it. Raises like :meth:`on_token`."""
+        if not self._finish:
+            return ()
         held: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(
             _finish(context, end, self._links)
         )
@@ -157,7 +163,7 @@ def _start(context: HookContext, links: Sequence[_Link]) -> _Flow:
             continue
         try:
             answer = link.start(context)
-            if isawaitable(answer):
+            if answer is not None and isawaitable(answer):
                 yield answer
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             _judge(link, context, error)
@@ -201,7 +207,7 @@ def _token(link: _Link, context: HookContext, deltas: Sequence[Delta]) -> _Flow:
 
 def _settle(link: _Link, context: HookContext, deltas: Sequence[Delta], answer: Any) -> _Flow:
     """The answer of ``on_token``, waited for if it is an awaitable."""
-    if not isawaitable(answer):
+    if type(answer) in _PLAIN or not isawaitable(answer):
         return answer
     try:
         return (yield answer)
@@ -223,7 +229,7 @@ def _last_words(link: _Link, context: HookContext, end: _End) -> _Flow:
     assert link.finish is not None
     try:
         answer = link.finish(context, end)
-        if isawaitable(answer):
+        if type(answer) not in _PLAIN and isawaitable(answer):
             answer = yield answer
     except Exception as error:  # noqa: BLE001 - user code may raise anything
         _judge(link, context, error)
@@ -233,7 +239,7 @@ def _last_words(link: _Link, context: HookContext, end: _End) -> _Flow:
 
 
 def _bypassed(link: _Link, context: HookContext) -> bool:
-    return link in context.state.get(_BYPASSED, ())
+    return _BYPASSED in context.state and link in context.state[_BYPASSED]
 
 
 def _judge(link: _Link, context: HookContext, error: Exception) -> None:

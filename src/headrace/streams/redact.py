@@ -49,7 +49,7 @@ class Redact(BaseHook):
         if max_hold < 1:
             raise ValueError("max_hold must be at least 1")
         self._here, self._anywhere = automata([NAMED.get(each, each) for each in patterns])
-        self._beginning = self._anywhere.beginning()
+        self._in_ascii, self._in_any = self._anywhere.beginnings()
         self._replacement = replacement
         self._max_hold = max_hold
         self._key = f"redact {id(self)}"
@@ -127,9 +127,10 @@ class Redact(BaseHook):
         """A place before which no match begins: what can begin none is skipped by one search, and behind
         that each character is looked at once, not each pair."""
         step, start = self._anywhere.step, self._anywhere.start
+        search = (self._in_ascii if text.isascii() else self._in_any).search
         at, end = 0, len(text)
         while at < end:
-            beginning = self._beginning.search(text, at)
+            beginning = search(text, at)
             if beginning is None:
                 return end
             quiet = at = beginning.start()
