@@ -6,21 +6,26 @@ The other prefixes carry the same ULID, so any of them finds the log (DESIGN §9
 from __future__ import annotations
 
 import os
-from base64 import b32encode
 from collections.abc import Callable
 
-_ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _ALPHABET)
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_CHARACTER_OF_BYTE = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
 _PREFIXES = ("gen_", "chatcmpl-", "cmpl-", "resp_", "msg_")
 ULID_LENGTH = 26
 
 
 def ulid(now_s: float, entropy: Callable[[int], bytes] = os.urandom) -> str:
     """A new ULID of 26 characters: 48 bits of milliseconds, 80 random bits."""
-    # 128 bits are 26 characters of 5 bits with two zero bits in front; base32 wants whole 40-bit groups,
-    # so the time is padded to 80 bits and its leading zeros are cut off.
-    value = int(now_s * 1000).to_bytes(10, "big") + entropy(10)
-    return b32encode(value)[6:].translate(_CROCKFORD).decode()
+    now_ms = int(now_s * 1000)
+    return (
+        _PAIRS[now_ms >> 40 & 1023]
+        + _PAIRS[now_ms >> 30 & 1023]
+        + _PAIRS[now_ms >> 20 & 1023]
+        + _PAIRS[now_ms >> 10 & 1023]
+        + _PAIRS[now_ms & 1023]
+        + entropy(16).translate(_CHARACTER_OF_BYTE).decode()  # 5 bits of each byte
+    )
 
 
 def find_ulid(any_id: str) -> str | None:
