@@ -419,6 +419,30 @@ def test_a_reader_attached_between_the_showing_of_two_logs_sees_each_event_once(
     run(main())
 
 
+def test_what_comes_while_the_store_closes_is_refused_and_not_half_stored(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        log, reader = Hub(store).create(header("gen_a")), Collector()
+        log.attach(reader)
+        log.append([token(1)])
+        closing_store = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        log.append([token(2)])
+        assert (await reader.until_lost()).code is Code.SHUTTING_DOWN
+        await closing_store
+        await store.close()
+        assert reader.seqs == [1]
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.events == [token(1)]
+        await store.close()
+
+    run(main())
+
+
 def test_a_second_process_is_refused_the_same_store(run: Run, path: Path) -> None:
     async def main() -> None:
         store = SqliteStore(path)

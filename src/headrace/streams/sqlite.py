@@ -73,6 +73,7 @@ class SqliteStore:
         self._notes: list[tuple[Entry, Record]] = []
         self._next_n = 1
         self._lock = -1
+        self._stopped = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="headrace-store")
 
@@ -130,6 +131,7 @@ class SqliteStore:
         if self._lock < 0:
             return
         self._flush()
+        self._stopped = True  # nothing may reach the journal that is about to go
         self._queue_dirty()
         self._checkpointer.retire(self._journal.file)
         await self._checkpointer.drain()
@@ -149,7 +151,9 @@ class SqliteStore:
     async def _stop(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self._stopped = True
         self._touched.clear()
+        self._notes.clear()
         self._journal.close()
         self._thread.submit(self._database.close)
         await asyncio.to_thread(self._thread.shutdown)
@@ -163,6 +167,9 @@ class SqliteStore:
 
     def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
         entry = self._entries.get(log.id)
+        if self._stopped:
+            log.store_failed(_shutting_down())
+            return
         if entry is None or entry.failed:
             return  # the log was told
         if not entry.touched:
@@ -173,7 +180,7 @@ class SqliteStore:
 
     def left(self, log: Appended, left_at: float | None) -> None:
         entry = self._entries.get(log.id)
-        if entry is None or entry.failed:
+        if entry is None or entry.failed or self._stopped:
             return
         if entry.begun or entry.touched:
             self._flush_soon()
@@ -329,8 +336,8 @@ class SqliteStore:
 
     async def _ask(self, question: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Ask the database on its thread."""
-        if self._lock < 0:
-            raise HeadraceError(Code.STORE_FAILED, "The store is closed.")
+        if self._stopped:
+            raise _shutting_down()
         try:
             return await self._loop.run_in_executor(self._thread, lambda: question(*args, **kwargs))
         except sqlite3.Error as error:
@@ -343,6 +350,10 @@ class SqliteStore:
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         self._thread.submit(self._database.enforce, self._clock())
+
+
+def _shutting_down() -> HeadraceError:
+    return HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down; read on later.")
 
 
 def _events_of(segments: Sequence[Segment], after: int) -> list[Event]:
