@@ -171,7 +171,13 @@ class App:
             int(time.time()),
         )
         queue: Queue = Queue(limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
-        return Flow(built, queue, self.metrics.model(model.name), sampling(model.defaults))
+        return Flow(
+            built,
+            queue,
+            self.metrics.model(model.name),
+            sampling(model.defaults),
+            model.continuation == "exact",
+        )
 
     def _watch(self) -> None:
         """Numbers that others keep, shown in ``/metrics``."""

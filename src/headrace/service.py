@@ -37,6 +37,12 @@ from headrace.streams.topics import Topics
 TICK_S = 0.1
 """How often waiting times, graces and the engines' health are looked at."""
 
+DEFAULTS = (
+    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty"),
+    *("presence_penalty", "frequency_penalty", "seed"),
+)
+"""Sampling options that a model's settings may answer for a client that said nothing."""
+
 MAX_ATTEMPTS = 5
 """Runs of one generation (the first and four more) before it ends with the last run's error."""
 
@@ -69,9 +75,10 @@ class ModelMetrics(Protocol):
 
 class Flow:
     """One model's way: its queue, its replicas, its counters, its sampling defaults. ``serving``: a replica
-    is ready; ``keeps_raw``: one can go on from raw output, which is only then worth its memory."""
+    is ready; ``keeps_raw``: one can go on from raw output, which is only then worth its memory; ``exact``:
+    going on replays token by token also where the client did not ask for it."""
 
-    __slots__ = ("defaults", "keeps_raw", "metrics", "model", "queue", "serving")
+    __slots__ = ("defaults", "exact", "keeps_raw", "metrics", "model", "queue", "serving")
 
     def __init__(
         self,
@@ -79,11 +86,13 @@ class Flow:
         queue: Queue[Generation],
         metrics: ModelMetrics,
         defaults: Sampling | None,
+        exact: bool = False,
     ) -> None:
         self.model = model
         self.queue = queue
         self.metrics = metrics
         self.defaults = defaults
+        self.exact = exact
         self.serving = False
         self.keeps_raw = True
 
@@ -95,7 +104,7 @@ def with_defaults(request: Request, defaults: Sampling | None) -> Request:
     asked = request.sampling
     missing = {
         name: value
-        for name in ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty")
+        for name in DEFAULTS
         if getattr(asked, name) is None and (value := getattr(defaults, name)) is not None
     }
     if not missing:
@@ -420,7 +429,7 @@ class Service:
             return
         live = request.stream or generation.durable
         run = place.replica.engine.stream_infer(
-            Work(request, prefixes, caller.exact, live), generation
+            Work(request, prefixes, caller.exact or flow.exact, live), generation
         )
         # A run that failed at once has given its place back already.
         if generation.place is place and not generation.ended:

@@ -7,6 +7,8 @@ a front, and an idle connection holds none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from headrace.front.limits import Limits
@@ -26,8 +28,6 @@ _COMMON = (
     b"X-Stainless-Retry-Count X-Stainless-Read-Timeout"
 ).split()
 _LOWER = {name: name.lower() for name in _COMMON} | {name.lower(): name.lower() for name in _COMMON}
-_FRAMING = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"expect"))
-
 _LINES = 1024
 """Request lines whose parts are remembered; when full, all are forgotten."""
 _LINE_BYTES = 256
@@ -42,13 +42,9 @@ class HeadParser:
     """
 
     __slots__ = (
-        "_coding",
-        "_complete",
-        "_hosts",
-        "_kept",
         "_limits",
         "_lines",
-        "_llhttp",
+        "_listener",
         "expects_continue",
         "headers",
         "keep_alive",
@@ -58,40 +54,28 @@ class HeadParser:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._lines: dict[bytes, RequestLine] = {}
-        self._llhttp = HttpRequestParser(self)
-        self._forget()
-
-    def _forget(self) -> None:
+        self._listener = _Listener()
         self.headers: list[tuple[bytes, bytes]] = []
         self.length = 0
         self.keep_alive = True
         self.expects_continue = False
-        self._coding = b""
-        self._hosts = 0
-        self._kept = False
-        self._complete = False
 
     def parse(self, head: bytes) -> RequestLine:
         """``head`` ends with its empty line. Raises :class:`Refusal`."""
         if len(head) > self._limits.header_bytes:
             raise too_large(head, self._limits)
-        raw = head.partition(b"\r\n")[0]
+        raw = head[: head.find(b"\r\n")]
         line = self._lines.get(raw) or self._line(raw)
-        self._forget()
-        try:
-            self._llhttp.feed_data(head)
-        except HttpParserUpgrade:
-            self._complete = False  # an offer, which is not taken up
-        except HttpParserError as error:
-            self._llhttp = HttpRequestParser(self)
-            raise Refusal(400, f"malformed HTTP: {error}") from None
-        if line.http10:
-            self.keep_alive = self._kept
-        if not self._complete or not self.keep_alive or line.http10:
-            # It waits for a body, or for nothing more: a new one costs 0.4 µs.
-            self._llhttp = HttpRequestParser(self)
-        if self._hosts != 1 or self._coding or len(self.headers) > self._limits.headers:
-            self._check(line)
+        first: dict[bytes, bytes] = {}
+        # llhttp calls a dict's own method: a Python function for each field would take as long as llhttp.
+        self._judge(head, first.setdefault)
+        fields = {_LOWER.get(name) or name.lower(): value for name, value in first.items()}
+        # A field has at least one line. As many names as lines: none came twice, none was folded.
+        if head.count(b"\n") == len(fields) + 2:
+            self.headers = list(fields.items())
+        else:
+            fields = self._repeated(head)
+        self._frame(line, fields)
         return line
 
     def probe(self, beginning: bytes) -> None:
@@ -111,36 +95,46 @@ class HeadParser:
         except HttpParserError as error:
             raise _malformed(beginning, error, limits) from None
 
-    # llhttp's callbacks.
+    def _judge(self, head: bytes, on_header: Callable[[bytes, bytes], object]) -> None:
+        """Raises :class:`Refusal` for malformed syntax."""
+        self._listener.on_header = on_header
+        try:
+            HttpRequestParser(self._listener).feed_data(head)
+        except HttpParserUpgrade:
+            pass  # an offer, which is not taken up
+        except HttpParserError as error:
+            raise Refusal(400, f"malformed HTTP: {error}") from None
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = _LOWER.get(name) or name.lower()
-        self.headers.append((name, value))
-        if name in _FRAMING:
-            self._framing(name, value)
+    def _repeated(self, head: bytes) -> dict[bytes, bytes]:
+        """Keep every field, also of the same name; gives them with their values joined (RFC 9110 §5.3)."""
+        headers: list[tuple[bytes, bytes]] = []
+        self._judge(head, lambda name, value: headers.append((name.lower(), value)))
+        self.headers = headers
+        joined: dict[bytes, bytes] = {}
+        for name, value in headers:
+            joined[name] = joined[name] + b"," + value if name in joined else value
+        return joined
 
-    def on_message_complete(self) -> None:
-        self._complete = True
-
-    # Ours.
-
-    def _framing(self, name: bytes, value: bytes) -> None:
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"connection":
-            value = value.lower()
-            if b"close" in value:
-                self.keep_alive = False
-            elif b"keep-alive" in value:
-                self._kept = True
-        elif name == b"content-length":
-            self.length = int(value)
-        elif name == b"transfer-encoding":
-            self._coding += value.strip().lower() + b","
-        elif value.strip().lower() == b"100-continue":
-            self.expects_continue = True
+    def _frame(self, line: RequestLine, fields: dict[bytes, bytes]) -> None:
+        """How long this request is, and whether another follows."""
+        length = fields.get(b"content-length")
+        self.length = 0 if length is None else int(length)
+        connection = fields.get(b"connection")
+        if connection is None:
+            self.keep_alive = not line.http10
         else:
-            self._coding += b"?"
+            connection = connection.lower()
+            kept = not line.http10 or b"keep-alive" in connection
+            self.keep_alive = kept and b"close" not in connection
+        self.expects_continue = False
+        if (
+            b"host" not in fields
+            or b"transfer-encoding" in fields
+            or b"expect" in fields
+            or len(self.headers) != len(fields)
+            or len(fields) > self._limits.headers
+        ):
+            self._check(line, fields)
 
     def _line(self, raw: bytes) -> RequestLine:
         line = request_line(raw, self._limits.target_bytes)
@@ -150,22 +144,36 @@ class HeadParser:
             self._lines[raw] = line
         return line
 
-    def _check(self, line: RequestLine) -> None:
+    def _check(self, line: RequestLine, fields: dict[bytes, bytes]) -> None:
         if len(self.headers) > self._limits.headers:
             raise Refusal(431, f"more than {self._limits.headers} header fields")
-        if self._hosts != 1 and (self._hosts or not line.http10):
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and (hosts or not line.http10):
             raise Refusal(400, "exactly one Host header is needed")
-        if self._coding:
-            self._check_coding(line)
+        if b"expect" in fields:
+            self._check_expectation(fields[b"expect"])
+        if b"transfer-encoding" in fields:
+            self._check_coding(line, fields[b"transfer-encoding"])
 
-    def _check_coding(self, line: RequestLine) -> None:
-        if b"?" in self._coding:
+    def _check_expectation(self, expected: bytes) -> None:
+        if {value.strip().lower() for value in expected.split(b",")} != {b"100-continue"}:
             raise Refusal(417, "the only expectation that can be met is 100-continue")
+        self.expects_continue = True
+
+    def _check_coding(self, line: RequestLine, coding: bytes) -> None:
         if line.http10 or self.length:
             raise Refusal(400, "Transfer-Encoding does not go with Content-Length or HTTP/1.0")
-        if self._coding != b"chunked,":
+        if coding.strip().lower() != b"chunked":
             raise Refusal(501, "the only transfer coding taken is chunked")
         self.length = CHUNKED
+
+
+class _Listener:
+    """Whom a parser calls."""
+
+    __slots__ = ("on_header",)
+
+    on_header: Callable[[bytes, bytes], object]
 
 
 class _Nobody:

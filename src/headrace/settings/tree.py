@@ -150,12 +150,6 @@ class Store(Section, frozen=True):
     keep_bytes: Annotated[
         int, setting("Bytes of logs that are kept; set it to what the disk has to spare.", ge=2**20)
     ] = 2**30
-    commit_ms: Annotated[
-        float,
-        setting(
-            "Longest time between two commits; lower it for slow, precious tokens.", ge=0, le=1000
-        ),
-    ] = 20.0
 
 
 class SamplingDefaults(Section, frozen=True):

@@ -22,6 +22,8 @@ from headrace.streams.store import Appended, End, KeptLog, LogHeader
 SEGMENT_BYTES = 32 * 1024
 """A running log is committed when it has so much that SQLite lacks; segments are about that large."""
 
+_NOTHING = Runs()
+"""What an ended log has pending once it is being committed. Nothing is ever added to it."""
 _KINDS: dict[type[Event], int] = {Finish: FINISH, Error: ERROR}
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -170,7 +172,8 @@ class Entry:
 
     def save(self, changes: Changes) -> None:
         """Put everything that SQLite lacks into the next commit."""
-        self.flight, self.pending = self.pending, Runs(self.seq + 1)
+        self.flight = self.pending
+        self.pending = Runs(self.seq + 1) if self.end is None else _NOTHING
         self.dirty = False
         self._save_events(changes, self.flight)
         raw_segments = 0 if self.raw is None else self._save_raw(changes, self.raw)

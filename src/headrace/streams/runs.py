@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from headrace.domain.event import Event
 from headrace.streams.encoded import decode_events, encode_run
@@ -59,18 +59,19 @@ class Runs:
             events = decode_events(run, seqs[end] - seqs[first])
         return events[cursor + 1 - seqs[first] :]
 
-    def pieces(self, limit_bytes: int) -> Iterator[tuple[int, int, bytes]]:
+    def pieces(self, limit_bytes: int) -> list[tuple[int, int, bytes]]:
         """Everything as ``(first seq, count, run)``, each about ``limit_bytes`` or one run if that is larger."""
-        seqs, starts = self._seqs, self._starts
+        seqs, starts, body = self._seqs, self._starts, self._body
         first, last = 0, len(seqs) - 1
-        if 0 < len(self._body) <= limit_bytes:  # nearly always
-            yield seqs[0], seqs[last] - seqs[0], bytes(self._body)
-            return
+        if 0 < len(body) <= limit_bytes:  # nearly always
+            return [(seqs[0], seqs[last] - seqs[0], bytes(body))]
+        found = []
         while first < last:
             end = self._fitting(first, limit_bytes)
-            run = bytes(self._body[starts[first] : starts[end]])
-            yield seqs[first], seqs[end] - seqs[first], run
+            run = bytes(body[starts[first] : starts[end]])
+            found.append((seqs[first], seqs[end] - seqs[first], run))
             first = end
+        return found
 
     def join(self, later: Runs) -> None:
         """Take over the events that follow these."""
