@@ -74,6 +74,7 @@ class EngineBuilder:
                         url=replica.url,
                         model=replica.name or "",
                         api_key=replica.api_key,
+                        dialect=replica.dialect,
                         slots=replica.slots or model.slot_count,
                         context=model.context or 0,
                         load_timeout_s=PATIENCE_S,

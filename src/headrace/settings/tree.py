@@ -193,6 +193,10 @@ class Replica(Section, frozen=True):
     slots: (
         Annotated[int, setting("Generations at once. Not set: the model's `slots`.", ge=1)] | None
     ) = None
+    dialect: Annotated[
+        Literal["openai", "vllm", "sglang", "llama"],
+        setting("What it is: a known engine has more options, and broken answers go on from it."),
+    ] = "openai"
 
 
 class Model(Section, frozen=True):
