@@ -366,3 +366,18 @@ def test_an_engine_that_can_never_serve_is_said_at_once(run: Run) -> None:
         assert house.service.readiness()[0] is False
 
     run(main())
+
+
+def test_a_store_that_fails_ends_the_generation_and_stops_the_engine(run: Run) -> None:
+    async def main() -> None:
+        house = await House(STUCK).open()
+        seen = Witness(generation := house.ask())
+        await seen.token(2)
+        generation.log.store_failed(HeadraceError(Code.STORE_FAILED, "The disk is full."))  # type: ignore[attr-defined]
+        await seen.ended.wait()
+        assert seen.error is not None
+        assert seen.error.code is Code.STORE_FAILED
+        assert house.in_use == 0
+        assert house.engines[0].running == 0
+
+    run(main())

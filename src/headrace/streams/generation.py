@@ -190,6 +190,7 @@ class Generation:
         self._spawn = spawn
         self._clients = 0
         self._backlog: list[Callable[[], Awaitable[None] | None]] | None = None
+        log.on_end(self._log_ended)
 
     # What protocols see.
 
@@ -432,6 +433,11 @@ class Generation:
         self._backlog = None
 
     # The end.
+
+    def _log_ended(self, log: Log) -> None:
+        """A log that cannot be stored ends its generation: nobody would see the rest."""
+        if log.failure is not None:
+            self.fail(log.failure)
 
     def _close(self, end: Finish | Error) -> None:
         if self._chain is None or self._context is None:
