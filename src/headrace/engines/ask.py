@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -10,119 +12,136 @@ from headrace.domain.delta import Prefix
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Message, Request, Sampling
 from headrace.engines.base import refuse_extra, unsupported
-from headrace.engines.dialect import Dialect
+from headrace.engines.body import Body, body_type
+from headrace.engines.dialect import EXTENSIONS, Dialect
 
-_SAME_NAME = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logit_bias")
 _encode = msgspec.json.Encoder().encode
+_USAGE = {"include_usage": True}
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class Asking(msgspec.Struct, frozen=True):
+class Asking:
     """How one upstream is asked: under which ``model`` name, in which dialect. ``max_tokens_field``:
     OpenAI's reasoning models want ``max_completion_tokens``. ``extra`` goes into every body."""
 
-    model: str
-    dialect: Dialect
-    max_tokens_field: str = "max_tokens"
-    stream_usage: bool = True
-    extra: dict[str, Any] = {}
+    def __init__(
+        self,
+        model: str,
+        dialect: Dialect,
+        max_tokens_field: str = "max_tokens",
+        stream_usage: bool = True,
+        extra: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """Raises :class:`ValueError` for a ``max_tokens_field`` that is another field's name."""
+        self.model = model
+        self.dialect = dialect
+        self._stream_usage = stream_usage
+        self._extra = extra
+        self._max_tokens_field = max_tokens_field
+        self._body = body_type({"max_tokens": max_tokens_field, **dialect.extensions})
+        self._top_k, self._min_p, self._repeat_penalty, self._ignore_eos = (
+            name in dialect.extensions for name in EXTENSIONS
+        )
 
     def check(self, request: Request) -> None:
         """Raise ``UNSUPPORTED`` for what this upstream cannot be asked."""
-        for name in ("top_k", "min_p", "repeat_penalty", "ignore_eos"):
-            asked = getattr(request.sampling, name)
+        sampling = request.sampling
+        # Compared by hand: this is asked of every request, and few have any of these.
+        if (
+            sampling.top_k is not None
+            or sampling.min_p is not None
+            or sampling.repeat_penalty is not None
+            or sampling.ignore_eos
+        ):
+            self._check_extensions(sampling)
+        if request.prompts and len({isinstance(prompt, str) for prompt in request.prompts}) > 1:
+            raise unsupported("prompt", "This model's engine takes texts or token ids, not both.")
+        if request.extra:
+            refuse_extra(request, self.dialect.extra)
+
+    def _check_extensions(self, sampling: Sampling) -> None:
+        for name in EXTENSIONS:
+            asked = getattr(sampling, name)
             if asked is not None and asked is not False and name not in self.dialect.extensions:
                 raise unsupported(name, f"This model's engine has no option {name!r}.")
-        if len({isinstance(prompt, str) for prompt in request.prompts}) > 1:
-            raise unsupported("prompt", "This model's engine takes texts or token ids, not both.")
-        refuse_extra(request, self.dialect.extra)
 
-    def body(self, request: Request, stream: bool, more: dict[str, Any] | None = None) -> bytes:
+    def body(self, request: Request, stream: bool, more: Mapping[str, Any] = _NOTHING) -> bytes:
         """A request from its beginning, all its choices. ``more``: fields that it has besides."""
-        fields = self._fields(request, stream)
-        if more:
-            fields |= more
+        body = self._filled(request, stream)
         if request.kind == "chat":
-            fields["messages"] = request.messages
+            body.messages = request.messages
         else:
             prompts = request.prompts
-            fields["prompt"] = prompts[0] if len(prompts) == 1 else prompts
-        return _encode(fields)
+            body.prompt = prompts[0] if len(prompts) == 1 else prompts
+        if self._extra or request.extra or more:
+            return self._with_extra(body, request, more)
+        return _encode(body)
 
     def continuation(self, request: Request, index: int, prefix: Prefix, stream: bool) -> bytes:
         """One choice of a request, from where it stopped. Raises ``NOT_CONTINUABLE``."""
-        fields = self._fields(request, stream)
-        fields.pop("n", None)
-        fields.pop("echo", None)
+        body = self._filled(request, stream)
+        body.n = 1
+        body.echo = False
         left = tokens_left(request.sampling, prefix)
-        if left is not None:
-            fields[self.max_tokens_field] = left
         if request.kind == "chat":
-            self._prefill(fields, request, prefix)
+            _prefill(body, request, prefix)
         else:
-            fields["prompt"] = _after(request, request.prompts[index // request.sampling.n], prefix)
-        return _encode(fields)
+            body.prompt = _after(request, request.prompts[index // request.sampling.n], prefix)
+        return self._with_extra(
+            body, request, {} if left is None else {self._max_tokens_field: left}
+        )
 
-    def _prefill(self, fields: dict[str, Any], request: Request, prefix: Prefix) -> None:
-        if prefix.text:
-            unfinished = Message("assistant", prefix.text)
-            fields["messages"] = (*request.messages, unfinished)
-            fields["continue_final_message"] = True
-            fields["add_generation_prompt"] = False
-        else:
-            fields["messages"] = request.messages
+    def _with_extra(self, body: Body, request: Request, more: Mapping[str, Any]) -> bytes:
+        fields = msgspec.to_builtins(body)
+        return _encode({**fields, **self._extra, **(request.extra or {}), **more})
 
-    def _fields(self, request: Request, stream: bool) -> dict[str, Any]:
+    def _filled(self, request: Request, stream: bool) -> Body:
+        """All but what is to be gone on from. One call whatever is set: this is the hot path."""
         sampling = request.sampling
-        fields: dict[str, Any] = {"model": self.model}
-        if stream:
-            fields["stream"] = True
-            if self.stream_usage:
-                fields["stream_options"] = {"include_usage": True}
-            if self.dialect.token_ids:
-                fields["return_token_ids"] = True
-        self._sampling(fields, sampling)
+        body = self._body(
+            model=self.model,
+            stream=stream,
+            stream_options=_USAGE if stream and self._stream_usage else None,
+            return_token_ids=stream and self.dialect.token_ids,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k if self._top_k else None,
+            min_p=sampling.min_p if self._min_p else None,
+            stop=sampling.stop,
+            seed=sampling.seed,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repeat_penalty=sampling.repeat_penalty if self._repeat_penalty else None,
+            logit_bias=sampling.logit_bias,
+            ignore_eos=sampling.ignore_eos and self._ignore_eos,
+            n=sampling.n,
+            echo=request.echo,
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            parallel_tool_calls=request.parallel_tool_calls,
+            response_format=request.response_format,
+            user=request.user,
+        )
         if sampling.logprobs is not None:
-            _logprobs(fields, request.kind == "chat", sampling.logprobs)
-        _options(fields, request)
-        if self.extra:
-            fields |= self.extra
-        if request.extra:
-            fields |= request.extra
-        return fields
-
-    def _sampling(self, fields: dict[str, Any], sampling: Sampling) -> None:
-        if sampling.max_tokens is not None:
-            fields[self.max_tokens_field] = sampling.max_tokens
-        for name in _SAME_NAME:
-            value = getattr(sampling, name)
-            if value is not None:
-                fields[name] = value
-        for name, theirs in self.dialect.extensions.items():
-            value = getattr(sampling, name)
-            if value is not None and value is not False:
-                fields[theirs] = value
-        if sampling.stop:
-            fields["stop"] = sampling.stop
-        if sampling.n > 1:
-            fields["n"] = sampling.n
+            _logprobs(body, request.kind == "chat", sampling.logprobs)
+        return body
 
 
-def _logprobs(fields: dict[str, Any], chat: bool, alternatives: int) -> None:
+def _prefill(body: Body, request: Request, prefix: Prefix) -> None:
+    body.messages = request.messages
+    if prefix.text:
+        body.messages = (*request.messages, Message("assistant", prefix.text))
+        body.continue_final_message = True
+        body.add_generation_prompt = False
+
+
+def _logprobs(body: Body, chat: bool, alternatives: int) -> None:
     if chat:
-        fields["logprobs"] = True
-        if alternatives:
-            fields["top_logprobs"] = alternatives
+        body.logprobs = True
+        body.top_logprobs = alternatives or None
     else:
-        fields["logprobs"] = alternatives
-
-
-def _options(fields: dict[str, Any], request: Request) -> None:
-    if request.echo:
-        fields["echo"] = True
-    for name in ("tools", "tool_choice", "parallel_tool_calls", "response_format", "user"):
-        value = getattr(request, name)
-        if value is not None:
-            fields[name] = value
+        body.logprobs = alternatives
 
 
 def tokens_left(sampling: Sampling, prefix: Prefix) -> int | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
-Extension = Literal["top_k", "min_p", "repeat_penalty", "ignore_eos"]
+EXTENSIONS = ("top_k", "min_p", "repeat_penalty", "ignore_eos")
 """Sampling options that OpenAI itself does not have."""
 
 
