@@ -2,12 +2,13 @@
 read differently is refused (RFC 9112 §11.2).
 
 A head is parsed in one piece, when all of it has arrived; so one parser serves every connection of
-a front, and an idle connection holds none.
+a front, and an idle connection holds none. What was judged once is not judged again: a client's
+requests mostly differ in their ``content-length`` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -28,10 +29,27 @@ _COMMON = (
     b"X-Stainless-Retry-Count X-Stainless-Read-Timeout"
 ).split()
 _LOWER = {name: name.lower() for name in _COMMON} | {name.lower(): name.lower() for name in _COMMON}
+_FRAMING = frozenset((b"host", b"connection", b"content-length", b"transfer-encoding", b"expect"))
+
 _LINES = 1024
 """Request lines whose parts are remembered; when full, all are forgotten."""
 _LINE_BYTES = 256
 """Longer lines are not remembered."""
+_HEADS = 256
+"""Heads that are remembered; when full, all are forgotten."""
+_HEAD_BYTES = 2048
+"""Longer heads are not remembered."""
+_LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
+_LENGTH_DIGITS = 10
+
+
+class _Known(NamedTuple):
+    """What :class:`HeadParser` says of a head. ``length_at``: where ``headers`` have its length, or -1."""
+
+    line: RequestLine
+    headers: list[tuple[bytes, bytes]]
+    keep_alive: bool
+    length_at: int
 
 
 class HeadParser:
@@ -42,9 +60,14 @@ class HeadParser:
     """
 
     __slots__ = (
+        "_coding",
+        "_complete",
+        "_heads",
+        "_hosts",
+        "_kept",
         "_limits",
         "_lines",
-        "_listener",
+        "_llhttp",
         "expects_continue",
         "headers",
         "keep_alive",
@@ -54,28 +77,67 @@ class HeadParser:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._lines: dict[bytes, RequestLine] = {}
-        self._listener = _Listener()
+        self._heads: dict[bytes, _Known] = {}
+        self._llhttp = HttpRequestParser(self)
+        self._forget()
+
+    def _forget(self) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
         self.length = 0
         self.keep_alive = True
         self.expects_continue = False
+        self._coding = b""
+        self._hosts = 0
+        self._kept = False
+        self._complete = False
 
     def parse(self, head: bytes) -> RequestLine:
         """``head`` ends with its empty line. Raises :class:`Refusal`."""
         if len(head) > self._limits.header_bytes:
             raise too_large(head, self._limits)
-        raw = head[: head.find(b"\r\n")]
+        key, digits = _without_length(head)
+        known = self._heads.get(key)
+        if known is not None:
+            return self._recall(known, digits)
+        line = self._parse(head)
+        if key and len(key) <= _HEAD_BYTES and not self._coding and not self.expects_continue:
+            self._remember(key, line, digits)
+        return line
+
+    def _recall(self, known: _Known, digits: bytes) -> RequestLine:
+        line, headers, self.keep_alive, length_at = known
+        self.headers = headers = headers.copy()
+        self.length = 0
+        self.expects_continue = False
+        if length_at >= 0:
+            headers[length_at] = (b"content-length", digits)
+            self.length = int(digits)
+        return line
+
+    def _remember(self, key: bytes, line: RequestLine, digits: bytes) -> None:
+        if len(self._heads) >= _HEADS:
+            self._heads.clear()
+        at = self.headers.index((b"content-length", digits)) if digits else -1
+        self._heads[key] = _Known(line, self.headers.copy(), self.keep_alive, at)
+
+    def _parse(self, head: bytes) -> RequestLine:
+        raw = head.partition(b"\r\n")[0]
         line = self._lines.get(raw) or self._line(raw)
-        first: dict[bytes, bytes] = {}
-        # llhttp calls a dict's own method: a Python function for each field would take as long as llhttp.
-        self._judge(head, first.setdefault)
-        fields = {_LOWER.get(name) or name.lower(): value for name, value in first.items()}
-        # A field has at least one line. As many names as lines: none came twice, none was folded.
-        if head.count(b"\n") == len(fields) + 2:
-            self.headers = list(fields.items())
-        else:
-            fields = self._repeated(head)
-        self._frame(line, fields)
+        self._forget()
+        try:
+            self._llhttp.feed_data(head)
+        except HttpParserUpgrade:
+            self._complete = False  # an offer, which is not taken up
+        except HttpParserError as error:
+            self._llhttp = HttpRequestParser(self)
+            raise Refusal(400, f"malformed HTTP: {error}") from None
+        if line.http10:
+            self.keep_alive = self._kept
+        if not self._complete or not self.keep_alive or line.http10:
+            # It waits for a body, or for nothing more: a new one costs 0.4 µs.
+            self._llhttp = HttpRequestParser(self)
+        if self._hosts != 1 or self._coding or len(self.headers) > self._limits.headers:
+            self._check(line)
         return line
 
     def probe(self, beginning: bytes) -> None:
@@ -95,46 +157,36 @@ class HeadParser:
         except HttpParserError as error:
             raise _malformed(beginning, error, limits) from None
 
-    def _judge(self, head: bytes, on_header: Callable[[bytes, bytes], object]) -> None:
-        """Raises :class:`Refusal` for malformed syntax."""
-        self._listener.on_header = on_header
-        try:
-            HttpRequestParser(self._listener).feed_data(head)
-        except HttpParserUpgrade:
-            pass  # an offer, which is not taken up
-        except HttpParserError as error:
-            raise Refusal(400, f"malformed HTTP: {error}") from None
+    # llhttp's callbacks.
 
-    def _repeated(self, head: bytes) -> dict[bytes, bytes]:
-        """Keep every field, also of the same name; gives them with their values joined (RFC 9110 §5.3)."""
-        headers: list[tuple[bytes, bytes]] = []
-        self._judge(head, lambda name, value: headers.append((name.lower(), value)))
-        self.headers = headers
-        joined: dict[bytes, bytes] = {}
-        for name, value in headers:
-            joined[name] = joined[name] + b"," + value if name in joined else value
-        return joined
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = _LOWER.get(name) or name.lower()
+        self.headers.append((name, value))
+        if name in _FRAMING:
+            self._framing(name, value)
 
-    def _frame(self, line: RequestLine, fields: dict[bytes, bytes]) -> None:
-        """How long this request is, and whether another follows."""
-        length = fields.get(b"content-length")
-        self.length = 0 if length is None else int(length)
-        connection = fields.get(b"connection")
-        if connection is None:
-            self.keep_alive = not line.http10
+    def on_message_complete(self) -> None:
+        self._complete = True
+
+    # Ours.
+
+    def _framing(self, name: bytes, value: bytes) -> None:
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"connection":
+            value = value.lower()
+            if b"close" in value:
+                self.keep_alive = False
+            elif b"keep-alive" in value:
+                self._kept = True
+        elif name == b"content-length":
+            self.length = int(value)
+        elif name == b"transfer-encoding":
+            self._coding += value.strip().lower() + b","
+        elif value.strip().lower() == b"100-continue":
+            self.expects_continue = True
         else:
-            connection = connection.lower()
-            kept = not line.http10 or b"keep-alive" in connection
-            self.keep_alive = kept and b"close" not in connection
-        self.expects_continue = False
-        if (
-            b"host" not in fields
-            or b"transfer-encoding" in fields
-            or b"expect" in fields
-            or len(self.headers) != len(fields)
-            or len(fields) > self._limits.headers
-        ):
-            self._check(line, fields)
+            self._coding += b"?"
 
     def _line(self, raw: bytes) -> RequestLine:
         line = request_line(raw, self._limits.target_bytes)
@@ -144,36 +196,37 @@ class HeadParser:
             self._lines[raw] = line
         return line
 
-    def _check(self, line: RequestLine, fields: dict[bytes, bytes]) -> None:
+    def _check(self, line: RequestLine) -> None:
         if len(self.headers) > self._limits.headers:
             raise Refusal(431, f"more than {self._limits.headers} header fields")
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts != 1 and (hosts or not line.http10):
+        if self._hosts != 1 and (self._hosts or not line.http10):
             raise Refusal(400, "exactly one Host header is needed")
-        if b"expect" in fields:
-            self._check_expectation(fields[b"expect"])
-        if b"transfer-encoding" in fields:
-            self._check_coding(line, fields[b"transfer-encoding"])
+        if self._coding:
+            self._check_coding(line)
 
-    def _check_expectation(self, expected: bytes) -> None:
-        if {value.strip().lower() for value in expected.split(b",")} != {b"100-continue"}:
+    def _check_coding(self, line: RequestLine) -> None:
+        if b"?" in self._coding:
             raise Refusal(417, "the only expectation that can be met is 100-continue")
-        self.expects_continue = True
-
-    def _check_coding(self, line: RequestLine, coding: bytes) -> None:
         if line.http10 or self.length:
             raise Refusal(400, "Transfer-Encoding does not go with Content-Length or HTTP/1.0")
-        if coding.strip().lower() != b"chunked":
+        if self._coding != b"chunked,":
             raise Refusal(501, "the only transfer coding taken is chunked")
         self.length = CHUNKED
 
 
-class _Listener:
-    """Whom a parser calls."""
-
-    __slots__ = ("on_header",)
-
-    on_header: Callable[[bytes, bytes], object]
+def _without_length(head: bytes) -> tuple[bytes, bytes]:
+    """The head without the digits of its ``content-length``, and these. Such heads differ in nothing
+    that is judged. No head at all where it is not written as nearly all clients write it."""
+    for name in _LENGTHS:
+        at = head.find(name)
+        if at >= 0:
+            start = at + len(name)
+            end = head.find(b"\r\n", start)
+            digits = head[start:end]
+            if digits.isdigit() and len(digits) <= _LENGTH_DIGITS:
+                return head[:start] + head[end:], digits
+            return b"", b""
+    return (b"" if b"length:" in head.lower() else head), b""
 
 
 class _Nobody:
