@@ -60,9 +60,9 @@ def prefix(deltas: list[Delta], share: float) -> Prefix:
     return Prefix("".join(delta.text for delta in kept), ids)
 
 
-async def forget(engine: Engine, number: int) -> None:
+async def forget(engine: Engine) -> None:
     """Have the slot compute something else."""
-    other = Message(role="user", content=f"{number} quiet rivers. " * 8)
+    other = Message(role="user", content="A quiet river. " * 8)
     sampling = Sampling(max_tokens=1, temperature=0.0)
     await engine.infer(Work(Request(EMBEDDED.name, "chat", (other,), sampling=sampling)))
 
@@ -73,20 +73,25 @@ async def answer(engine: Engine, work: Work) -> tuple[str, int]:
     return "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
 
 
+async def cuts_of(engine: Engine, asked: Request, exact: bool) -> list[Continued]:
+    """One prompt whole, then from each cut, in one mode: an exact generation is exact from its beginning."""
+    await forget(engine)
+    deltas, outcome = await engine.infer(Work(asked, exact=exact))
+    text, made = "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
+    found = []
+    for share in CUTS:
+        cut = prefix(deltas, share)
+        await forget(engine)
+        rest, more = await answer(engine, Work(asked, (cut,), exact=exact))
+        found.append(Continued(made - len(cut.token_ids) - more, cut.text + rest == text))
+    return found
+
+
 async def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, list[Continued]]:
     found: dict[str, list[Continued]] = {"fast": [], "exact": []}
     for number in range(arguments.prompts):
-        asked = request(number, arguments.tokens)
-        await forget(engine, number)
-        deltas, outcome = await engine.infer(Work(asked))
-        text, made = "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
-        for share in CUTS:
-            cut = prefix(deltas, share)
-            for mode, results in found.items():
-                await forget(engine, number)
-                rest, more = await answer(engine, Work(asked, (cut,), exact=mode == "exact"))
-                lost = made - len(cut.token_ids) - more
-                results.append(Continued(lost, cut.text + rest == text))
+        for mode, results in found.items():
+            results += await cuts_of(engine, request(number, arguments.tokens), mode == "exact")
     return found
 
 
