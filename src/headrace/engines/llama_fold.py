@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -88,8 +88,11 @@ class LlamaFold:
         """Nothing is wanted but the prompt to be computed."""
         self._muted = True
 
-    def take(self, payload: bytes, deltas: list[Delta]) -> bool:
-        """One event; True: the last. Raises what llama.cpp reported."""
+    def take(self, payloads: Sequence[bytes], deltas: list[Delta]) -> bool:
+        """Events; True: the last was among them. Raises what llama.cpp reported."""
+        return any(self._take(payload, deltas) for payload in payloads)
+
+    def _take(self, payload: bytes, deltas: list[Delta]) -> bool:
         try:
             piece = decode_piece(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -135,9 +138,13 @@ class LlamaFold:
         """An answer that was not streamed: all its tokens, those of partial characters too."""
         if self._alternatives is not None:
             self._note(piece)
-        if piece.content:
-            probable = self._take_probable()
-            deltas.append(Delta(piece.content, self._index, piece.tokens, False, probable))
+        text = piece.content
+        if piece.stop_type == "limit":
+            # A limit in the middle of a character: llama.cpp writes its bytes as U+FFFD here, and leaves
+            # them out of a stream. Both answers shall be the same.
+            text = text.rstrip("\ufffd")
+        if text:
+            deltas.append(Delta(text, self._index, piece.tokens, False, self._take_probable()))
 
     def _resolve(self, text: str) -> tuple[int, ...]:
         """All ids of a text, those that llama.cpp did not say included."""
