@@ -291,6 +291,7 @@ class Kit:
 
     Generation = ScriptedGeneration
     Service = ScriptedService
+    Usage = Usage
     TokenLogprob = TokenLogprob
     ToolCallDelta = ToolCallDelta
     token = staticmethod(token)

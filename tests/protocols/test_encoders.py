@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from headrace.protocols.fold import Fold
 from headrace.protocols.formats import ENCODERS
 from headrace.protocols.infer import infer_answer
 from headrace.protocols.native import native_event
-from headrace.protocols.openai_chat import chat_completion
+from headrace.protocols.openai_chat import ChatCompletion, chat_completion
 from headrace.protocols.openai_completions import text_completion
 
 FORMS = [(wire, form) for wire in ENCODERS for form in FRAMINGS]
@@ -376,6 +377,31 @@ def test_a_whole_chat_answer_has_the_nullable_fields_and_the_tool_calls(
         }
     ]
     assert len(second["logprobs"]["content"]) == 1
+
+
+@settings(deadline=None)
+@given(
+    texts=st.lists(st.tuples(st.text(), st.integers(0, 2), st.booleans()), max_size=6),
+    reasons=st.lists(st.sampled_from(["stop", "length", "tool_calls"]), min_size=1, max_size=3),
+    logprobs=st.sampled_from([None, 0]),
+)
+def test_a_whole_chat_answer_is_its_struct_byte_for_byte(
+    kit: Any, texts: list[tuple[str, int, bool]], reasons: list[str], logprobs: int | None
+) -> None:
+    generation = kit.Generation(kit.chat_request(sampling=Sampling(n=3, logprobs=logprobs)))
+    fold = Fold(3)
+    for seq, (text, index, reasoning) in enumerate(texts, 1):
+        fold.add([kit.token(seq, text, index=index, reasoning=reasoning)])
+    fold.add([kit.finish(len(texts) + 1, *reasons, usage=kit.Usage(7, 2**40, 3))])
+
+    answer = chat_completion(generation, fold)
+
+    decoded = msgspec.json.decode(answer, type=ChatCompletion)
+    assert msgspec.json.encode(decoded) == answer
+    said = "".join(text for text, index, reasoning in texts if index == 1 and not reasoning)
+    assert decoded.choices[1].message.content == said
+    assert decoded.choices[1].finish_reason == (reasons[1] if len(reasons) > 1 else reasons[0])
+    assert decoded.usage.total_tokens == 7 + 2**40
 
 
 def test_content_is_null_when_there_are_only_tool_calls(kit: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import CANCEL, CONTINUE, Caller
-from headrace.protocols.call import Call
+from headrace.protocols.call import Call, request_ids
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.formats import ENCODERS
 from headrace.protocols.stream import HEARTBEAT_ROUNDS, ClientStream, OpenStreams
@@ -76,7 +76,7 @@ class Scene:
         self.exchange = RecordedExchange()
         encoder = ENCODERS[wire](self.generation, {}, FRAMINGS["sse"], 0)
         self.stream = ClientStream(
-            Call(self.exchange),
+            Call(self.exchange, request_ids()),
             self.generation,
             encoder,
             FRAMINGS["sse"],

@@ -36,9 +36,8 @@ class AnswerHeads:
     def whole(self, status: int, headers: Headers, more: bytes, body: bytes) -> bytes:
         """Head and body in one piece. ``more``: whole lines. Raises ValueError as :meth:`lines` does."""
         start = self._starts.get(status) or self._start(status)
-        if headers:
-            start += lines(headers)
-        return b"%b%bcontent-length: %d\r\n\r\n%b" % (start, more, len(body), body)
+        fields = lines(headers) if headers else b""
+        return b"%b%b%bcontent-length: %d\r\n\r\n%b" % (start, fields, more, len(body), body)
 
     def head(self, status: int, headers: Headers, more: bytes) -> bytes:
         """A head without ``content-length``."""
@@ -58,7 +57,8 @@ class AnswerHeads:
 def lines(headers: Headers) -> bytes:
     """Header fields as lines. Raises ValueError where a field would break out of its line."""
     block = b"\r\n".join(map(b": ".join, headers)) + b"\r\n"
-    if len(block.splitlines()) != len(headers) or b"\0" in block:
+    count = len(headers)
+    if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
         raise ValueError(f"a header of the answer has a line break or NUL in it: {block!r:.200}")
     return block
 

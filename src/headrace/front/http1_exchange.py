@@ -60,8 +60,11 @@ class Http1Exchange(BaseExchange):
             return
         if self._framing:
             raise RuntimeError("respond after start")
-        more = connection.closing_line(self._http10)
-        heads = connection.shared.heads
+        shared = connection.shared
+        heads = shared.heads
+        more = b""
+        if not connection.keep or self._http10 or shared.draining:
+            more = connection.closing_line(self._http10)
         if status in BODYLESS:
             data = heads.head(status, headers, more)
         else:

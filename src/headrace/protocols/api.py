@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.domain.errors import HeadraceError
 from headrace.protocols.asking import bearer_key
-from headrace.protocols.call import Call
+from headrace.protocols.call import Call, request_ids
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
@@ -48,6 +48,7 @@ class Api:
     ) -> None:
         self._service = service
         self._origins = frozenset(origin.encode() for origin in options.cors_origins)
+        self._new_id = request_ids()
         self._tasks = Tasks()
         self._streams = OpenStreams(options.heartbeat_s)
         generations = Generations(service, self._streams)
@@ -64,7 +65,7 @@ class Api:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later. Never raises."""
-        call = Call(exchange)
+        call = Call(exchange, self._new_id)
         try:
             if self._origins:
                 self._allow_origin(call)

@@ -15,6 +15,17 @@ GRACE = Leaving(30.0)
 MAX_GRACE_S = 86_400.0
 MAX_TOKEN = 256
 """Characters of an abort token, a session id, an idempotency key."""
+_WISHES = frozenset(
+    (
+        b"idempotency-key",
+        b"x-abort-token",
+        b"x-continue-mode",
+        b"x-on-disconnect",
+        b"x-session-id",
+        b"x-stream-events",
+    )
+)
+"""Headers that make a caller more than a tenant: few requests have one."""
 _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
 
@@ -22,6 +33,8 @@ _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
 def caller_of(call: Call, session_id: str | None = None) -> Caller:
     """Who asks, and how. ``session_id``: of the body, where the header has none. Raises ``INVALID_REQUEST``."""
     fields = call.fields
+    if _WISHES.isdisjoint(fields):
+        return Caller(call.tenant, call.request_id.decode(), session_id)
     leaving = CANCEL
     if b"x-on-disconnect" in fields:
         leaving = _leaving(call.header(b"x-on-disconnect") or "")
@@ -56,10 +69,10 @@ def stream_events(call: Call) -> dict[str, bool] | None:
 
 def bearer_key(call: Call) -> str | None:
     """The key of ``Authorization: Bearer KEY``; None if there is none."""
-    value = call.header(b"authorization")
+    value = call.fields.get(b"authorization")
     if value is None:
         return None
-    scheme, _, key = value.partition(" ")
+    scheme, _, key = value.decode("latin-1").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else None
 
 

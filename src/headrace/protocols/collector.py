@@ -1,4 +1,4 @@
-"""The reader behind an answer without a stream: folds the whole log, then answers once."""
+"""A reader that folds a whole log for something that is not the answer to its request alone."""
 
 from __future__ import annotations
 

@@ -31,24 +31,29 @@ class FoldedCall:
 class FoldedChoice:
     """One choice put together from its events."""
 
-    __slots__ = ("_reasoning", "_texts", "calls", "logprobs")
+    __slots__ = ("_reasoning", "calls", "logprobs", "texts")
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self.texts: list[str] = []
         self._reasoning: list[str] = []
         self.calls: dict[int, FoldedCall] = {}
         self.logprobs: list[TokenLogprob] = []
 
     @property
     def text(self) -> str:
-        return "".join(self._texts)
+        return "".join(self.texts)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is nothing but text."""
+        return not (self.calls or self._reasoning or self.logprobs)
 
     @property
     def reasoning(self) -> str:
         return "".join(self._reasoning)
 
     def add(self, event: Token) -> None:
-        (self._reasoning if event.reasoning else self._texts).append(event.text)
+        (self._reasoning if event.reasoning else self.texts).append(event.text)
         if event.logprobs is not None:
             self.logprobs.extend(event.logprobs)
         for piece in event.tool_calls or ():
@@ -68,10 +73,19 @@ class Fold:
         self.end: Finish | Error | None = None
 
     def add(self, events: Sequence[Event]) -> None:
+        choices = self.choices
         for event in events:
+            if (
+                type(event) is Token
+                and event.logprobs is None
+                and event.tool_calls is None
+                and not event.reasoning
+            ):
+                choices[event.index].texts.append(event.text)  # nearly all: no call for each
+                continue
             match event:
                 case Token():
-                    self.choices[event.index].add(event)
+                    choices[event.index].add(event)
                 case Finish() | Error():
                     self.end = event
                 case Progress() | Prompt():
@@ -79,10 +93,12 @@ class Fold:
 
     def finish(self) -> Finish:
         """The good end. Raises the error that the log ended with."""
-        assert self.end is not None
-        if isinstance(self.end, Error):
-            raise from_event(self.end)
-        return self.end
+        end = self.end
+        assert end is not None
+        if type(end) is Finish:
+            return end
+        assert isinstance(end, Error)
+        raise from_event(end)
 
     def reason(self, index: int) -> FinishReason:
         """Why a choice ended: its own reason, or *the* reason where the engine gave only one."""

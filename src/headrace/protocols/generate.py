@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Event
 from headrace.protocols.accept import require_json, stream_form
 from headrace.protocols.asking import caller_of, last_event_id, stream_events
 from headrace.protocols.body import require_json_body
 from headrace.protocols.call import Call
-from headrace.protocols.collector import Collector
 from headrace.protocols.encoder import FRAMINGS
+from headrace.protocols.errors import Header
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import ENCODERS, OPENAI_CHAT, OPENAI_COMPLETIONS
 from headrace.protocols.openai_chat import chat_completion
 from headrace.protocols.openai_completions import text_completion
 from headrace.protocols.openai_request import Asked, decode_chat, decode_completion
-from headrace.protocols.port import Generation, Service
+from headrace.protocols.port import Generation, Service, Subscription
 from headrace.protocols.router import Route
 from headrace.protocols.stream import ClientStream, OpenStreams
 
@@ -59,15 +60,13 @@ class Generate:
             self.stream(call, asked, wire)
         else:
             require_json(call.header(b"accept"))
-            generation = self.submit(call, asked, wire)
-            answer_whole(call, generation, render)
+            WholeAnswer(call, self.submit(call, asked, wire), render).attach()
         return None
 
     def submit(self, call: Call, asked: Asked, wire: str) -> Generation:
         options = asked.wire_options
-        wanted = stream_events(call)
-        if wanted is not None:
-            options = options | wanted
+        if b"x-stream-events" in call.fields:
+            options = options | (stream_events(call) or {})
         caller = caller_of(call, asked.session_id)
         return self._service.submit(asked.request, caller, wire, options)
 
@@ -89,19 +88,58 @@ class Generate:
         return self._resume(call, generation_id, last_event_id(call) or 0)
 
 
-def answer_whole(call: Call, generation: Generation, render: Render) -> None:
-    """Answer once, when the log has ended."""
-    headers = [(b"x-generation-id", generation.id.encode())]
+class WholeAnswer:
+    """The reader behind an answer without a stream: folds the whole log, then answers once."""
 
-    def done(result: Fold | HeadraceError) -> None:
+    __slots__ = ("_call", "_fold", "_generation", "_open", "_render", "_subscription")
+
+    def __init__(self, call: Call, generation: Generation, render: Render) -> None:
+        self._call = call
+        self._generation = generation
+        self._render = render
+        self._fold = Fold(generation.request.choices)
+        self._open = True
+        self._subscription: Subscription | None = None
+
+    def attach(self) -> None:
+        """Begin to read; a log that has ended is answered before this returns."""
+        self._call.exchange.on_gone = self._gone
+        subscription = self._generation.attach(self, client=True)
+        if self._open:
+            self._subscription = subscription
+
+    def events(self, events: Sequence[Event]) -> bool:
+        fold = self._fold
+        fold.add(events)
+        if fold.end is not None and self._open:
+            self._close()
+            self._answer()
+        return True
+
+    def lost(self, error: HeadraceError) -> None:
+        if self._open:
+            self._close()
+            self._call.fail(error, self._headers())
+
+    def _answer(self) -> None:
         try:
-            if isinstance(result, HeadraceError):
-                raise result
-            call.json_bytes(render(generation, result), headers)
+            body = self._render(self._generation, self._fold)
+            self._call.json_bytes(body, self._headers())
         except HeadraceError as error:
-            call.fail(error, headers)
+            self._call.fail(error, self._headers())
         except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
-            call.crash()
+            self._call.crash()
 
-    collector = Collector(generation, done, client=True)
-    call.exchange.on_gone = collector.close
+    def _headers(self) -> tuple[Header]:
+        return ((b"x-generation-id", self._generation.id.encode()),)
+
+    def _close(self) -> None:
+        """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
+        self._open = False
+        self._subscription = None
+
+    def _gone(self) -> None:
+        subscription = self._subscription
+        self._close()
+        if subscription is not None:
+            subscription.close()

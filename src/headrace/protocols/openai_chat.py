@@ -22,12 +22,11 @@ from headrace.domain.event import (
     TokenLogprob,
     ToolCallDelta,
 )
-from headrace.domain.ids import find_ulid
 from headrace.protocols.encoder import EventEncoder, Framing, Writer, encode_json
 from headrace.protocols.errors import ErrorAnswer, error_object
 from headrace.protocols.fold import Fold, FoldedChoice
 from headrace.protocols.native import native_event
-from headrace.protocols.openai_usage import CompletionUsage, completion_usage
+from headrace.protocols.openai_usage import CompletionUsage, usage_json
 from headrace.protocols.port import Generation
 
 
@@ -87,26 +86,38 @@ class ChatCompletion(msgspec.Struct, frozen=True, gc=False):
     usage: CompletionUsage
 
 
+_COMPLETION = (
+    b'{"id":"%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":%b}'
+)
+"""A :class:`ChatCompletion`; with the next one it saves the structs of nearly every answer."""
+_PLAIN_CHOICE = (
+    b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":null,"annotations":[]},'
+    b'"logprobs":null,"finish_reason":%b}'
+)
+"""A :class:`ChatChoice` that has only text."""
+
+
 def chat_completion(generation: Generation, fold: Fold) -> bytes:
     """The whole answer. Raises the error that the log ended with."""
     end = fold.finish()
-    answer = ChatCompletion(
-        chat_id(generation),
-        "chat.completion",
+    logprobs = generation.request.sampling.logprobs is not None
+    reasons = end.reasons
+    choices = [
+        _choice(index, choice, reasons[index if index < len(reasons) else 0], logprobs)
+        for index, choice in enumerate(fold.choices)
+    ]
+    return _COMPLETION % (
+        chat_id(generation).encode(),
         int(generation.created),
-        generation.model,
-        [
-            _choice(index, choice, fold.reason(index), generation)
-            for index, choice in enumerate(fold.choices)
-        ],
-        completion_usage(end.usage),
+        encode_json(generation.model),
+        b",".join(choices),
+        usage_json(end.usage),
     )
-    return encode_json(answer)
 
 
 def chat_id(generation: Generation) -> str:
     """``chatcmpl-`` and the generation's ULID."""
-    return f"chatcmpl-{find_ulid(generation.id)}"
+    return "chatcmpl-" + generation.id[4:]  # after "gen_"
 
 
 class ChatEncoder(EventEncoder):
@@ -194,7 +205,7 @@ class ChatEncoder(EventEncoder):
             chunk = self._chunk(index, b"{}", b"null", encode_json(reason))
             pieces.append(self._framing.part(chunk))
         if self._usage != b"}":
-            usage = encode_json(completion_usage(event.usage))
+            usage = usage_json(event.usage)
             pieces.append(self._framing.part(b'%b],"usage":%b}' % (self._head, usage)))
         pieces.append(self._framing.done(event.seq))
         return b"".join(pieces)
@@ -250,8 +261,14 @@ def _call_delta(piece: ToolCallDelta) -> DeltaToolCall:
     return DeltaToolCall(piece.index, function, piece.id, "function")
 
 
-def _choice(
-    index: int, choice: FoldedChoice, reason: FinishReason, generation: Generation
+def _choice(index: int, choice: FoldedChoice, reason: FinishReason, logprobs: bool) -> bytes:
+    if logprobs or not choice.plain:
+        return encode_json(_full_choice(index, choice, reason, logprobs))
+    return _PLAIN_CHOICE % (index, encode_json(choice.text), encode_json(reason))
+
+
+def _full_choice(
+    index: int, choice: FoldedChoice, reason: FinishReason, logprobs: bool
 ) -> ChatChoice:
     calls = [
         ToolCall(call.id, FunctionCall(call.name, call.arguments))
@@ -264,10 +281,8 @@ def _choice(
         reasoning_content=choice.reasoning or UNSET,
         tool_calls=calls or UNSET,
     )
-    logprobs = None
-    if generation.request.sampling.logprobs is not None:
-        logprobs = ChatLogprobs([_logprob(entry) for entry in choice.logprobs])
-    return ChatChoice(index, message, logprobs, reason)
+    said = ChatLogprobs([_logprob(entry) for entry in choice.logprobs]) if logprobs else None
+    return ChatChoice(index, message, said, reason)
 
 
 def _logprob(entry: TokenLogprob) -> ContentLogprob:

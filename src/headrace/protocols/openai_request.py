@@ -8,6 +8,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -133,6 +134,8 @@ _CHAT_LACKS: tuple[tuple[str, Any], ...] = (
     ("verbosity", "medium"),
 )
 """Options that no engine here has, and the value that asks for nothing."""
+_lacking_options = attrgetter(*(name for name, _ in _CHAT_LACKS))
+_NONE_LACKING = (None,) * len(_CHAT_LACKS)
 
 
 def decode_chat(body: bytes) -> Asked:
@@ -146,7 +149,8 @@ def decode_completion(body: bytes) -> Asked:
 
 
 def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
-    _refuse_lacking_options(body)
+    if _lacking_options(body) != _NONE_LACKING:  # one comparison for all of them
+        _refuse_lacking_options(body)
     _check_messages(body.messages)
     if body.tools is not None:
         _check_tools(body.tools)
@@ -197,8 +201,9 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 def plain_extra(unknown: Unknown | None) -> Unknown | None:
     """Options that nobody here knows, for the engine. Raises ``INVALID_REQUEST`` for what it cannot be given."""
-    for name, value in (unknown or {}).items():
-        require_plain(value, name)
+    if unknown is not None:
+        for name, value in unknown.items():
+            require_plain(value, name)
     return unknown
 
 
@@ -262,15 +267,20 @@ def _refuse_lacking_options(body: ChatBody) -> None:
 
 def _check_messages(messages: tuple[Message, ...]) -> None:
     for position, message in enumerate(messages):
-        if message.content is None and message.role != "assistant":
-            raise refuse(f"messages[{position}].content", "is required")
-        if isinstance(message.content, list):
-            for number, part in enumerate(message.content):
-                if isinstance(part, ImagePart):
-                    require_plain(part.image_url, f"messages[{position}].content[{number}]")
-        if message.tool_calls is not None:
-            for number, call in enumerate(message.tool_calls):
-                _check_tool_call(call, f"messages[{position}].tool_calls[{number}]")
+        if type(message.content) is not str or message.tool_calls is not None:
+            _check_message(message, f"messages[{position}]")
+
+
+def _check_message(message: Message, path: str) -> None:
+    if message.content is None and message.role != "assistant":
+        raise refuse(f"{path}.content", "is required")
+    if isinstance(message.content, list):
+        for number, part in enumerate(message.content):
+            if isinstance(part, ImagePart):
+                require_plain(part.image_url, f"{path}.content[{number}]")
+    if message.tool_calls is not None:
+        for number, call in enumerate(message.tool_calls):
+            _check_tool_call(call, f"{path}.tool_calls[{number}]")
 
 
 def _check_tool_call(call: dict[str, Any], path: str) -> None:
