@@ -52,13 +52,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, bytes] = {}
         self.bodies: list[bytes] = []
         self.calls: list[str] = []
         self.first = asyncio.Event()
         self.over: asyncio.Future[HeadraceError | None] = asyncio.get_running_loop().create_future()
 
-    def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self.calls.append("head")
         self.status, self.headers = status, headers
 

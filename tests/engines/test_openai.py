@@ -290,7 +290,7 @@ REFUSED = {
 @pytest.mark.parametrize(("status", "body", "code"), REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.parametrize("live", [True, False])
 def test_a_refusal_keeps_the_upstreams_words(result, status, body, code, live):
-    answer = http(json.dumps(body).encode(), status, extra=b"retry-after: 7\r\n")
+    answer = http(json.dumps(body).encode(), status, extra=b"Retry-After: 7\r\n")
     _, error, _ = result(Fake(answer), Work(chat(), live=live))
     assert error.code is code
     assert error.retry_after_s == 7.0
@@ -376,6 +376,37 @@ def test_cancel_closes_the_connection_and_nothing_more_is_told(upstream, run, se
             assert engine.health()[0] == "ready"
 
     run(main())
+
+
+LAST = events(chunk("a"), chunk(reason="stop"))
+BROKEN_LATER = events(chunk("a"), {"error": {"message": "CUDA"}})
+
+
+@pytest.mark.parametrize("said", [LAST, BROKEN_LATER], ids=["done", "broken"])
+def test_a_sink_that_cancels_is_not_told_how_the_same_read_ended(upstream, run, seen, said):
+    class Cancelling(seen):
+        def deltas(self, deltas):
+            super().deltas(deltas)
+            engine_run.cancel()
+
+    async def main():
+        nonlocal engine_run
+        async with upstream(Fake(http(said))) as server, engine_at(server) as engine:
+            sink = Cancelling()
+            engine_run = engine.stream_infer(Work(chat()), sink)
+            await sink.first.wait()
+            assert sink.text() == "a"
+            assert not sink.over.done()
+            assert engine.health()[0] == "ready"
+
+    engine_run = None
+    run(main())
+
+
+def test_a_choice_that_was_not_asked_for_gives_no_reason(result):
+    ends = [{"index": at, "delta": {}, "finish_reason": "length"} for at in (0, 7)]
+    _, outcome, _ = result(Fake(stream({"choices": ends})), Work(chat()))
+    assert outcome.reasons == ("length",)
 
 
 def test_options_that_an_upstream_lacks_are_refused_by_name():

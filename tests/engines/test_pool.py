@@ -218,6 +218,7 @@ def test_a_request_is_not_repeated_twice_nor_on_a_new_connection(run, upstream, 
 
 BROKEN = {
     "mid length": (b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nok", "middle"),
+    "mid length, in capitals": (b"HTTP/1.1 200 OK\r\nCONTENT-LENGTH: 20\r\n\r\nok", "middle"),
     "mid chunk": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nok", "middle"),
     "no last chunk": (
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n",

@@ -6,6 +6,7 @@ One decode an event. A whole answer and a chunk of a stream have the same form b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -108,22 +109,22 @@ class ChatFold:
         self._usage: Counted | None = None
         self.reasons: dict[int, FinishReason] = {}
 
-    def take(self, payload: bytes, deltas: list[Delta]) -> bool:
-        """One event; True: it was the last. Raises what the upstream reported, ``ENGINE_FAILED`` for
-        what is no event."""
-        if payload == b"[DONE]":
-            return True
-        try:
-            chunk = _decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            what = f"The engine sent an event that is not one of its protocol: {error}"
-            raise HeadraceError(Code.ENGINE_FAILED, what) from None
-        if chunk.error is not None:
-            raise broken_off(chunk.error)
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices:
-            self._take_choice(choice, deltas)
+    def take(self, payloads: Sequence[bytes], deltas: list[Delta]) -> bool:
+        """Events; True: the last was among them. Raises what the upstream reported, and
+        ``ENGINE_FAILED`` for what is no event."""
+        for payload in payloads:
+            if payload == b"[DONE]":
+                return True
+            try:
+                chunk = _decode(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise _no_event(error) from None
+            if chunk.error is not None:
+                raise broken_off(chunk.error)
+            if chunk.usage is not None:
+                self._usage = chunk.usage
+            for choice in chunk.choices:
+                self._take_choice(choice, deltas)
         return False
 
     def usage(self) -> Usage:
@@ -141,6 +142,25 @@ class ChatFold:
     def _take_choice(self, choice: Choice, deltas: list[Delta]) -> None:
         index = self._first_index + choice.index
         content = choice.delta or choice.message
+        if (
+            content is None
+            or content.tool_calls
+            or content.reasoning_content
+            or content.reasoning
+            or content.refusal
+            or choice.logprobs is not None
+        ):
+            self._take_more(choice, content, index, deltas)
+        elif content.content or choice.token_ids:  # what nearly every event is
+            self._pieces += 1
+            deltas.append(Delta(content.content or "", index, choice.token_ids or ()))
+        if choice.finish_reason:
+            self.reasons[index] = _reason(choice.finish_reason)
+
+    def _take_more(
+        self, choice: Choice, content: Content | None, index: int, deltas: list[Delta]
+    ) -> None:
+        """A choice with anything besides text and token ids, or in the form of completions."""
         text = choice.text or (content.content or content.refusal if content else "") or ""
         ids = choice.token_ids or ()
         logprobs = probabilities(choice.logprobs) if choice.logprobs is not None else None
@@ -153,8 +173,11 @@ class ChatFold:
         if text or calls or logprobs or (ids and not (content and content.reasoning_content)):
             self._pieces += 1
             deltas.append(Delta(text, index, ids, False, logprobs, calls))
-        if choice.finish_reason:
-            self.reasons[index] = _reason(choice.finish_reason)
+
+
+def _no_event(error: Exception) -> HeadraceError:
+    what = f"The engine sent an event that is not one of its protocol: {error}"
+    return HeadraceError(Code.ENGINE_FAILED, what)
 
 
 def _reason(word: str) -> FinishReason:

@@ -14,7 +14,7 @@ import httptools
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.limits import Ticks
-from headrace.engines.response import Headers, ResponseSink
+from headrace.engines.response import Headers, ResponseSink, lower
 
 MAX_QUIET_BYTES = 64 * 1024
 """Bytes that an upstream may send without any of them being body: head, trailers, extensions."""
@@ -60,7 +60,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body_came",
         "_complete",
-        "_head_sent",
+        "_fields",
+        "_head_told",
         "_headers",
         "_keep",
         "_owner",
@@ -69,10 +70,11 @@ class Connection(asyncio.Protocol):
         "_quiet_bytes",
         "_status",
         "_transport",
-        "_until_close",
         "_upstream",
         "_used",
         "call",
+        "on_body",
+        "on_header",
         "ticks",
     )
 
@@ -80,28 +82,29 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._upstream = upstream
         self._transport: asyncio.Transport | None = None
-        self._parser: Any = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
-        self._used = False
+        self._fields: Headers = {}
+        self._headers: Headers = {}
+        # llhttp tells headers and body to methods of C: no frame of Python for each of them.
+        self.on_header = self._fields.__setitem__
+        self.on_body = self._parts.append
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._status = self._quiet_bytes = self.ticks = 0
+        self._head_told = self._body_came = self._complete = self._keep = self._used = False
         self.call: PendingCall | None = None
-        self.ticks = 0
-        self._expect()
 
-    def _expect(self) -> None:
-        self._status = 0
-        self._headers: Headers = []
-        self._head_sent = self._body_came = self._complete = False
-        self._keep = self._until_close = False
-        self._quiet_bytes = 0
-
-    def start(self, call: PendingCall) -> None:
-        """Send a call's request."""
-        assert self._transport is not None
-        self._expect()
+    def start(self, call: PendingCall) -> bool:
+        """Send a call's request. False: it cannot be sent here, the connection is closing."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        self._status = self._quiet_bytes = 0
+        self._head_told = self._body_came = self._complete = False
         self.call = call
         call.connection = self
         self.ticks = self._owner.patience.first_byte
-        self._transport.write(call.request)
+        transport.write(call.request)
+        return True
 
     @property
     def usable(self) -> bool:
@@ -121,30 +124,21 @@ class Connection(asyncio.Protocol):
 
     # What llhttp calls, while a read is parsed.
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._status:  # not the trailers
-            self._headers.append((name.lower(), value))
-
     def on_message_begin(self) -> None:
         if self._complete:
             raise ValueError("more bytes than the answer has")
+        self._fields.clear()
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
-        if self._status >= 200:
-            names = {name for name, _ in self._headers}
-            framed = b"content-length" in names or b"transfer-encoding" in names
-            self._until_close = not framed and self._status not in (204, 304)
-            self._keep = self._parser.should_keep_alive() and not self._until_close
-
-    def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
+        self._headers = self._fields.copy()  # without the trailers, which come later
 
     def on_message_complete(self) -> None:
         if self._status < 200:
-            self._status, self._headers = 0, []
+            self._status = 0
         else:
             self._complete = True
+            self._keep = self._parser.should_keep_alive()
 
     # What the transport calls.
 
@@ -152,6 +146,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
 
     def data_received(self, data: bytes) -> None:
+        """One read, parsed and handed over. Hot: one frame for what comes with every event."""
         call = self.call
         if call is None:
             self.abort()
@@ -162,7 +157,22 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             fault = f"did not speak HTTP/1.1: {error.__context__ or error}"
-        self._deliver(call, len(data), fault)
+        if not self._head_told and self._status >= 200:
+            self._head_told = True
+            call.sink.head(self._status, self._headers)
+        parts = self._parts
+        if parts:
+            body = b"".join(parts)
+            parts.clear()
+            self._body_came = True
+            self._quiet_bytes = 0
+            self.ticks = self._owner.patience.between_bytes
+            if self.call is call:
+                call.sink.body(body)
+        else:
+            self._quiet_bytes += len(data)
+        if self._complete or fault or self._quiet_bytes > MAX_QUIET_BYTES:
+            self._conclude(call, fault)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._parser = None
@@ -173,24 +183,12 @@ class Connection(asyncio.Protocol):
 
     # Handing over.
 
-    def _deliver(self, call: PendingCall, size: int, fault: str) -> None:
-        if not self._head_sent and self._status >= 200:
-            self._head_sent = True
-            call.sink.head(self._status, self._headers)
-        parts = self._parts
-        if parts and self.call is call:
-            self._parts = []
-            self._body_came = True
-            self._quiet_bytes = 0
-            self.ticks = self._owner.patience.between_bytes
-            call.sink.body(parts[0] if len(parts) == 1 else b"".join(parts))
-        else:
-            self._quiet_bytes += size
-        if self.call is not call:
+    def _conclude(self, call: PendingCall, fault: str) -> None:
+        if self.call is not call:  # it was cancelled by what it was told
             return
         if self._complete:
             self._finish(call, clean=not fault)
-        elif fault or self._quiet_bytes > MAX_QUIET_BYTES:
+        else:
             self._break(Code.ENGINE_FAILED, fault or "sent a head that does not end")
             self.abort()
 
@@ -207,7 +205,7 @@ class Connection(asyncio.Protocol):
         call.sink.end()
 
     def _lost_with(self, call: PendingCall, exc: Exception | None) -> None:
-        if self._until_close and exc is None:
+        if exc is None and self._status >= 200 and self._ends_with_connection():
             self._finish(call, clean=False)
         elif call.request and self._used and not call.repeated:
             self.call = call.connection = None
@@ -217,6 +215,12 @@ class Connection(asyncio.Protocol):
             self._break(Code.ENGINE_FAILED, "closed the connection without an answer")
         else:
             self._break(Code.ENGINE_FAILED, "broke off in the middle of its answer")
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the answer has no length of its own (RFC 9112, 6.3)."""
+        named = lower(self._headers)
+        framed = b"content-length" in named or b"transfer-encoding" in named
+        return not framed and self._status not in (204, 304)
 
     def _break(self, code: Code, what: str) -> None:
         call, self.call = self.call, None

@@ -12,6 +12,7 @@ from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.engines.engine import Run, Sink
+from headrace.engines.stream import Fold, Stream
 
 
 class FanRun:
@@ -92,3 +93,47 @@ class FanRun:
             self.over = True
             if self._on_over is not None:
                 self._on_over(self)
+
+
+class FanStream(Stream):
+    """One stream of a :class:`FanRun`."""
+
+    __slots__ = ("_on_end", "_on_failure", "_run")
+
+    def __init__(
+        self,
+        run: FanRun,
+        fold: Fold,
+        live: bool,
+        on_failure: Callable[[HeadraceError], None],
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given."""
+        self.over = False
+        self._fold = fold
+        self._give = run.deltas
+        self._live = live
+        self._run = run
+        self._on_failure = on_failure
+        self._on_end = on_end
+
+    def body(self, data: bytes) -> None:
+        if not self._run.over:
+            super().body(data)
+
+    def end(self) -> None:
+        if not self._run.over:
+            super().end()
+
+    def failed(self, error: HeadraceError) -> None:
+        if not self.over:
+            self.over = True
+            self._on_failure(error)
+            self._run.failed(error)
+
+    def _done(self) -> None:
+        self.over = True
+        if self._on_end is not None:
+            self._on_end()
+        else:
+            self._run.stream_done(self._fold.reasons, self._fold.usage())

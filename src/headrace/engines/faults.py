@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.engines.response import Headers
+from headrace.engines.response import Headers, lower
 
 MAX_MESSAGE_CHARS = 2000
 MAX_ERROR_BYTES = 64 * 1024
@@ -77,7 +77,7 @@ def broken_off(value: Any) -> HeadraceError:
 
 def retry_after_s(headers: Headers) -> float | None:
     """``retry-after-ms`` or ``retry-after`` in seconds; None without them (or for a date)."""
-    named = dict(headers)
+    named = lower(headers)
     for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         value = named.get(name, b"")
         if value.isdigit():

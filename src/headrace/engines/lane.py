@@ -14,12 +14,11 @@ from headrace.engines.ask import Asking, tokens_left
 from headrace.engines.chunks import ChatFold
 from headrace.engines.echo import Echo
 from headrace.engines.engine import Run, Work
-from headrace.engines.fan import FanRun
+from headrace.engines.fan import FanRun, FanStream
 from headrace.engines.llama_client import LlamaClient
 from headrace.engines.llama_fold import LlamaFold
 from headrace.engines.replay import Replay
 from headrace.engines.slot_table import Ticket
-from headrace.engines.stream import Stream
 from headrace.engines.token_gap import TokenGaps
 
 Prompt = str | tuple[int, ...]
@@ -139,7 +138,7 @@ class Lane:
         if fields["n_predict"] == 0:  # llama.cpp says a token even then
             fold.mute()
         ended = partial(self._completed, fold)
-        stream = Stream(self._run, fold, work.live, self.failed, ended)
+        stream = FanStream(self._run, fold, work.live, self.failed, ended)
         self._call = self._client.complete(llama_body.encode(fields), stream)
 
     def _chat(self) -> None:
@@ -154,7 +153,7 @@ class Lane:
             {"id_slot": self._slot},
         )
         fold = ChatFold(self._index)
-        stream = Stream(self._run, fold, work.live, self.failed, partial(self._answered, fold))
+        stream = FanStream(self._run, fold, work.live, self.failed, partial(self._answered, fold))
         self._call = self._client.chat(body, stream)
 
     def _progress(self, done: int, total: int) -> None:

@@ -22,13 +22,13 @@ from headrace.engines.ask import Asking, check_continuable, tokens_left
 from headrace.engines.base import StreamingEngine
 from headrace.engines.chunks import ChatFold
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
-from headrace.engines.fan import FanRun
+from headrace.engines.fan import FanRun, FanStream
 from headrace.engines.faults import refused
 from headrace.engines.limits import Limits
 from headrace.engines.origin import Origin, with_body
 from headrace.engines.pool import Pool
 from headrace.engines.response import Response
-from headrace.engines.stream import Stream
+from headrace.engines.solo import SoloRun
 
 POLL_S = 1.0
 """How often an upstream that is not ready is asked again."""
@@ -115,8 +115,13 @@ class OpenAIEngine(StreamingEngine):
         request = work.request
         if work.prefixes:
             return self._continue(work, sink)
-        run = FanRun(sink, request.choices, 1)
-        self._start(run, request.kind, self._asking.body(request, work.live), 0, work.live)
+        pool = self._pool
+        run = SoloRun(sink, request.choices, work.live, self._on_failure)
+        if pool is None:
+            asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
+        else:
+            body = self._asking.body(request, work.live)
+            run.call = pool.send(with_body(self._heads[request.kind], body), run)
         return run
 
     async def count_tokens(self, text: str) -> int:
@@ -161,10 +166,8 @@ class OpenAIEngine(StreamingEngine):
     def _start(self, run: FanRun, kind: str, body: bytes, index: int, live: bool) -> None:
         pool = self._pool
         if pool is None:
-            error = HeadraceError(Code.ENGINE_UNAVAILABLE, "The engine is not loaded.")
-            asyncio.get_running_loop().call_soon(run.failed, error)
-            return
-        sink = Stream(run, ChatFold(index), live, self._on_failure)
+            raise _not_loaded()
+        sink = FanStream(run, ChatFold(index), live, self._on_failure)
         run.adopt(pool.send(with_body(self._heads[kind], body), sink))
 
     def _on_failure(self, error: HeadraceError) -> None:
@@ -239,6 +242,10 @@ class OpenAIEngine(StreamingEngine):
             kind: self._origin.head("POST", self._base + path, headers)
             for kind, path in paths.items()
         }
+
+
+def _not_loaded() -> HeadraceError:
+    return HeadraceError(Code.ENGINE_UNAVAILABLE, "The engine is not loaded.")
 
 
 def _asking(options: OpenAIOptions) -> Asking:

@@ -137,9 +137,9 @@ class Pool:
     # What connections say.
 
     def idle(self, connection: Connection) -> None:
-        call = self._next_waiting()
+        call = self._next_waiting() if self._waiting else None
         if call is not None:
-            connection.start(call)
+            self._start(connection, call)
         elif self._closed:
             connection.abort()
         else:
@@ -164,8 +164,7 @@ class Pool:
         """On an idle connection (the one used last), a new one, or into the line."""
         while self._idle:
             connection, _ = self._idle.popitem()
-            if connection.usable:
-                connection.start(call)
+            if connection.start(call):
                 return
         if self._closed:
             self._refuse(call, "is closed")
@@ -229,7 +228,11 @@ class Pool:
         if call.cancelled:
             self.idle(connection)
         else:
-            connection.start(call)
+            self._start(connection, call)
+
+    def _start(self, connection: Connection, call: PendingCall) -> None:
+        if not connection.start(call):
+            self.repeat(call)
 
     def _not_connected(self, call: PendingCall, error: HeadraceError) -> None:
         _fail(call, error)

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 
 from headrace.domain.errors import Code, HeadraceError
 
-Headers = list[tuple[bytes, bytes]]
-"""Names in lower case."""
+Headers = dict[bytes, bytes]
+"""Names as the upstream wrote them (few answers' are looked at: :func:`lower`), of equal ones the last."""
 
 
 class ResponseSink(Protocol):
@@ -68,7 +68,7 @@ class Collect:
         self._failed = failed
         self._limit_bytes = limit_bytes
         self._status = 0
-        self._headers: Headers = []
+        self._headers: Headers = {}
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -88,6 +88,11 @@ class Collect:
 
     def failed(self, error: HeadraceError) -> None:
         self._failed(error)
+
+
+def lower(headers: Headers) -> Headers:
+    """With names in lower case, to look one up."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def too_large(limit_bytes: int) -> HeadraceError:

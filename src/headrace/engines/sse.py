@@ -15,6 +15,9 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """Bytes of one event, field names included; a longer one breaks the stream."""
 
 _BOM = b"\xef\xbb\xbf"
+_CR = 13
+_LF = 10
+"""As numbers: looked for as bytes, each look would cost an exception inside of CPython."""
 
 
 class SseEvent(NamedTuple):
@@ -41,19 +44,27 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data payloads of the events that these bytes complete."""
-        whole = not self._tail_bytes and not self._after_cr
-        if whole and data[:6] == b"data: " and b"\r" not in data:
+        if (
+            data[:6] == b"data: "
+            and _CR not in data
+            and not self._tail_bytes
+            and not self._after_cr
+        ):
             self._at_start = False
-            if data[-2:] == b"\n\n" and len(data) <= MAX_EVENT_BYTES:
-                payloads = data[6:-2].split(b"\n\ndata: ")
-                if data.count(b"\n") == 2 * len(payloads):
-                    return payloads
+            size = len(data)
+            if data[-1] == _LF and size <= MAX_EVENT_BYTES:
+                if data.find(_LF) == size - 2:
+                    return [data[6:-2]]
+                if data[-2] == _LF:
+                    payloads = data[6:-2].split(b"\n\ndata: ")
+                    if data.count(_LF) == 2 * len(payloads):
+                        return payloads
         return self._payloads(self._blocks(data))
 
     def _payloads(self, blocks: list[bytes]) -> list[bytes]:
         payloads: list[bytes] = []
         for block in blocks:
-            if block[:6] == b"data: " and b"\n" not in block:
+            if block[:6] == b"data: " and _LF not in block:
                 payloads.append(block[6:])
             else:
                 events: list[SseEvent] = []
@@ -98,7 +109,7 @@ class SseParser:
             self._after_cr = False
             if data[:1] == b"\n":
                 data = data[1:]
-        if b"\r" in data:
+        if _CR in data:
             self._after_cr = data[-1:] == b"\r"
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return data

@@ -6,13 +6,13 @@ failure after which another replica may go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
-from headrace.engines.fan import FanRun
 from headrace.engines.faults import MAX_ERROR_BYTES, refused
 from headrace.engines.pool import MAX_ANSWER_BYTES
 from headrace.engines.response import Headers, too_large
@@ -26,101 +26,95 @@ class Fold(Protocol):
     def reasons(self) -> Mapping[int, FinishReason]:
         """Finish reasons seen so far, by choice."""
 
-    def take(self, payload: bytes, deltas: list[Delta]) -> bool:
-        """One event (or the whole answer); True: it was the last. Raises :class:`HeadraceError`."""
+    def take(self, payloads: Sequence[bytes], deltas: list[Delta]) -> bool:
+        """Events (or the whole answer); True: the last was among them. Raises
+        :class:`HeadraceError`; ``deltas`` then has what came before."""
 
     def usage(self) -> Usage:
         """What was counted."""
 
 
-class Stream:
-    """The answer of one request, streamed (``live``) or whole, on its way into a run."""
+class Stream(ABC):
+    """The answer of one request, streamed (``_live``) or whole, on its way into a run: a sink for
+    :meth:`~headrace.engines.pool.Pool.send`.
+
+    Who inherits says where it goes, and sets the first four of these; the others are set by
+    :meth:`head`, which comes first, so that no request pays for what its answer does not need.
+    """
 
     __slots__ = (
         "_fold",
+        "_give",
         "_headers",
         "_live",
-        "_on_end",
-        "_on_failure",
-        "_over",
         "_parts",
-        "_run",
         "_size",
         "_sse",
         "_status",
+        "over",
     )
 
-    def __init__(
-        self,
-        run: FanRun,
-        fold: Fold,
-        live: bool,
-        on_failure: Callable[[HeadraceError], None],
-        on_end: Callable[[], None] | None = None,
-    ) -> None:
-        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given."""
-        self._run = run
-        self._fold = fold
-        self._live = live
-        self._on_failure = on_failure
-        self._on_end = on_end
-        self._sse = SseParser()
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._over = False
-        self._status = 0
-        self._headers: Headers = []
+    _fold: Fold
+    _give: Callable[[list[Delta]], None]
+    _live: bool
+    over: bool
+    _headers: Headers
+    _parts: list[bytes]
+    _size: int
+    _sse: SseParser | None
+    _status: int
 
     def head(self, status: int, headers: Headers) -> None:
-        self._status, self._headers = status, headers
+        self._status = status
+        if status == 200 and self._live:
+            self._sse = SseParser()
+        else:
+            self._sse = None
+            self._headers = headers
+            self._parts = []
+            self._size = 0
 
     def body(self, data: bytes) -> None:
-        if self._live and self._status == 200:
-            self._events(data)
-        else:
+        """All events of one read: their deltas go on as one list. Hot: one frame for all of it."""
+        sse = self._sse
+        if sse is None:
             self._gather(data)
+            return
+        if self.over:
+            return
+        deltas: list[Delta] = []
+        try:
+            done = self._fold.take(sse.feed(data), deltas)
+        except HeadraceError as error:
+            self._broken(deltas, error)
+            return
+        if deltas:
+            self._give(deltas)
+        if done:
+            self._done()
 
     def end(self) -> None:
-        if self._over or self._run.over:
+        if self.over:
             return
-        whole = b"".join(self._parts)
-        if self._status != 200:
-            self.failed(refused(self._status, self._headers, whole))
-        elif not self._live:
-            self._whole(whole)
+        if self._sse is None:
+            self._whole(b"".join(self._parts))
         elif self._fold.reasons:
             self._done()
         else:
             self.failed(_cut())
 
+    @abstractmethod
     def failed(self, error: HeadraceError) -> None:
-        if not self._over:
-            self._over = True
-            self._on_failure(error)
-            self._run.failed(error)
+        """There will be no more of it. Does nothing once it is over."""
 
-    def _events(self, data: bytes) -> None:
-        """All events of one read: their deltas go on as one list."""
-        run = self._run
-        if self._over or run.over:
-            return
-        deltas: list[Delta] = []
-        error: HeadraceError | None = None
-        done = False
-        try:
-            take = self._fold.take
-            for payload in self._sse.feed(data):
-                if take(payload, deltas):
-                    done = True
-                    break
-        except HeadraceError as caught:
-            error = caught
+    @abstractmethod
+    def _done(self) -> None:
+        """It was complete; the run may be over already, if it was cancelled meanwhile."""
+
+    def _broken(self, deltas: list[Delta], error: HeadraceError) -> None:
         if deltas:
-            run.deltas(deltas)
-        if error is not None:
-            self.failed(error)
-        elif done:
-            self._done()
+            self._give(deltas)
+        self.failed(error)
 
     def _gather(self, data: bytes) -> None:
         bound = MAX_ANSWER_BYTES if self._status == 200 else MAX_ERROR_BYTES
@@ -131,22 +125,18 @@ class Stream:
             self.failed(too_large(bound))
 
     def _whole(self, body: bytes) -> None:
+        if self._status != 200:
+            self.failed(refused(self._status, self._headers, body))
+            return
         deltas: list[Delta] = []
         try:
-            self._fold.take(body, deltas)
+            self._fold.take((body,), deltas)
         except HeadraceError as error:
             self.failed(error)
             return
         if deltas:
-            self._run.deltas(deltas)
+            self._give(deltas)
         self._done()
-
-    def _done(self) -> None:
-        self._over = True
-        if self._on_end is not None:
-            self._on_end()
-        else:
-            self._run.stream_done(self._fold.reasons, self._fold.usage())
 
 
 def _cut() -> HeadraceError:
