@@ -22,6 +22,9 @@ HEARTBEAT_ROUNDS = 3
 """Sweeps without a byte after which a stream gets a heartbeat."""
 
 
+_ENDS = frozenset((Finish, Error))
+
+
 class OpenStreams:
     """All streams under way, and the sweep that keeps silent ones alive: one timer for all of them.
 
@@ -74,6 +77,7 @@ class ClientStream:
         "_open",
         "_quiet_rounds",
         "_reading",
+        "_send",
         "_started",
         "_subscription",
     )
@@ -89,6 +93,7 @@ class ClientStream:
         reading: bool,
     ) -> None:
         self._call = call
+        self._send = call.exchange.send
         self._generation = generation
         self._encoder = encoder
         self._framing = framing
@@ -129,8 +134,8 @@ class ClientStream:
             return True
         if data:
             self._quiet_rounds = 0
-            self._lagging = not self._call.exchange.send(data)
-        if isinstance(events[-1], Finish | Error) and not self._closed:
+            self._lagging = not self._send(data)
+        if type(events[-1]) in _ENDS and not self._closed:
             self._close()
             self._subscription = None  # it holds this reader: no cycle is left behind
             self._call.exchange.end()
