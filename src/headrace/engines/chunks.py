@@ -155,7 +155,8 @@ class ChatFold:
             self._pieces += 1
             deltas.append(Delta(content.content or "", index, choice.token_ids or ()))
         if choice.finish_reason:
-            self.reasons[index] = _reason(choice.finish_reason)
+            word = choice.finish_reason
+            self.reasons[index] = _REASONS.get(word) or _unusual_reason(word)
 
     def _take_more(
         self, choice: Choice, content: Content | None, index: int, deltas: list[Delta]
@@ -180,10 +181,10 @@ def _no_event(error: Exception) -> HeadraceError:
     return HeadraceError(Code.ENGINE_FAILED, what)
 
 
-def _reason(word: str) -> FinishReason:
+def _unusual_reason(word: str) -> FinishReason:
     if word in _FAILURES:
         raise HeadraceError(Code.ENGINE_FAILED, f"The engine gave up the request ({word}).")
-    return _REASONS.get(word, "stop")
+    return "stop"
 
 
 def tool_calls(calls: list[ToolCall]) -> tuple[ToolCallDelta, ...]:

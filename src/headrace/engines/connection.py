@@ -171,8 +171,13 @@ class Connection(asyncio.Protocol):
                 call.sink.body(body)
         else:
             self._quiet_bytes += len(data)
-        if self._complete or fault or self._quiet_bytes > MAX_QUIET_BYTES:
-            self._conclude(call, fault)
+        if self.call is not call:  # it was cancelled by what it was told
+            return
+        if self._complete:
+            self._finish(call, clean=not fault)
+        elif fault or self._quiet_bytes > MAX_QUIET_BYTES:
+            self._break(Code.ENGINE_FAILED, fault or "sent a head that does not end")
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._parser = None
@@ -182,15 +187,6 @@ class Connection(asyncio.Protocol):
         self._owner.lost(self)
 
     # Handing over.
-
-    def _conclude(self, call: PendingCall, fault: str) -> None:
-        if self.call is not call:  # it was cancelled by what it was told
-            return
-        if self._complete:
-            self._finish(call, clean=not fault)
-        else:
-            self._break(Code.ENGINE_FAILED, fault or "sent a head that does not end")
-            self.abort()
 
     def _finish(self, call: PendingCall, clean: bool) -> None:
         """The answer is complete. The connection goes on if both sides are through with it."""

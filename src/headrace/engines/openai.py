@@ -116,7 +116,8 @@ class OpenAIEngine(StreamingEngine):
         if work.prefixes:
             return self._continue(work, sink)
         pool = self._pool
-        run = SoloRun(sink, request.choices, work.live, self._on_failure)
+        choices = request.sampling.n if request.kind == "chat" else request.choices
+        run = SoloRun(sink, choices, work.live, self._on_failure)
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
         else:

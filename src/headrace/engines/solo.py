@@ -6,7 +6,7 @@ costs what its own bytes cost, not what a fan of several would (:mod:`headrace.e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from headrace.domain.delta import Outcome
 from headrace.domain.errors import HeadraceError
@@ -51,9 +51,8 @@ class SoloRun(Stream):
             self.over = True
             self.call = None
             fold = self._fold
-            self._sink.finished(Outcome(self._reasons(fold.reasons), fold.usage()))
-
-    def _reasons(self, seen: Mapping[int, FinishReason]) -> tuple[FinishReason, ...]:
-        if self._choices == 1:
-            return (seen.get(0, "stop"),)
-        return tuple(seen.get(index, "stop") for index in range(self._choices))
+            seen = fold.reasons
+            reasons: tuple[FinishReason, ...] = (seen.get(0, "stop"),)
+            if self._choices > 1:
+                reasons = tuple(seen.get(index, "stop") for index in range(self._choices))
+            self._sink.finished(Outcome(reasons, fold.usage()))
