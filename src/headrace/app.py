@@ -36,7 +36,7 @@ from headrace.streams.hub import Hub
 from headrace.streams.memory import MemoryStore
 from headrace.streams.sqlite import SqliteStore
 from headrace.streams.store import Store
-from headrace.streams.topics import Topics
+from headrace.streams.topics import News, Topics
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.exposition import Exposition
 from headrace.telemetry.logs import configure
@@ -86,6 +86,7 @@ class App:
             ApiOptions(__version__, settings.server.cors_origin),
             metrics=self.exposition.render,
         )
+        self.engine_losses: dict[str, int] = {}
         self.front: Front | None = None
         self.operations: OperationsPort | None = None
         self.stopping = asyncio.Event()
@@ -152,7 +153,6 @@ class App:
                 return
             logger.error("%s cannot serve: %s", replica.name, error.message)
             return
-        logger.info("%s is ready", replica.name, extra={"model": flow.model.name})
         self.service.tick(time.monotonic())
         self.gc_watch.settle()
 
@@ -160,6 +160,15 @@ class App:
         while True:
             await asyncio.sleep(TICK_S)
             self.service.tick(time.monotonic())
+
+    def _engine_news(self, news: News) -> None:
+        """An engine came up or went down."""
+        model, state = news["model"], news["state"]
+        if state == "down":
+            self.engine_losses[model] = self.engine_losses.get(model, 0) + 1
+            logger.warning("%s went down", news["replica"], extra={"model": model})
+        else:
+            logger.info("%s serves", news["replica"], extra={"model": model})
 
     def _flow(self, model: ModelSettings) -> Flow:
         limits = self.settings.limits
@@ -181,6 +190,11 @@ class App:
 
     def _watch(self) -> None:
         """Numbers that others keep, shown in ``/metrics``."""
+        store = self.store
+        if isinstance(store, SqliteStore):
+            self.metrics.watch("store_flushes", lambda: store.flushes)
+            self.metrics.watch("store_commits", lambda: store.commits)
+        self.topics.subscribe("engine", self._engine_news)
         front = self.front
         if front is not None:
             self.metrics.watch("connections", lambda: front.connections)
@@ -188,6 +202,7 @@ class App:
             meter = self.metrics.model(flow.model.name)
             meter.watch("waiting", partial(_waiting, flow))
             meter.watch("running", partial(_running, flow))
+            meter.watch("engine_restarts", partial(self.engine_losses.get, flow.model.name, 0))
 
     def _operations(self) -> OperationsPort | None:
         server = self.settings.server

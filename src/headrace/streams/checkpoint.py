@@ -64,6 +64,7 @@ class Checkpointer:
         self._commit: _Commit | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.held_bytes = 0
+        self.commits = 0
         self.failure: BaseException | None = None
 
     def queue(self, entry: Entry) -> None:
@@ -174,6 +175,7 @@ class Checkpointer:
             self._schedule(RETRY_S if self.failure else COMMIT_AGAIN_S)
 
     def _succeeded(self, commit: _Commit) -> None:
+        self.commits += 1
         if self.failure is not None:
             _logger.warning("the store's database can be written again")
             self.failure = None

@@ -72,6 +72,8 @@ class SqliteStore:
         self._touched: list[Entry] = []
         self._notes: list[tuple[Entry, Record]] = []
         self._next_n = 1
+        self.flushes = 0
+        """Frames handed to the journal."""
         self._lock = -1
         self._stopped = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -159,6 +161,11 @@ class SqliteStore:
         await asyncio.to_thread(self._thread.shutdown)
         self._unlock()
 
+    @property
+    def commits(self) -> int:
+        """Commits of SQLite."""
+        return self._checkpointer.commits
+
     # Writing.
 
     def begin(self, log: Appended, header: LogHeader) -> None:
@@ -198,6 +205,7 @@ class SqliteStore:
         notes, self._notes = self._notes, []
         if not touched and not notes:
             return
+        self.flushes += 1
         parts: list[bytes] = []
         written: list[tuple[Entry, Record, Sequence[Event]]] = []
         for entry in touched:
