@@ -170,6 +170,9 @@ class App:
         else:
             logger.info("%s serves", news["replica"], extra={"model": model})
 
+    def _losses(self, model: str) -> float:
+        return self.engine_losses.get(model, 0)
+
     def _flow(self, model: ModelSettings) -> Flow:
         limits = self.settings.limits
         replicas = EngineBuilder(self.settings).replicas(model)
@@ -202,7 +205,7 @@ class App:
             meter = self.metrics.model(flow.model.name)
             meter.watch("waiting", partial(_waiting, flow))
             meter.watch("running", partial(_running, flow))
-            meter.watch("engine_restarts", partial(self.engine_losses.get, flow.model.name, 0))
+            meter.watch("engine_restarts", partial(self._losses, flow.model.name))
 
     def _operations(self) -> OperationsPort | None:
         server = self.settings.server
