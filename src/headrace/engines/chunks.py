@@ -149,6 +149,7 @@ class ChatFold:
             or content.reasoning
             or content.refusal
             or choice.logprobs is not None
+            or choice.text
         ):
             self._take_more(choice, content, index, deltas)
         elif content.content or choice.token_ids:  # what nearly every event is

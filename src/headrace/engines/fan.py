@@ -119,7 +119,7 @@ class FanStream(Stream):
 
     def body(self, data: bytes) -> None:
         if not self._run.over:
-            super().body(data)
+            Stream.body(self, data)  # super() is an object more, for every event
 
     def end(self) -> None:
         if not self._run.over:

@@ -90,14 +90,17 @@ class LlamaFold:
 
     def take(self, payloads: Sequence[bytes], deltas: list[Delta]) -> bool:
         """Events; True: the last was among them. Raises what llama.cpp reported."""
-        return any(self._take(payload, deltas) for payload in payloads)
+        for payload in payloads:
+            try:
+                piece = decode_piece(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                what = f"The engine sent an event that is not one of its protocol: {error}"
+                raise HeadraceError(Code.ENGINE_FAILED, what) from None
+            if self._take(piece, deltas):
+                return True
+        return False
 
-    def _take(self, payload: bytes, deltas: list[Delta]) -> bool:
-        try:
-            piece = decode_piece(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            what = f"The engine sent an event that is not one of its protocol: {error}"
-            raise HeadraceError(Code.ENGINE_FAILED, what) from None
+    def _take(self, piece: Piece, deltas: list[Delta]) -> bool:
         if piece.error is not None:
             raise broken_off(piece.error)
         if piece.prompt_progress is not None:
