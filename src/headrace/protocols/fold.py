@@ -9,8 +9,6 @@ from headrace.domain.event import (
     Event,
     Finish,
     FinishReason,
-    Progress,
-    Prompt,
     Token,
     TokenLogprob,
 )
@@ -31,11 +29,11 @@ class FoldedCall:
 class FoldedChoice:
     """One choice put together from its events."""
 
-    __slots__ = ("_reasoning", "calls", "logprobs", "texts")
+    __slots__ = ("calls", "logprobs", "texts", "thoughts")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self._reasoning: list[str] = []
+        self.thoughts: list[str] = []
         self.calls: dict[int, FoldedCall] = {}
         self.logprobs: list[TokenLogprob] = []
 
@@ -44,16 +42,11 @@ class FoldedChoice:
         return "".join(self.texts)
 
     @property
-    def plain(self) -> bool:
-        """Whether there is nothing but text."""
-        return not (self.calls or self._reasoning or self.logprobs)
-
-    @property
     def reasoning(self) -> str:
-        return "".join(self._reasoning)
+        return "".join(self.thoughts)
 
     def add(self, event: Token) -> None:
-        (self._reasoning if event.reasoning else self.texts).append(event.text)
+        (self.thoughts if event.reasoning else self.texts).append(event.text)
         if event.logprobs is not None:
             self.logprobs.extend(event.logprobs)
         for piece in event.tool_calls or ():
@@ -75,21 +68,13 @@ class Fold:
     def add(self, events: Sequence[Event]) -> None:
         choices = self.choices
         for event in events:
-            if (
-                type(event) is Token
-                and event.logprobs is None
-                and event.tool_calls is None
-                and not event.reasoning
-            ):
-                choices[event.index].texts.append(event.text)  # nearly all: no call for each
-                continue
-            match event:
-                case Token():
+            if type(event) is Token:  # not a match, which asks the classes of structs at length
+                if event.logprobs is None and event.tool_calls is None and not event.reasoning:
+                    choices[event.index].texts.append(event.text)
+                else:
                     choices[event.index].add(event)
-                case Finish() | Error():
-                    self.end = event
-                case Progress() | Prompt():
-                    pass
+            elif type(event) is Finish or type(event) is Error:
+                self.end = event
 
     def finish(self) -> Finish:
         """The good end. Raises the error that the log ended with."""

@@ -103,10 +103,10 @@ def chat_completion(generation: Generation, fold: Fold) -> bytes:
     end = fold.finish()
     logprobs = generation.request.sampling.logprobs is not None
     reasons = end.reasons
-    choices = [
-        _choice(index, choice, reasons[index if index < len(reasons) else 0], logprobs)
-        for index, choice in enumerate(fold.choices)
-    ]
+    choices = []
+    for index, choice in enumerate(fold.choices):
+        reason = reasons[index if index < len(reasons) else 0]
+        choices.append(_choice(index, choice, reason, logprobs))
     return _COMPLETION % (
         chat_id(generation).encode(),
         int(generation.created),
@@ -274,9 +274,9 @@ def _call_delta(piece: ToolCallDelta) -> DeltaToolCall:
 
 
 def _choice(index: int, choice: FoldedChoice, reason: FinishReason, logprobs: bool) -> bytes:
-    if logprobs or not choice.plain:
+    if logprobs or choice.calls or choice.thoughts:
         return encode_json(_full_choice(index, choice, reason, logprobs))
-    return _PLAIN_CHOICE % (index, encode_json(choice.text), encode_json(reason))
+    return _PLAIN_CHOICE % (index, encode_json("".join(choice.texts)), encode_json(reason))
 
 
 def _full_choice(
