@@ -515,17 +515,18 @@ class Service:
                 self._cancel(generation, f"The client left {grace_s:g} s ago and did not return.")
 
     def _measure(self, metrics: ModelMetrics, generation: Generation, end: Finish | Error) -> None:
-        match end:
-            case Finish(reasons=reasons, usage=usage):
-                metrics.finished(
-                    reasons[0],
-                    time.monotonic() - generation.admitted_at,
-                    usage.prompt_tokens,
-                    usage.completion_tokens,
-                    usage.cached_tokens,
-                )
-            case Error(code=code, message=message):
-                metrics.failed(code, message)
+        if type(end) is Finish:
+            usage = end.usage
+            metrics.finished(
+                end.reasons[0],
+                time.monotonic() - generation.admitted_at,
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                usage.cached_tokens,
+            )
+        else:
+            assert type(end) is Error
+            metrics.failed(end.code, end.message)
 
     # After a crash.
 
