@@ -295,6 +295,11 @@ class Service:
             return False
         generation.progress("moved")
         flow.queue.push_front(generation, time.monotonic())
+        if error.code is Code.ENGINE_UNAVAILABLE:
+            # It has just died, and nobody has noticed yet: it gets nothing before the next tick has
+            # looked at it.
+            place.replica.went_down()
+            flow.serving = any(replica.ready for replica in flow.model.replicas)
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
@@ -454,12 +459,8 @@ class Service:
         )
         if not others and engine.health()[0] not in ("starting", "ready"):
             return False
-        if not others and error.code in (
-            Code.RATE_LIMITED,
-            Code.ENGINE_UNAVAILABLE,
-            Code.QUEUE_FULL,
-        ):
-            return engine.health()[0] == "starting"
+        if not others and error.code in (Code.RATE_LIMITED, Code.QUEUE_FULL):
+            return False
         return not generation.first_token_at or generation.keep_raw
 
     def _look_at_replicas(self, flow: Flow) -> None:

@@ -381,3 +381,18 @@ def test_a_store_that_fails_ends_the_generation_and_stops_the_engine(run: Run) -
         assert house.engines[0].running == 0
 
     run(main())
+
+
+def test_an_engine_that_died_unnoticed_is_left_alone_until_it_was_looked_at(run: Run) -> None:
+    async def main() -> None:
+        refusing = Script(WORDS, times=1, refuse=Code.ENGINE_UNAVAILABLE)
+        house = await House(refusing, Script(WORDS)).open()
+        seen = Witness(house.ask())
+        while not house.flow.queue.items():
+            await asyncio.sleep(0)
+        assert house.flow.model.readiness()[0] is False
+        house.service.tick(0.0)
+        assert await seen.whole() == "".join(WORDS)
+        assert house.in_use == 0
+
+    run(main())
