@@ -61,11 +61,11 @@ class Shape(msgspec.Struct, frozen=True):
 def shape(options: LlamaOptions, cpus: int) -> Shape:
     """Settings, and for what they leave open a choice for ``cpus`` usable processors.
 
-    Measured with SmolLM2-135M Q4_1 on two cores. ``batch``: prefill costs 6.8 ms of CPU a token in
-    batches of 512, 7.0 in 64, 8.1 in 32, and an abort waits for one batch: 64. A GPU is idle between
-    small batches: 512. ``slots``: a decoded token costs 13.2 ms alone, 10.4 beside three others, 8.5
-    beside seven: 8. ``threads``: half the processors decode and all prefill; the server needs the
-    rest, and decode threads that wait for a busy core stall all others.
+    ``batch`` and ``slots`` were measured as CPU time with SmolLM2-135M Q4_1 on two busy cores: prefill
+    costs about 6.8 ms a token in batches of 512, 7.1 in 64, 8.2 in 32, and an abort waits for up to two
+    batches: 64. A GPU is idle between small batches: 512. A decoded token costs 13.3 ms alone, 10.4
+    beside three others, 8.2 beside seven: 8 slots. ``threads`` is a rule and not measured here: half
+    the processors decode and all prefill; decode threads that wait for a busy core stall all others.
     """
     batch = options.batch or options.ubatch or (512 if options.device == "gpu" else 64)
     return Shape(
