@@ -121,7 +121,7 @@ class SqliteStore:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError("another process uses it") from None
+            raise OSError("another process uses it; is a headrace running already?") from None
 
     def _unlock(self) -> None:
         if self._lock >= 0:
