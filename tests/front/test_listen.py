@@ -74,6 +74,39 @@ def test_a_taken_port_is_an_error_that_names_it(wire):
     wire.run(main())
 
 
+class Overtaken(asyncio.SelectorEventLoop):
+    """A loop on which somebody else listens just before a front does; it remembers its timers."""
+
+    def __init__(self, rival: socket.socket) -> None:
+        super().__init__()
+        self.rival = rival
+        self.timers: list[asyncio.TimerHandle] = []
+
+    async def create_server(self, *args, **kwargs):
+        self.rival.listen()
+        return await super().create_server(*args, **kwargs)
+
+    def call_later(self, delay, callback, *args, context=None):
+        timer = super().call_later(delay, callback, *args, context=context)
+        self.timers.append(timer)
+        return timer
+
+
+def test_a_front_that_cannot_listen_after_all_leaves_nothing_behind(wire):
+    with socket.socket() as rival:
+        rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        rival.bind(("127.0.0.1", 0))
+        port = rival.getsockname()[1]
+        loop = Overtaken(rival)
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            before = os.listdir("/proc/self/fd")
+            with pytest.raises(AddressTaken, match=f"127.0.0.1:{port} is taken"):
+                runner.run(listen(wire.Recorder(), FrontOptions(port=port)))
+            assert loop.timers
+            assert all(timer.cancelled() for timer in loop.timers)
+            assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 def test_an_address_of_another_machine_is_an_error_that_names_it(wire):
     async def main():
         with pytest.raises(OSError, match=r"192\.0\.2\.1:1"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Sequence
 
 import msgspec
@@ -18,7 +19,7 @@ from headrace.front.exchange import Handler
 from headrace.front.http1 import Http1Connection
 from headrace.front.limits import Limits
 from headrace.front.peer import address_name
-from headrace.front.sockets import AddressTaken, tcp_sockets, unix_socket
+from headrace.front.sockets import AddressTaken, named, tcp_sockets, unix_socket
 from headrace.front.tls import Tls, server_context
 
 __all__ = ["AddressTaken", "Front", "FrontOptions", "listen"]
@@ -118,20 +119,43 @@ async def listen(handler: Handler, options: FrontOptions) -> Front:
         http2=_speak_http2,
         tls=context is not None,
     )
-    servers = [
-        await loop.create_server(
-            lambda: Http1Connection(connections),
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=context,
-            ssl_handshake_timeout=HANDSHAKE_S if context else None,
-            ssl_shutdown_timeout=HANDSHAKE_S if context else None,
-        )
-        for sock in sockets
-    ]
+    servers: list[asyncio.AbstractServer] = []
+    try:
+        for sock in sockets:
+            server = await loop.create_server(
+                lambda: Http1Connection(connections),
+                sock=sock,
+                backlog=BACKLOG,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_S if context else None,
+                ssl_shutdown_timeout=HANDSHAKE_S if context else None,
+            )
+            servers.append(server)
+    except BaseException as error:
+        _undo(sockets, servers, connections, options.uds)
+        if isinstance(error, OSError):
+            raise named(error, options.uds or address_name(bound)) from None
+        raise
     if options.uds is not None:
         return Front(servers, connections, options.uds, 0, options.uds)
     return Front(servers, connections, address_name(bound), bound[1], None)
+
+
+def _undo(
+    sockets: Sequence[socket.socket],
+    servers: Sequence[asyncio.AbstractServer],
+    connections: Connections,
+    uds: str | None,
+) -> None:
+    """Leave nothing of a front that could not be opened."""
+    for server in servers:
+        server.close()
+    for sock in sockets:
+        sock.close()
+    if uds is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(uds)
+    connections.stop()
 
 
 def _speak_http2(connections: Connections, transport: asyncio.Transport, received: bytes) -> None:

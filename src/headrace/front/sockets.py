@@ -68,7 +68,7 @@ def _tcp(family: int, host: str, port: int, reuse_port: bool) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise _named(error, f"[{host}]:{port}" if ":" in host else f"{host}:{port}") from None
+        raise named(error, f"[{host}]:{port}" if ":" in host else f"{host}:{port}") from None
     return sock
 
 
@@ -89,11 +89,12 @@ def unix_socket(path: str) -> socket.socket:
         sock.bind(path)
     except OSError as error:
         sock.close()
-        raise _named(error, path) from None
+        raise named(error, path) from None
     return sock
 
 
-def _named(error: OSError, address: str) -> OSError:
+def named(error: OSError, address: str) -> OSError:
+    """The same error, naming the address that could not be listened on."""
     if error.errno == errno.EADDRINUSE:
         return AddressTaken(address)
     return OSError(error.errno, f"cannot listen on {address}: {error.strerror}")
