@@ -31,12 +31,14 @@ from headrace.settings import Settings
 from headrace.settings.tree import Model as ModelSettings
 from headrace.settings.tree import SamplingDefaults
 from headrace.streams.bounds import Bounds
+from headrace.streams.disk import log_bytes
 from headrace.streams.hooks import HookChain, load_hooks
 from headrace.streams.hub import Hub
 from headrace.streams.memory import MemoryStore
 from headrace.streams.sqlite import SqliteStore
 from headrace.streams.store import Store
 from headrace.streams.topics import News, Topics
+from headrace.telemetry.cache_look import LOOK_S, CacheLook
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.exposition import Exposition
 from headrace.telemetry.logs import configure
@@ -126,6 +128,8 @@ class App:
                 for replica in flow.model.replicas:
                     load = self._load(flow, replica)
                     background.append(tasks.create_task(load, name=f"load {replica.name}"))
+                    look = self._look_at_cache(flow, replica)
+                    background.append(tasks.create_task(look, name=f"cache {replica.name}"))
             await self.stopping.wait()
             await self._close()
             for task in background:
@@ -160,6 +164,18 @@ class App:
         while True:
             await asyncio.sleep(TICK_S)
             self.service.tick(time.monotonic())
+
+    async def _look_at_cache(self, flow: Flow, replica: Replica[Engine]) -> None:
+        """The embedded engine's share of cache in use, for ``/metrics``. It has one replica a model."""
+        meter = self.metrics.model(flow.model.name)
+        look = CacheLook(
+            replica.engine.cache_usage,
+            lambda: replica.in_use > 0,
+            lambda: meter.watch("kv_cache_usage", lambda: look.usage),
+        )
+        while look.goes_on:
+            await look.look()
+            await asyncio.sleep(LOOK_S)
 
     def _engine_news(self, news: News) -> None:
         """An engine came up or went down."""
@@ -206,6 +222,9 @@ class App:
             meter.watch("waiting", partial(_waiting, flow))
             meter.watch("running", partial(_running, flow))
             meter.watch("engine_restarts", partial(self._losses, flow.model.name))
+        path = self.settings.database_path
+        if path is not None:
+            self.metrics.watch("log_bytes", lambda: log_bytes(path))
 
     def _operations(self) -> OperationsPort | None:
         server = self.settings.server

@@ -32,6 +32,7 @@ class LocalEngine(StreamingEngine):
         self._build = build
         self._bar = bar
         self._engine: Engine | None = None
+        self._loaded = False
         self._health: tuple[Health, str] = ("starting", "its file was not looked for yet")
 
     async def load(self) -> None:
@@ -44,12 +45,18 @@ class LocalEngine(StreamingEngine):
         engine = self._build(file)
         self._engine = engine
         await engine.load()
+        self._loaded = True
 
     def info(self) -> EngineInfo:
         return self._engine.info() if self._engine is not None else super().info()
 
     def health(self) -> tuple[Health, str]:
-        return self._engine.health() if self._engine is not None else self._health
+        if self._engine is None:
+            return self._health
+        state, reason = self._engine.health()
+        if state == "ready" and not self._loaded:  # its facts, which whoever sees "ready" asks for
+            return "starting", "it serves, and is asked what it can"
+        return state, reason
 
     def check(self, request: Request) -> None:
         if self._engine is not None:
@@ -58,13 +65,17 @@ class LocalEngine(StreamingEngine):
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         if self._engine is not None:
             return self._engine.stream_infer(work, sink)
-        error = HeadraceError(Code.MODEL_LOADING, "The model is being fetched.", retry_after_s=1.0)
-        return _Refused(asyncio.get_running_loop().call_soon(sink.failed, error))
+        return _Refused(asyncio.get_running_loop().call_soon(sink.failed, _being_fetched()))
 
     async def count_tokens(self, text: str) -> int:
         if self._engine is None:
             return await super().count_tokens(text)
         return await self._engine.count_tokens(text)
+
+    async def cache_usage(self) -> float | None:
+        if self._engine is None:
+            raise _being_fetched()
+        return await self._engine.cache_usage()
 
     async def close(self) -> None:
         if self._engine is not None:
@@ -76,6 +87,10 @@ class LocalEngine(StreamingEngine):
         share = f", {100 * step.done // step.total} %" if step.total else ""
         self._health = ("starting", f"its file: {step.phase}{share}")
         show(step)
+
+
+def _being_fetched() -> HeadraceError:
+    return HeadraceError(Code.MODEL_LOADING, "The model is being fetched.", retry_after_s=1.0)
 
 
 class _Refused:

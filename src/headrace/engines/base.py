@@ -81,6 +81,10 @@ class StreamingEngine:
         """As the protocol says."""
         raise HeadraceError(Code.UNSUPPORTED, "This model's engine has no tokenizer to ask.")
 
+    async def cache_usage(self) -> float | None:
+        """As the protocol says."""
+        return None
+
 
 def unsupported(param: str, why: str) -> HeadraceError:
     """The error for a request option that an engine lacks."""

@@ -106,5 +106,10 @@ class Engine(Protocol):
     async def count_tokens(self, text: str) -> int:
         """Tokens of a text by this model's tokenizer. Raises ``UNSUPPORTED`` where it has none."""
 
+    async def cache_usage(self) -> float | None:
+        """Share of the key-value cache that runs under way occupy, 0 to 1; None: this engine never says.
+        Asks the engine: for a look every few seconds, not for every request. Raises what says why it
+        does not answer now."""
+
     async def close(self) -> None:
         """Free everything; idempotent. Runs under way fail with ``ENGINE_UNAVAILABLE``."""

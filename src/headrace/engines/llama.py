@@ -24,6 +24,7 @@ from headrace.domain.request import Request
 from headrace.engines import llama_body
 from headrace.engines.ask import Asking
 from headrace.engines.base import StreamingEngine
+from headrace.engines.cache_usage import cache_usage
 from headrace.engines.child import Command
 from headrace.engines.dialect import LLAMA
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
@@ -123,6 +124,9 @@ class LlamaEngine(StreamingEngine):
     async def count_tokens(self, text: str) -> int:
         found = await self._serving().post("/tokenize", {"content": text})
         return len(msgspec.json.decode(found)["tokens"])
+
+    async def cache_usage(self) -> float | None:
+        return await cache_usage(self._serving())
 
     async def drain(self, limit_s: float) -> None:
         """Take no new runs; return when those under way are over, or after ``limit_s``."""
