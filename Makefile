@@ -8,9 +8,10 @@ SERVE  := $(VENV)/.serve-ready
 DEV    := $(VENV)/.dev-ready
 PIP    := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 SOURCES := src tests $(wildcard benchmarks)
+CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test kill-test check format bench-gateway bench-streams bench-engine clean
+.PHONY: serve test kill-test browser-test check format bench-gateway bench-streams bench-engine clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -38,8 +39,21 @@ bench-streams: $(DEV)  ## 9,500 streams of one token a second
 bench-engine: $(DEV)  ## the embedded engine through the server and asked directly
 	$(BIN)/python -m benchmarks.engine $(ARGS)
 
+browser-test: $(CLIENTS)/.ready $(DEV)  ## the JavaScript SDK and EventSource in a real browser; needs node, npm, chromium
+	@$(BIN)/python -m pytest tests/clients $(ARGS)
+
 kill-test: $(DEV)  ## 200 random kills; nothing may be lost, nothing come twice
 	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
+
+$(CLIENTS)/.ready: tests/clients/package.json
+	@missing() { echo "browser-test needs $$1, which is not installed" >&2; exit 1; }; \
+	command -v node >/dev/null || missing node; \
+	command -v npm >/dev/null || missing npm; \
+	{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || missing chromium
+	@echo "Fetching the OpenAI SDK for JavaScript …"
+	@mkdir -p $(CLIENTS) && cp $< $(CLIENTS)
+	@npm install --prefix $(CLIENTS) --no-package-lock --no-audit --no-fund --loglevel=error
+	@touch $@
 
 clean:  ## delete what make and the tools made; the model cache and the state folder stay
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage*

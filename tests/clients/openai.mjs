@@ -1,0 +1,103 @@
+// One conversation of the official OpenAI SDK with a server; what it saw goes to standard output as JSON.
+// usage: node openai.mjs FOLDER_OF_THE_SDK BASE_URL CONVERSATION
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+const [folder, baseURL, conversation] = process.argv.slice(2);
+const OpenAI = (await import(pathToFileURL(createRequire(`${folder}/x.js`).resolve("openai")))).default;
+const client = new OpenAI({ baseURL, apiKey: "sk-test", maxRetries: 0, timeout: 30_000 });
+const asking = (content) => ({ model: "m", messages: [{ role: "user", content }] });
+
+const conversations = {
+  async stream() {
+    const { data, response, request_id } = await client.chat.completions
+      .create({ ...asking("count"), stream: true, stream_options: { include_usage: true } })
+      .withResponse();
+    const chunks = [];
+    for await (const chunk of data) chunks.push(chunk);
+    return { chunks, request_id, generation: response.headers.get("x-generation-id") };
+  },
+
+  async resume() {
+    const headers = { "X-On-Disconnect": "continue" };
+    const { data, response } = await client.chat.completions
+      .create({ ...asking("count"), stream: true }, { headers })
+      .withResponse();
+    let text = "";
+    let chunks = 0;
+    for await (const chunk of data) {
+      text += chunk.choices[0].delta.content ?? "";
+      if (++chunks === 4) break; // the one that opens the answer, and three tokens
+    }
+    const generation = response.headers.get("x-generation-id");
+    const rest = await client.get(`/generations/${generation}/events`, {
+      query: { format: "openai" }, headers: { "Last-Event-ID": "4" }, stream: true,
+    }); // event 1 said that it waits, 2 to 4 were the tokens
+    for await (const chunk of rest) text += chunk.choices[0]?.delta.content ?? "";
+    return { text };
+  },
+
+  async abort() {
+    const { data, response } = await client.chat.completions
+      .create({ ...asking("hang"), stream: true })
+      .withResponse();
+    let chunks = 0;
+    for await (const _ of data) if (++chunks === 3) data.controller.abort();
+    return { chunks, generation: response.headers.get("x-generation-id") };
+  },
+
+  async abort_of_a_whole_answer() {
+    const controller = new AbortController();
+    const headers = { "X-Abort-Token": "mine" };
+    const answer = client.chat.completions.create(asking("hang"), { signal: controller.signal, headers });
+    setTimeout(() => controller.abort(), 300);
+    return { error: await name_of(answer) };
+  },
+
+  async errors() {
+    const wrong = new OpenAI({ baseURL, apiKey: "sk-wrong", maxRetries: 0 });
+    return {
+      no_model: await name_of(client.chat.completions.create({ ...asking("x"), model: "other" })),
+      no_message: await name_of(client.chat.completions.create({ model: "m", messages: [] })),
+      lacking: await name_of(client.chat.completions.create({ ...asking("x"), verbosity: "high" })),
+      wrong_key: await name_of(wrong.models.list()),
+      overloaded: await name_of(client.chat.completions.create(asking("overload"))),
+      broken_stream: await name_of(consumed(asking("break"))),
+    };
+  },
+
+  async tools() {
+    const called = [];
+    const weather = async ({ city }) => { called.push(city); return "sunny"; };
+    const runner = client.chat.completions.runTools({
+      ...asking("weather?"),
+      stream: true,
+      tools: [{
+        type: "function",
+        function: {
+          name: "weather", parse: JSON.parse, function: weather,
+          parameters: { type: "object", properties: { city: { type: "string" } } },
+        },
+      }],
+    });
+    const content = await runner.finalContent();
+    return { called, content, roles: runner.messages.map((message) => message.role) };
+  },
+};
+
+async function consumed(request) {
+  for await (const _ of await client.chat.completions.create({ ...request, stream: true }));
+}
+
+async function name_of(promise) {
+  try {
+    await promise;
+    return null;
+  } catch (error) {
+    const { status = null, code = null, param = null, message } = error;
+    return { name: error.constructor.name, status, code, param, message };
+  }
+}
+
+console.log(JSON.stringify(await conversations[conversation]()));
+process.exit(0);
