@@ -211,7 +211,7 @@ class App:
         """Numbers that others keep, shown in ``/metrics``."""
         store = self.store
         if isinstance(store, SqliteStore):
-            self.metrics.watch("store_flushes", lambda: store.flushes)
+            self.metrics.watch("store_appends", lambda: store.appends)
             self.metrics.watch("store_commits", lambda: store.commits)
         self.topics.subscribe("engine", self._engine_news)
         front = self.front

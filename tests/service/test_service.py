@@ -373,7 +373,7 @@ def test_a_store_that_fails_ends_the_generation_and_stops_the_engine(run: Run) -
         house = await House(STUCK).open()
         seen = Witness(generation := house.ask())
         await seen.token(2)
-        generation.log.store_failed(HeadraceError(Code.STORE_FAILED, "The disk is full."))  # type: ignore[attr-defined]
+        generation.log.fail(HeadraceError(Code.STORE_FAILED, "The disk is full."))  # type: ignore[attr-defined]
         await seen.ended.wait()
         assert seen.error is not None
         assert seen.error.code is Code.STORE_FAILED

@@ -35,7 +35,7 @@ def test_what_was_appended_is_counted_in_the_journal_and_in_the_database(
         log.on_end(lambda _: ended.set())
         await ended.wait()
         await store.checkpoint()
-        assert log_bytes(path) >= empty + 2 * 100 * len(BIG), "in the journal, and behind it"
+        assert log_bytes(path) >= empty + 100 * len(BIG)  # the journal has its size from the start
         await store.close()
         left = sum(file.stat().st_size for file in path.parent.glob("headrace.db*"))
         assert log_bytes(path) == left >= 100 * len(BIG)

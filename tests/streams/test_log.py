@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.streams.hub import Hub
 from headrace.streams.log import Log
 from headrace.streams.memory import MemoryStore
 from headrace.streams.reader import Subscription
+from headrace.streams.store import Appended
 from tests.streams.parts import (
     Collector,
     error,
@@ -32,26 +34,40 @@ def new_log(id: str = "gen_a") -> Log:
     return Hub(MemoryStore()).create(header(id))
 
 
-def test_an_event_is_visible_only_after_the_store_has_it(run: Run) -> None:
+def test_an_event_is_visible_once_the_store_has_it_and_not_before(run: Run) -> None:
+    class Watched(MemoryStore):
+        def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
+            assert (reader.seen, the_log.visible_seq) == ([], 0)
+            super().append(log, events, raw)
+
+    reader = Collector()
+    the_log = Hub(Watched()).create(header("gen_a"))
+
     async def main() -> None:
-        log, reader = new_log(), Collector()
-        log.attach(reader)
-        log.append([token(1)])
-        assert (reader.seen, log.visible_seq, log.appended_seq) == ([], 0, 1)
-        await reader.until(1)
-        assert log.visible_seq == 1
+        the_log.attach(reader)
+        the_log.append([token(1)])
+        assert (reader.seqs, the_log.visible_seq, the_log.appended_seq) == ([1], 1, 1)
 
     run(main())
 
 
-def test_appends_of_one_iteration_reach_a_reader_in_one_call(run: Run) -> None:
+def test_what_a_reader_appends_reaches_everybody_behind_what_it_was_just_shown(run: Run) -> None:
+    class Answering(Collector):
+        def events(self, events: Sequence[Event]) -> bool:
+            if not self.seen:
+                log.append([token(2)])
+                log.append([finish(3)])
+            return super().events(events)
+
+    log = new_log()
+
     async def main() -> None:
-        log, reader = new_log(), Collector()
-        log.attach(reader)
-        for seq in (1, 2, 3):
-            log.append([token(seq)])
-        await reader.until(3)
-        assert reader.calls == 1
+        first, answering, last = Collector(), Answering(), Collector()
+        for reader in (first, answering, last):
+            log.attach(reader)
+        log.append([token(1)])
+        for reader in (first, answering, last):
+            assert reader.seqs == [1, 2, 3]
 
     run(main())
 
@@ -245,7 +261,7 @@ def test_a_failed_store_gives_readers_what_is_visible_and_then_the_error(run: Ru
         for seq in (1, 2):
             log.append([token(seq)])
             await flushed()
-        log.store_failed(failure)
+        log.fail(failure)
         log.append([token(3)])
         log.append([token(4)])  # silently: the log is over
         log.attach(late)

@@ -136,8 +136,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(append())
 
     @rule(id=logs, size=st.integers(1, 5))
-    def append_what_the_crash_takes(self, id: str, size: int) -> None:
-        """Appended but never flushed: nobody may have seen it, and it is gone afterwards."""
+    def append_and_die(self, id: str, size: int) -> None:
+        """Appended is stored: it is there when the process dies right behind it."""
         told = self.told.get(id)
         if told is None or told.ended:
             return
@@ -145,7 +145,11 @@ class StoreMachine(RuleBasedStateMachine):
         async def append_and_die() -> None:
             assert told is not None
             first = len(told.events) + 1
-            told.log.append([token(seq) for seq in range(first, first + size)], [Delta("gone")])
+            events: list[Event] = [token(seq) for seq in range(first, first + size)]
+            told.events += events
+            told.raw.append("last")
+            told.visible = len(told.events)
+            told.log.append(events, [Delta("last")])
             await self.store.abandon()
 
         self.run(append_and_die())

@@ -19,6 +19,7 @@ import msgspec
 from headrace.streams.bounds import Clock
 from headrace.streams.database import Changes, Database
 from headrace.streams.entry import Entry
+from headrace.streams.pack import Whole
 
 COMMIT_AFTER_S = 0.1
 COMMIT_AGAIN_S = 0.02
@@ -36,6 +37,7 @@ class _Commit(msgspec.Struct):
     """The commit under way."""
 
     entries: list[Entry]
+    wholes: dict[str, Whole]
     obsolete: list[Path]
     future: Future[None]
 
@@ -59,7 +61,9 @@ class Checkpointer:
         self._saved = saved
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        # Each log is in it once at most; bounded by BACKLOG_BYTES.
+        # Logs that were over before they were committed. Bounded, with the queue, by BACKLOG_BYTES.
+        self._wholes: dict[str, Whole] = {}
+        # Each log is in it once at most.
         self._queue: deque[Entry | Path] = deque()
         self._commit: _Commit | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -74,6 +78,25 @@ class Checkpointer:
             self._queue.append(entry)
             self._schedule(COMMIT_AFTER_S)
 
+    def add(self, log: Whole) -> None:
+        """Commit this log, of which SQLite knows nothing, soon."""
+        self._wholes[log.id] = log
+        self.held_bytes += len(log.header) + len(log.run)
+        if self._timer is None and self._commit is None:
+            self._schedule(COMMIT_AFTER_S)
+
+    def whole(self, id: str) -> Whole | None:
+        """One of :meth:`add` that SQLite may not have yet."""
+        log = self._wholes.get(id)
+        if log is None and self._commit is not None:
+            return self._commit.wholes.get(id)
+        return log
+
+    def wholes(self) -> list[Whole]:
+        """All of :meth:`add` that SQLite may not have yet."""
+        under_way = () if self._commit is None else self._commit.wholes.values()
+        return [*under_way, *self._wholes.values()]
+
     def retire(self, file: Path) -> None:
         """Delete this journal file once all that is queued now is in SQLite, and synced."""
         self._queue.append(file)
@@ -81,14 +104,14 @@ class Checkpointer:
 
     def relieve(self) -> None:
         """Wait, and everybody with us, until half of the backlog is in SQLite. Stops where that fails."""
-        while self.held_bytes > BACKLOG_BYTES // 2 and (self._queue or self._commit):
+        while self.held_bytes > BACKLOG_BYTES // 2 and self._waiting():
             self._finish_now()
             if self.failure is not None:
                 return
 
     async def drain(self) -> None:
         """Commit all that is queued; stops where that fails."""
-        while self._queue or self._commit:
+        while self._waiting():
             self.stop()
             if self._commit is None:
                 self._start()
@@ -108,6 +131,9 @@ class Checkpointer:
             self._timer.cancel()
             self._timer = None
 
+    def _waiting(self) -> bool:
+        return bool(self._queue or self._wholes or self._commit)
+
     def _finish_now(self) -> None:
         self.stop()
         if self._commit is None:
@@ -124,11 +150,13 @@ class Checkpointer:
     def _start(self) -> None:
         self._timer = None
         entries, obsolete = self._next()
+        wholes, self._wholes = self._wholes, {}
         changes = Changes(*self._position())
+        changes.wholes = wholes.values()
         for entry in entries:
             entry.save(changes)
         future = self._thread.submit(self._write, changes, obsolete)
-        commit = self._commit = _Commit(entries, obsolete, future)
+        commit = self._commit = _Commit(entries, wholes, obsolete, future)
         future.add_done_callback(lambda _: self._wake(commit))
 
     def _next(self) -> tuple[list[Entry], list[Path]]:
@@ -171,14 +199,17 @@ class Checkpointer:
             self._succeeded(commit)
         else:
             self._failed(commit, failure)
-        if self._queue:
-            self._schedule(RETRY_S if self.failure else COMMIT_AGAIN_S)
+        if self._queue or self._wholes:
+            self._schedule(
+                RETRY_S if self.failure else COMMIT_AGAIN_S if self._queue else COMMIT_AFTER_S
+            )
 
     def _succeeded(self, commit: _Commit) -> None:
         self.commits += 1
         if self.failure is not None:
             _logger.warning("the store's database can be written again")
             self.failure = None
+        self.held_bytes -= sum([log.size for log in commit.wholes.values()])
         for entry in commit.entries:
             self.held_bytes -= entry.saved()
             self._saved(entry)
@@ -187,6 +218,7 @@ class Checkpointer:
         if self.failure is None:
             _logger.error("the store's database cannot be written, trying again: %s", failure)
         self.failure = failure
+        self._wholes = commit.wholes | self._wholes
         self._queue.extendleft(commit.obsolete)
         for entry in reversed(commit.entries):
             entry.unsaved()

@@ -1,26 +1,28 @@
 """The SQLite side of the store: one file, one connection, used by one thread at a time.
 
-A log is a row of ``generations`` and its events are ``segments``, one blob per log per commit and never
-a row per event. ``raw`` holds private deltas of running logs. Rows of the same log share the upper
-bits of their key (``n << 20``), so that one range holds them. Rows are inserted many to a statement: SQLite
-works without the interpreter's lock while a statement runs.
+A log that ran for longer than a commit is a row of ``generations`` and its events are ``segments``, one blob
+per log per commit and never a row per event. ``raw`` holds private deltas of running logs. Rows of the same
+log share the upper bits of their key (``n << 20``), so that one range holds them. A log that was over
+before its first commit is in one of ``packs``; ``packed`` says in which. Rows are inserted many to a
+statement: SQLite works without the interpreter's lock while a statement runs.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from headrace.streams.bounds import Bounds, gone
+from headrace.streams.pack import Pack, Whole, packs, unpack
 from headrace.streams.retention import Retention, first_key, rollback
 from headrace.streams.store import End, KeptLog, LogHeader
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROWS_A_STATEMENT = 50
 BUSY_TIMEOUT_S = 5.0
 CHECKPOINT_PAGES = 4000
@@ -28,7 +30,7 @@ CHECKPOINT_PAGES = 4000
 
 _logger = logging.getLogger("headrace.streams")
 
-_SCHEMA = f"""
+_SCHEMA_1 = """
 CREATE TABLE generations (
     n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, session TEXT,
     frame INTEGER NOT NULL, last_seq INTEGER NOT NULL, end TEXT, ended_at REAL, left_at REAL,
@@ -45,6 +47,17 @@ CREATE TABLE tombstones (
     ids TEXT NOT NULL);
 CREATE TABLE totals (frame INTEGER, next_n INTEGER, finished INTEGER, bytes INTEGER);
 INSERT INTO totals VALUES (0, 1, 0, 0);
+"""
+_SCHEMA_2 = f"""
+CREATE TABLE packs (
+    k INTEGER PRIMARY KEY, tenant TEXT NOT NULL, first_n INTEGER NOT NULL, last_n INTEGER NOT NULL,
+    logs INTEGER NOT NULL, size INTEGER NOT NULL, ended_at REAL NOT NULL, body BLOB NOT NULL);
+CREATE INDEX packs_by_tenant ON packs (tenant, last_n);
+CREATE INDEX packs_by_age ON packs (first_n);
+CREATE TABLE packed (id TEXT PRIMARY KEY, k INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE packed_sessions (
+    tenant TEXT NOT NULL, session TEXT NOT NULL, n INTEGER NOT NULL, k INTEGER NOT NULL,
+    PRIMARY KEY (tenant, session, n)) WITHOUT ROWID;
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
@@ -116,6 +129,7 @@ class Changes:
         "rows",
         "segments",
         "updates",
+        "wholes",
     )
 
     def __init__(self, frame: int, next_n: int) -> None:
@@ -126,6 +140,7 @@ class Changes:
         self.segments: list[Segment] = []
         self.raw: list[RawSegment] = []
         self.raw_ended: list[int] = []
+        self.wholes: Collection[Whole] = ()
         self.finished = 0
         self.finished_bytes = 0
 
@@ -150,7 +165,9 @@ class Database:
     def _create(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            self._connection.executescript(f"BEGIN; {_SCHEMA_1} {_SCHEMA_2} COMMIT;")
+        elif version == 1:
+            self._connection.executescript(f"BEGIN; {_SCHEMA_2} COMMIT;")
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(
                 f"its schema has version {version}, this program knows {SCHEMA_VERSION}"
@@ -188,6 +205,10 @@ class Database:
         self._insert("generations", changes.rows)
         self._insert("segments", changes.segments)
         self._insert("raw", changes.raw)
+        for pack, members in packs(changes.wholes):
+            self._insert_pack(pack, members)
+            changes.finished += pack.logs
+            changes.finished_bytes += pack.size
         run = self._connection.executemany
         if changes.updates:
             run(
@@ -212,7 +233,37 @@ class Database:
             flat = [value for one in part for value in one]
             self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES {values}", flat)
 
+    def _insert_pack(self, pack: Pack, members: Sequence[Whole]) -> None:
+        run = self._connection.execute
+        columns = "tenant, first_n, last_n, logs, size, ended_at, body"
+        k = run(f"INSERT INTO packs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", pack).lastrowid
+        ids = msgspec.json.encode([log.id for log in members]).decode()
+        run("INSERT OR REPLACE INTO packed SELECT value, ? FROM json_each(?)", (k, ids))
+        sessions = [(log.tenant, log.session, log.n, k) for log in members if log.session]
+        if sessions:
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO packed_sessions VALUES (?, ?, ?, ?)", sessions
+            )
+
     # Reading.
+
+    def whole(self, id: str, now: float) -> Whole | None:
+        """A log that is in a pack. Raises ``CURSOR_GONE`` for one that is too old."""
+        self.enforce(now)
+        found = self._connection.execute(
+            "SELECT body FROM packed JOIN packs USING (k) WHERE id = ?", (id,)
+        ).fetchone()
+        if found is None:
+            return None
+        [log] = [log for log in unpack(found[0]) if log.id == id]
+        if self._retention.too_old(log.ended_at, now):
+            raise gone(id)
+        return log
+
+    def holds_packed(self, id: str) -> bool:
+        """Whether this log is in a pack."""
+        found = self._connection.execute("SELECT 1 FROM packed WHERE id = ?", (id,))
+        return found.fetchone() is not None
 
     def row(self, id: str, now: float) -> Row | None:
         """A kept log; None: never seen. Raises ``CURSOR_GONE`` for one that was dropped."""
@@ -262,8 +313,10 @@ class Database:
         )
         return [RawSegment(*row) for row in rows]
 
-    def list(self, tenant: str, session: str | None, limit: int, now: float) -> list[Row]:
-        """A tenant's logs, newest first."""
+    def newest(
+        self, tenant: str, session: str | None, limit: int, now: float
+    ) -> list[tuple[int, LogHeader]]:
+        """A tenant's logs, newest first, each with its number."""
         self.enforce(now)
         of_session = "" if session is None else "AND session = ?"
         values = (tenant, limit) if session is None else (tenant, session, limit)
@@ -271,4 +324,29 @@ class Database:
             f"SELECT * FROM generations WHERE tenant = ? {of_session} ORDER BY n DESC LIMIT ?",
             values,
         )
-        return [Row(*row) for row in rows]
+        found = dict(self._packed(tenant, session, limit))
+        for row in map(Row._make, rows):
+            found[row.n] = row.kept().header
+        return [(n, found[n]) for n in sorted(found, reverse=True)[:limit]]
+
+    def _packed(self, tenant: str, session: str | None, limit: int) -> list[tuple[int, LogHeader]]:
+        """The newest logs of a tenant that are in packs, at least ``limit`` if there are so many."""
+        if session is None:
+            rows = self._connection.execute(
+                "SELECT last_n, body FROM packs WHERE tenant = ? ORDER BY last_n DESC", (tenant,)
+            )
+        else:
+            rows = self._connection.execute(
+                "SELECT max(last_n), body FROM packs JOIN packed_sessions AS s USING (k)"
+                " WHERE s.tenant = ? AND s.session = ? GROUP BY k ORDER BY max(last_n) DESC",
+                (tenant, session),
+            )
+        newest: list[Whole] = []
+        for last_n, body in rows:
+            if len(newest) >= limit and newest[limit - 1].n > last_n:
+                break  # nothing newer can follow
+            newest += [log for log in unpack(body) if session in (None, log.session)]
+            newest.sort(key=lambda log: log.n, reverse=True)
+            del newest[limit:]
+        rows.close()
+        return [(log.n, log.kept().header) for log in newest]

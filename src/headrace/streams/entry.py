@@ -1,31 +1,24 @@
 """``Entry``: what the SQLite store knows of a log that is running, or that SQLite does not have whole yet.
 
-An event passes: ``fresh`` (appended, nowhere yet) → journal → ``pending`` → ``flight`` (being committed)
-→ SQLite. It can be read from ``pending`` on, and leaves memory when the commit is done.
+An event passes: journal → ``pending`` → ``flight`` (being committed) → SQLite. It leaves memory when the
+commit is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
-
-from headrace.domain.delta import Delta
-from headrace.domain.event import Error, Event, Finish
+from headrace.domain.event import Event
 from headrace.streams.database import Changes, RawSegment, Row, Segment, Update
-from headrace.streams.encoded import encode_run
 from headrace.streams.record import APPEND, ERROR, FINISH, LEFT, Record
 from headrace.streams.retention import first_key
 from headrace.streams.runs import Runs
-from headrace.streams.store import Appended, End, KeptLog, LogHeader
+from headrace.streams.store import End, KeptLog, LogHeader
 
 SEGMENT_BYTES = 32 * 1024
 """A running log is committed when it has so much that SQLite lacks; segments are about that large."""
 
 _NOTHING = Runs()
 """What an ended log has pending once it is being committed. Nothing is ever added to it."""
-_KINDS: dict[type[Event], int] = {Finish: FINISH, Error: ERROR}
-_ENCODER = msgspec.msgpack.Encoder()
+END_OF: dict[int, End] = {FINISH: "finish", ERROR: "error"}
 
 
 class RawDeltas:
@@ -62,24 +55,20 @@ class RawDeltas:
 
 
 class Entry:
-    """A log of number ``n``. ``seq``: its newest event in the journal. ``encoded``: its header, until
-    SQLite has it. ``begun``: the journal knows it; ``in_row``: SQLite does; ``dirty``: SQLite lacks something.
+    """A log of number ``n``. ``seq``: its newest event in the journal. ``encoded``: its header, until SQLite
+    has it. ``in_row``: SQLite knows it; ``dirty``: SQLite lacks something of it. ``failed``: it cannot be stored.
     """
 
     __slots__ = (
-        "begun",
         "dirty",
         "encoded",
         "end",
         "ended_at",
         "failed",
         "flight",
-        "fresh",
-        "fresh_raw",
         "header",
         "in_row",
         "left_at",
-        "log",
         "n",
         "pending",
         "queued",
@@ -88,7 +77,6 @@ class Entry:
         "segments_flight",
         "seq",
         "size",
-        "touched",
     )
 
     def __init__(self, n: int, header: LogHeader, encoded: bytes) -> None:
@@ -96,9 +84,6 @@ class Entry:
         self.header = header
         self.encoded = encoded
         self.size = len(encoded)
-        self.log: Appended | None = None
-        self.fresh: Sequence[Event] = ()
-        self.fresh_raw: Sequence[Delta] = ()
         self.pending = Runs()
         self.flight: Runs | None = None
         self.raw: RawDeltas | None = None
@@ -106,18 +91,13 @@ class Entry:
         self.ended_at: float | None = None
         self.left_at: float | None = None
         self.seq = self.segments = self.segments_flight = 0
-        self.begun = self.in_row = self.dirty = self.touched = self.queued = self.failed = False
-
-    @classmethod
-    def new(cls, n: int, header: LogHeader) -> Entry:
-        """A log of which nothing is stored yet."""
-        return cls(n, header, _ENCODER.encode(header))
+        self.in_row = self.dirty = self.queued = self.failed = False
 
     @classmethod
     def of_row(cls, row: Row, header: LogHeader) -> Entry:
         """A log as SQLite has it."""
         entry = cls(row.n, header, b"")
-        entry.begun = entry.in_row = True
+        entry.in_row = True
         entry.seq, entry.size, entry.segments = row.last_seq, row.size, row.segments
         entry.pending = Runs(row.last_seq + 1)
         if row.raw_segments:
@@ -128,34 +108,9 @@ class Entry:
     def kept(self) -> KeptLog:
         return KeptLog(self.header, self.seq, self.end)
 
-    # From fresh to the journal.
-
-    def add(self, events: Sequence[Event], raw: Sequence[Delta]) -> None:
-        """Appended."""
-        if events:
-            self.fresh = [*self.fresh, *events] if self.fresh else events
-        if raw:
-            self.fresh_raw = [*self.fresh_raw, *raw] if self.fresh_raw else raw
-
-    def next_record(self) -> Record:
-        """The journal's record of what is fresh; afterwards nothing is."""
-        events, raw = self.fresh, self.fresh_raw
-        self.fresh = self.fresh_raw = ()
-        kind, run = APPEND, b""
-        if events:
-            kind = _KINDS.get(type(events[-1]), APPEND)
-            run = encode_run(events)
-        if not raw:
-            return Record(kind, self.n, self.seq + 1, len(events), run)
-        return Record(kind, self.n, self.seq + 1, len(events), run, len(raw), encode_run(raw))
-
-    def apply(self, record: Record, now: float) -> None:
-        """The record is in the journal."""
-        kind, _, _, count, run, raw_count, raw = record
-        self.begun = self.dirty = True
-        if kind == LEFT:
-            self.left_at = record.left_at
-            return
+    def took(self, count: int, run: bytes, raw_count: int, raw: bytes) -> None:
+        """These are in the journal."""
+        self.dirty = True
         if count:
             self.pending.add_run(run, count)
             self.seq += count
@@ -164,9 +119,21 @@ class Entry:
             if self.raw is None:
                 self.raw = RawDeltas()
             self.raw.add(raw_count, raw)
-        if kind != APPEND:
-            self.end = "finish" if kind == FINISH else "error"
-            self.ended_at = now
+
+    def ended(self, kind: int, now: float) -> None:
+        """The terminal event is in the journal."""
+        self.end = END_OF[kind]
+        self.ended_at = now
+
+    def apply(self, record: Record, now: float) -> None:
+        """What a record of the journal says."""
+        if record.kind == LEFT:
+            self.dirty = True
+            self.left_at = record.left_at
+            return
+        self.took(record.events, record.run, record.raw_count, record.raw)
+        if record.kind != APPEND:
+            self.ended(record.kind, now)
 
     # From the journal to SQLite.
 

@@ -85,7 +85,7 @@ class Hub:
     def _open(self, kept: KeptLog) -> Log:
         log = Log(kept.header, self._store, visible_seq=kept.last_seq, end=kept.end)
         if kept.end is None:
-            log.store_failed(_stopped(log.id))
+            log.fail(_stopped(log.id))
             return log
         self._opened[log.id] = log
         if len(self._opened) > OPENED_LOGS:

@@ -1,6 +1,6 @@
 """``Log``: the append-only sequence of one generation's events, and its readers.
 
-An event is appended (promised to the store), then stored, then visible; readers see it only then.
+An event is visible once the store has it; readers see it only then.
 A reader that keeps up gets the event objects themselves; one that lags or arrives late gets them
 again from the store: from what it still has in memory, or read back. One reader's slowness or
 failure never costs the engine or another reader anything.
@@ -26,15 +26,15 @@ EndCallback = Callable[["Log"], None]
 class Log:
     """The log of ``header.id``. ``visible_seq``: newest event readers may see. ``end``: the kind of its
     terminal event once that is visible. ``failure``: why it ends without one (the store failed).
-    ``appended_seq``: newest event promised to the store.
-
-    Append only through :meth:`append`; the store calls :meth:`stored` and :meth:`store_failed`.
+    ``appended_seq``: newest event that the store has.
     """
 
     __slots__ = (
         "_closed",
+        "_later",
         "_live",
         "_on_end",
+        "_showing",
         "appended_seq",
         "end",
         "failure",
@@ -55,6 +55,8 @@ class Log:
         self.end = end
         self._closed = end is not None
         self.failure: HeadraceError | None = None
+        self._showing = False
+        self._later: list[Sequence[Event]] = []
         self._live: list[Hold] = []
         self._on_end: list[EndCallback] = []
 
@@ -64,8 +66,8 @@ class Log:
         return self.end is not None
 
     def append(self, events: Sequence[Event], raw: Sequence[Delta] = ()) -> None:
-        """Promise these events, numbered from ``appended_seq + 1``; readers see them once they are stored.
-        After a failure of the store nothing more is taken. Raises ``ValueError`` for a wrong ``seq`` and
+        """Store these events, numbered from ``appended_seq + 1``, and show them to the readers. After a
+        failure of the store nothing more is taken. Raises ``ValueError`` for a wrong ``seq`` and
         for anything after the terminal event: both would break the log for every reader."""
         if self.failure is not None:
             return
@@ -75,9 +77,18 @@ class Log:
             last, before = events[-1], self.appended_seq
             if events[0].seq != before + 1 or last.seq != before + len(events):
                 raise ValueError(f"{self.id} continues with seq {before + 1}")
+        try:
+            self.store.append(self, events, raw)
+        except HeadraceError as error:
+            self.fail(error)
+            return
+        if events:
             self.appended_seq = last.seq
             self._closed = type(last) in ENDS
-        self.store.append(self, events, raw)
+            if self._showing:
+                self._later.append(events)  # a reader's doing: all readers see them in order
+            else:
+                self._show(events)
 
     def attach(self, reader: Reader) -> Hold:
         """Start a reader at ``seq`` 1. What memory still has is delivered before this returns."""
@@ -93,8 +104,7 @@ class Log:
         else:
             self._on_end.append(callback)
 
-    def stored(self, events: Sequence[Event]) -> None:
-        """These events have reached the operating system: show them to the readers."""
+    def _show(self, events: Sequence[Event]) -> None:
         last = events[-1]
         self.visible_seq = last.seq
         live = self._live
@@ -102,16 +112,21 @@ class Log:
         if end is not None:
             self.end = end
             self._live = []
-        if len(live) == 1:
-            live[0].push(events)
-        elif live:
-            for hold in tuple(live):
-                hold.push(events)
+        if live:
+            self._showing = True
+            if len(live) == 1:
+                live[0].push(events)
+            else:
+                for hold in tuple(live):
+                    hold.push(events)
+            self._showing = False
         if end is not None:
             self._tell_end()
+        elif self._later:
+            self._show(self._later.pop(0))
 
-    def store_failed(self, error: HeadraceError) -> None:
-        """These and later events cannot be stored; readers get what is visible, then ``lost``."""
+    def fail(self, error: HeadraceError) -> None:
+        """Nothing more can be stored; readers get what is visible, then ``lost``."""
         if self.end is not None or self.failure is not None:
             return
         self.failure = error

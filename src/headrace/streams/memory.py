@@ -1,11 +1,7 @@
-"""``MemoryStore``: logs that live as long as the process, with the same rules and bounds as on disk.
-
-What is appended in one iteration of the event loop becomes visible in the next.
-"""
+"""``MemoryStore``: logs that live as long as the process, with the same rules and bounds as on disk."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
@@ -21,12 +17,11 @@ from headrace.streams.store import ENDS, Appended, End, KeptLog, LogHeader, Reco
 class _Entry:
     """One log. ``ended_at`` orders the finished ones for the bounds."""
 
-    __slots__ = ("end", "ended_at", "fresh", "header", "runs", "size")
+    __slots__ = ("end", "ended_at", "header", "runs", "size")
 
     def __init__(self, header: LogHeader, size: int) -> None:
         self.header = header
         self.runs = Runs()
-        self.fresh: Sequence[Event] = ()
         self.end: End | None = None
         self.ended_at = 0.0
         self.size = size
@@ -47,7 +42,6 @@ class MemoryStore:
         self._finished: deque[_Entry] = deque()  # bounded by Bounds
         self._finished_bytes = 0
         self._dropped: OrderedDict[str, None] = OrderedDict()  # bounded by TOMBSTONES
-        self._pending: list[tuple[Appended, _Entry]] = []
 
     async def open(self) -> list[Recovered]:
         return []
@@ -58,14 +52,11 @@ class MemoryStore:
     def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
         if not events:
             return
-        if not self._pending:
-            asyncio.get_running_loop().call_soon(self._flush)
         entry = self._entries[log.id]
-        if entry.fresh:
-            entry.fresh = [*entry.fresh, *events]
-        else:
-            entry.fresh = events
-            self._pending.append((log, entry))
+        entry.runs.add(events)
+        end = ENDS.get(type(events[-1]))
+        if end is not None:
+            self._finish(entry, end)
 
     def left(self, log: Appended, left_at: float | None) -> None:
         """Nothing to note: no generation outlives the process."""
@@ -93,23 +84,13 @@ class MemoryStore:
         return [*islice(self._of(tenant, session_id), limit)]
 
     async def close(self) -> None:
-        self._flush()
+        """Nothing is left to be done."""
 
     def _of(self, tenant: str, session_id: str | None) -> Iterator[LogHeader]:
         for entry in reversed(self._entries.values()):
             caller = entry.header.caller
             if caller.tenant == tenant and session_id in (None, caller.session_id):
                 yield entry.header
-
-    def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        for log, entry in pending:
-            events, entry.fresh = entry.fresh, ()
-            entry.runs.add(events)
-            log.stored(events)
-            end = ENDS.get(type(events[-1]))
-            if end is not None:
-                self._finish(entry, end)
 
     def _finish(self, entry: _Entry, end: End) -> None:
         entry.end = end

@@ -1,44 +1,39 @@
-"""What stands in a journal frame: records about logs, one after the other.
+"""A record of the journal: what one append added to one log.
 
-``n`` is the store's own number of a log. A log's *begin* record is in the same frame as its first
-events, and raw deltas are in the same record as the events they produced: all or nothing.
+A log's header stands in the record of its first events, and raw deltas in that of the events they
+produced: all or nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-_HEAD = Struct("<BQIIIII")
+_HEAD = Struct("<QBQIIIII")
 _TIME = Struct("<d")
 _NOBODY_LEFT = float("inf")
 
-
-BEGIN = 1
 APPEND = 2
 FINISH = 3
 ERROR = 4
 LEFT = 5
-"""Kinds of record. ``APPEND``: events follow; ``FINISH``, ``ERROR``: the last of them is that terminal event."""
+"""Kinds of record. ``APPEND``: events or deltas; ``FINISH``, ``ERROR``: the last is that terminal event;
+``LEFT``: when the last client left."""
 
 
 class Record(NamedTuple):
-    """``run``: ``run_count`` events from seq ``first`` on (or the encoded header, or the time);
-    ``raw``: ``raw_count`` deltas."""
+    """Number ``frame`` of the journal, about log ``n``. ``header``: of the log, in its first record.
+    ``run``: ``events`` events from seq ``first`` on (or the time); ``raw``: ``raw_count`` deltas."""
 
+    frame: int
     kind: int
     n: int
     first: int
-    run_count: int
+    events: int
+    header: bytes
     run: bytes
-    raw_count: int = 0
-    raw: bytes = b""
-
-    def encode(self) -> bytes:
-        kind, n, first, run_count, run, raw_count, raw = self
-        head = _HEAD.pack(kind, n, first, run_count, len(run), raw_count, len(raw))
-        return head + run + raw
+    raw_count: int
+    raw: bytes
 
     @property
     def left_at(self) -> float | None:
@@ -47,20 +42,33 @@ class Record(NamedTuple):
         return None if time == _NOBODY_LEFT else time
 
 
-def begin_record(n: int, header: bytes) -> Record:
-    return Record(BEGIN, n, 0, 0, header)
+def record_bytes(
+    frame: int,
+    kind: int,
+    n: int,
+    first: int,
+    events: int,
+    header: bytes,
+    run: bytes,
+    raw_count: int = 0,
+    raw: bytes = b"",
+) -> bytes:
+    """A record as the journal has it; arguments are those of :class:`Record`."""
+    head = _HEAD.pack(frame, kind, n, first, events, len(header), len(run), raw_count)
+    return b"".join((head, header, run, raw))
 
 
-def left_record(n: int, left_at: float | None) -> Record:
-    return Record(LEFT, n, 0, 0, _TIME.pack(_NOBODY_LEFT if left_at is None else left_at))
+def left_run(left_at: float | None) -> bytes:
+    """The time of a ``LEFT`` record; None: somebody came back."""
+    return _TIME.pack(_NOBODY_LEFT if left_at is None else left_at)
 
 
-def read_records(body: bytes) -> Iterator[Record]:
-    """The records of a frame. Raises ``struct.error`` or ``ValueError`` if it is not one of ours."""
-    at = 0
-    while at < len(body):
-        kind, n, first, run_count, length, raw_count, raw_length = _HEAD.unpack_from(body, at)
-        start = at + _HEAD.size
-        middle = start + length
-        at = middle + raw_length
-        yield Record(kind, n, first, run_count, body[start:middle], raw_count, body[middle:at])
+def read_record(body: bytes) -> Record:
+    """Raises ``struct.error`` if it is not one of ours."""
+    frame, kind, n, first, events, header_length, run_length, raw_count = _HEAD.unpack_from(body)
+    start = _HEAD.size
+    middle = start + header_length
+    end = middle + run_length
+    return Record(
+        frame, kind, n, first, events, body[start:middle], body[middle:end], raw_count, body[end:]
+    )

@@ -16,8 +16,8 @@ from headrace.domain.event import Event
 from headrace.streams.database import Changes, Database
 from headrace.streams.encoded import decode_deltas, decode_events
 from headrace.streams.entry import Entry
-from headrace.streams.journal import read_frames
-from headrace.streams.record import BEGIN, Record, read_records
+from headrace.streams.journal import read_records
+from headrace.streams.record import Record
 from headrace.streams.store import LogHeader, Recovered
 
 _HEADER = msgspec.msgpack.Decoder(LogHeader)
@@ -38,10 +38,9 @@ class Replay:
     def play(self, files: Iterable[Path]) -> None:
         """Apply all frames of these files, oldest first."""
         for file in files:
-            for frame, body in read_frames(file):
-                self.frame = max(self.frame, frame)
-                for record in read_records(body):
-                    self._apply(frame, record)
+            for record in read_records(file):
+                self.frame = max(self.frame, record.frame)
+                self._apply(record)
 
     def save(self) -> None:
         """Commit what SQLite lacked."""
@@ -51,28 +50,28 @@ class Replay:
                 found[0].save(changes)
         self._database.commit(changes, self._now)
 
-    def _apply(self, frame: int, record: Record) -> None:
+    def _apply(self, record: Record) -> None:
         n = record.n
         if n not in self._logs:
             self._logs[n] = self._find(record)
             self.next_n = max(self.next_n, n + 1)
         found = self._logs[n]
-        if found is None or record.kind == BEGIN:
+        if found is None:
             return
         entry, saved_frame = found
-        if frame > saved_frame:
+        if record.frame > saved_frame:
             entry.apply(record, self._now)
 
     def _find(self, record: Record) -> tuple[Entry, int] | None:
         row = self._database.row_of(record.n)
         if row is not None:
             return Entry.of_row(row, _HEADER.decode(row.header)), row.frame
-        if record.kind != BEGIN:
+        if not record.header:
             return None
-        header = _HEADER.decode(record.run)
-        if self._database.buried(header.id):
+        header = _HEADER.decode(record.header)
+        if self._database.holds_packed(header.id) or self._database.buried(header.id):
             return None
-        return Entry(record.n, header, record.run), 0
+        return Entry(record.n, header, record.header), 0
 
 
 def unfinished(database: Database) -> list[tuple[Entry, Recovered]]:

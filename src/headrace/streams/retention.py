@@ -8,9 +8,15 @@ bound behind a longer-running neighbour goes a little later. The ids of dropped 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
+from heapq import merge
 from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
 
 from headrace.streams.bounds import TOMBSTONES, Bounds
+from headrace.streams.pack import Whole, packed, unpack
 
 DROPS_AT_ONCE = 1000
 """Generations dropped in one transaction, so that a commit behind it waits little."""
@@ -21,6 +27,19 @@ SPARE_PAGES = 2048
 """Free pages (8 MB) that stay in the file for reuse; more are given back to the disk."""
 GIVEN_BACK_PAGES = 8192
 """At most so many at once (32 MB), so that a commit behind it waits little."""
+
+
+class _Old(NamedTuple):
+    """Logs to drop: finished rows from ``first_n`` to ``last_n``, or those ``members`` of a ``pack`` that
+    keeps ``rest``."""
+
+    ids: list[str]
+    size: int
+    first_n: int = 0
+    last_n: int = 0
+    pack: int | None = None
+    members: Sequence[Whole] = ()
+    rest: Sequence[Whole] = ()
 
 
 class Retention:
@@ -48,47 +67,116 @@ class Retention:
             self.finished > bounds.keep_generations + bounds.keep_generations // 100
             or self.bytes > bounds.keep_bytes + bounds.keep_bytes // 100
         )
-        doomed = self._doomed(now, over)
-        if doomed:
-            self._drop(doomed)
-        return len(doomed) == DROPS_AT_ONCE
+        dropped = 0
+        for old in self._doomed(now, over):
+            self._drop(old)
+            dropped += len(old.ids)
+        if dropped:
+            self._shrink()
+        return dropped >= DROPS_AT_ONCE
 
-    def _doomed(self, now: float, over: bool) -> list[tuple[int, str, int]]:
+    def _doomed(self, now: float, over: bool) -> list[_Old]:
         bounds = self._bounds
         horizon = now - bounds.keep_s
         too_many = self.finished - bounds.keep_generations if over else 0
         too_big = self.bytes - bounds.keep_bytes if over else 0
-        doomed: list[tuple[int, str, int]] = []
-        rows = self._connection.execute(
-            "SELECT n, id, size, ended_at FROM generations WHERE end IS NOT NULL ORDER BY n LIMIT ?",
-            (DROPS_AT_ONCE,),
-        )
-        for n, id, size, ended_at in rows:
-            if too_many <= 0 and too_big <= 0 and ended_at >= horizon:
+        doomed: list[_Old] = []
+        rows: list[tuple[int, str, int]] = []
+        count = 0
+        for n, id, size, ended_at, k in self._oldest():
+            aged = ended_at < horizon
+            if count >= DROPS_AT_ONCE or not (aged or too_many > 0 or too_big > 0):
                 break
-            doomed.append((n, id, size))
-            too_many -= 1
+            logs = 1
+            if k is None:
+                rows.append((n, id, size))
+            else:
+                old = self._of_pack(k, None if aged else (too_many, too_big))
+                doomed.append(old)
+                logs, size = len(old.ids), old.size
+            too_many -= logs
             too_big -= size
-        rows.close()
+            count += logs
+        if rows:
+            ids = [id for _, id, _ in rows]
+            doomed.append(_Old(ids, sum(size for _, _, size in rows), rows[0][0], rows[-1][0]))
         return doomed
 
-    def _drop(self, doomed: list[tuple[int, str, int]]) -> None:
-        run, many = self._connection.execute, self._connection.executemany
-        low, high = doomed[0][0], doomed[-1][0]
+    def _oldest(self) -> Iterator[tuple[int, str, int, float, int | None]]:
+        """Finished logs and packs, in the order in which they began."""
+        run = self._connection.execute
+        rows = run(
+            "SELECT n, id, size, ended_at, NULL FROM generations WHERE end IS NOT NULL ORDER BY n LIMIT ?",
+            (DROPS_AT_ONCE,),
+        )
+        packs = run(
+            "SELECT first_n, '', size, ended_at, k FROM packs ORDER BY first_n LIMIT ?",
+            (DROPS_AT_ONCE,),
+        )
+        return merge(rows.fetchall(), packs.fetchall())
+
+    def _of_pack(self, k: int, excess: tuple[int, int] | None) -> _Old:
+        """The oldest logs of a pack, as many as are too many (or their bytes too much); None: all."""
+        body = self._connection.execute("SELECT body FROM packs WHERE k = ?", (k,)).fetchone()[0]
+        logs = sorted(unpack(body), key=lambda log: log.n)
+        end = len(logs)
+        if excess is not None:
+            too_many, too_big = excess
+            end = 0
+            while end < len(logs) and (too_many > 0 or too_big > 0):
+                too_many -= 1
+                too_big -= logs[end].size
+                end += 1
+        gone = logs[:end]
+        size = sum(log.size for log in gone)
+        return _Old([log.id for log in gone], size, pack=k, members=gone, rest=logs[end:])
+
+    def _drop(self, old: _Old) -> None:
+        run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:
-            many("DELETE FROM segments WHERE key >= ? AND key < ?", self._spans(low, high))
-            run("DELETE FROM generations WHERE n BETWEEN ? AND ? AND end IS NOT NULL", (low, high))
-            self._bury(sorted(id for _, id, _ in doomed))
-            size = sum(size for _, _, size in doomed)
-            run("UPDATE totals SET finished = finished - ?, bytes = bytes - ?", (len(doomed), size))
+            if old.pack is None:
+                self._drop_rows(old.first_n, old.last_n)
+            else:
+                self._drop_packed(old.pack, old)
+            self._bury(sorted(old.ids))
+            run(
+                "UPDATE totals SET finished = finished - ?, bytes = bytes - ?",
+                (len(old.ids), old.size),
+            )
             run("COMMIT")
         except BaseException:
             rollback(self._connection)
             raise
-        self.finished -= len(doomed)
-        self.bytes -= size
-        self._shrink()
+        self.finished -= len(old.ids)
+        self.bytes -= old.size
+
+    def _drop_rows(self, low: int, high: int) -> None:
+        self._connection.executemany(
+            "DELETE FROM segments WHERE key >= ? AND key < ?", self._spans(low, high)
+        )
+        self._connection.execute(
+            "DELETE FROM generations WHERE n BETWEEN ? AND ? AND end IS NOT NULL", (low, high)
+        )
+
+    def _drop_packed(self, k: int, old: _Old) -> None:
+        run = self._connection.execute
+        run(
+            "DELETE FROM packed WHERE id IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(old.ids).decode(),),
+        )
+        sessions = [(log.tenant, log.session, log.n) for log in old.members if log.session]
+        self._connection.executemany(
+            "DELETE FROM packed_sessions WHERE tenant = ? AND session = ? AND n = ?", sessions
+        )
+        if not old.rest:
+            run("DELETE FROM packs WHERE k = ?", (k,))
+            return
+        rest = packed(old.rest)
+        run(
+            "UPDATE packs SET first_n = ?, logs = ?, size = ?, body = ? WHERE k = ?",
+            (rest.first_n, rest.logs, rest.size, rest.body, k),
+        )
 
     def _spans(self, low: int, high: int) -> list[tuple[int, int]]:
         """Ranges of keys from log ``low`` to log ``high`` that leave the running ones out."""

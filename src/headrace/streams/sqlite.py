@@ -1,13 +1,13 @@
 """``SqliteStore``: logs that survive the process. A journal in front, SQLite behind.
 
-All appends of one iteration of the event loop become one frame of the journal, with one ``write``; when it
-returns they are visible. The journal is the truth. SQLite is a checkpoint that follows later and gets only
-what it lacks: finished logs at the next commit, running ones when they have ``SEGMENT_BYTES`` or when
-the journal file that holds them is full and has to go.
+What ``append`` has put into the journal outlives the process: it may be shown. The journal is the truth.
+SQLite is a checkpoint that follows later and gets only what it lacks: finished logs at the next commit
+(those that had none before in packs), running ones when they have ``SEGMENT_BYTES`` or when the journal file
+that holds them is full and has to go.
 
 When SQLite cannot keep up, the event loop waits for it: slow, but bounded. When it fails, commits are
-tried again; at ``BACKLOG_BYTES`` logs fail with ``STORE_FAILED``. A journal that cannot be written fails
-the logs of that batch at once; the next batch may succeed. Nothing is lost silently.
+tried again; at ``BACKLOG_BYTES`` logs fail with ``STORE_FAILED``. A journal that has no room and gets no new
+file fails the log that was appended to; the next append may succeed. Nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -27,14 +27,15 @@ import msgspec
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event
+from headrace.domain.event import Error, Event, Finish
 from headrace.streams.bounds import Bounds, Clock
 from headrace.streams.checkpoint import BACKLOG_BYTES, Checkpointer
 from headrace.streams.database import Database, Segment
-from headrace.streams.encoded import decode_events
-from headrace.streams.entry import SEGMENT_BYTES, Entry
-from headrace.streams.journal import FILE_BYTES, Journal, journal_files
-from headrace.streams.record import Record, begin_record, left_record
+from headrace.streams.encoded import decode_events, encode_run
+from headrace.streams.entry import END_OF, SEGMENT_BYTES, Entry
+from headrace.streams.journal import FILE_BYTES, Journal, Spare, journal_files
+from headrace.streams.pack import Whole
+from headrace.streams.record import APPEND, ERROR, FINISH, LEFT, left_run, record_bytes
 from headrace.streams.recovery import Replay, unfinished
 from headrace.streams.store import Appended, KeptLog, LogHeader, Recovered
 
@@ -44,6 +45,8 @@ SWEEP_S = 60.0
 _logger = logging.getLogger("headrace.streams")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_KINDS: dict[type[Event], int] = {Finish: FINISH, Error: ERROR}
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 class SqliteStore:
@@ -66,14 +69,15 @@ class SqliteStore:
         self._path = Path(path).absolute()
         self._bounds = bounds or Bounds()
         self._clock = clock
-        self._journal_bytes = self._rotate_at = journal_bytes
+        self._journal_bytes = journal_bytes
+        # Logs without an event so far, and when the last client of one of these left. Bounded by the queues.
+        self._new: dict[str, LogHeader] = {}
+        self._left_early: dict[str, float | None] = {}
         # Running logs, and ended ones that SQLite lacks. Bounded by the queues and BACKLOG_BYTES.
         self._entries: dict[str, Entry] = {}
-        self._touched: list[Entry] = []
-        self._notes: list[tuple[Entry, Record]] = []
         self._next_n = 1
-        self.flushes = 0
-        """Frames handed to the journal."""
+        self.appends = 0
+        """Records handed to the journal."""
         self._lock = -1
         self._stopped = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -97,6 +101,7 @@ class SqliteStore:
         )
         for entry, _ in found:
             self._entries[entry.header.id] = entry
+        self._prepare()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         return [recovered for _, recovered in found]
 
@@ -110,7 +115,7 @@ class SqliteStore:
         replay.play(files)
         replay.save()
         self._next_n = replay.next_n
-        self._journal = Journal(self._path, replay.frame)
+        self._journal = Journal(self._path, replay.frame, self._journal_bytes)
         self._database.sync()
         for file in files:
             file.unlink()
@@ -132,7 +137,6 @@ class SqliteStore:
         """All in SQLite, the journal gone. If SQLite fails, the journal stays for the next start."""
         if self._lock < 0:
             return
-        self._flush()
         self._stopped = True  # nothing may reach the journal that is about to go
         self._queue_dirty()
         self._checkpointer.retire(self._journal.file)
@@ -154,8 +158,6 @@ class SqliteStore:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._stopped = True
-        self._touched.clear()
-        self._notes.clear()
         self._journal.close()
         self._thread.submit(self._database.close)
         await asyncio.to_thread(self._thread.shutdown)
@@ -169,90 +171,111 @@ class SqliteStore:
     # Writing.
 
     def begin(self, log: Appended, header: LogHeader) -> None:
-        self._entries[header.id] = Entry.new(self._next_n, header)
-        self._next_n += 1
+        self._new[header.id] = header
 
     def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
-        entry = self._entries.get(log.id)
         if self._stopped:
-            log.store_failed(_shutting_down())
-            return
-        if entry is None or entry.failed:
-            return  # the log was told
-        if not entry.touched:
-            self._flush_soon()
-            entry.touched, entry.log = True, log
-            self._touched.append(entry)
-        entry.add(events, raw)
+            raise _shutting_down()
+        id = log.id
+        entry = self._entries.get(id)
+        kind, run, raw_run = APPEND, b"", b""
+        if events:
+            kind = _KINDS.get(type(events[-1]), APPEND)
+            run = encode_run(events)
+        if raw:
+            raw_run = encode_run(raw)
+        if entry is None:
+            header = self._new.pop(id)
+            n, first, encoded = self._next_n, 1, _ENCODER.encode(header)
+            self._next_n = n + 1
+        else:
+            n, first, encoded = entry.n, entry.seq + 1, b""
+        self.appends += 1
+        try:
+            self._write(kind, n, first, len(events), encoded, run, len(raw), raw_run)
+        except OSError as error:
+            raise self._failed(id, entry, error) from error
+        now = self._clock()
+        if entry is None:
+            caller = header.caller
+            if kind != APPEND:
+                of = caller.tenant, caller.session_id
+                count = len(events)
+                end = END_OF[kind]
+                self._checkpointer.add(Whole(n, id, *of, end, now, count, count, encoded, run))
+                return
+            entry = self._entries[id] = Entry(n, header, encoded)
+            if id in self._left_early:
+                self._note_left(entry, self._left_early.pop(id))
+        entry.took(len(events), run, len(raw), raw_run)
+        self._checkpointer.held_bytes += len(run)
+        if kind != APPEND:
+            entry.ended(kind, now)
+            self._checkpointer.queue(entry)
+        elif len(entry.pending) >= SEGMENT_BYTES:
+            self._checkpointer.queue(entry)
 
     def left(self, log: Appended, left_at: float | None) -> None:
+        if self._stopped:
+            return
         entry = self._entries.get(log.id)
-        if entry is None or entry.failed or self._stopped:
-            return
-        if entry.begun or entry.touched:
-            self._flush_soon()
-            self._notes.append((entry, left_record(entry.n, left_at)))
-        else:
-            entry.left_at = left_at  # written with its beginning
+        if entry is not None and not entry.failed:
+            self._note_left(entry, left_at)
+        elif log.id in self._new:
+            self._left_early[log.id] = left_at  # written with its beginning
 
-    def _flush_soon(self) -> None:
-        if not self._touched and not self._notes:
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """One frame for everything appended since the last; then it is visible."""
-        touched, self._touched = self._touched, []
-        notes, self._notes = self._notes, []
-        if not touched and not notes:
-            return
-        self.flushes += 1
-        parts: list[bytes] = []
-        written: list[tuple[Entry, Record, Sequence[Event]]] = []
-        for entry in touched:
-            entry.touched = False
-            events = entry.fresh
-            record = entry.next_record()
-            if not entry.begun:
-                parts.append(begin_record(entry.n, entry.encoded).encode())
-            parts.append(record.encode())
-            written.append((entry, record, events))
-        for entry, record in notes:
-            parts.append(record.encode())
-            written.append((entry, record, ()))
+    def _note_left(self, entry: Entry, left_at: float | None) -> None:
         try:
-            self._check_backlog()
-            self._journal.write(b"".join(parts))
+            self._write(LEFT, entry.n, entry.seq, 0, b"", left_run(left_at), 0, b"")
         except OSError as error:
-            self._fail(touched, error)
+            _logger.error("when the client of %s left is not noted: %s", entry.header.id, error)
             return
-        self._apply(written)
-        for entry, _, events in written:
-            if events and entry.log is not None:
-                entry.log.stored(events)
+        entry.dirty = True
+        entry.left_at = left_at
 
-    def _apply(self, written: Sequence[tuple[Entry, Record, Sequence[Event]]]) -> None:
-        now = self._clock()
-        checkpointer = self._checkpointer
-        for entry, record, _ in written:
-            entry.apply(record, now)
-            checkpointer.held_bytes += len(record.run)
-            if entry.end is not None or len(entry.pending) >= SEGMENT_BYTES:
-                checkpointer.queue(entry)
-        if self._journal.size >= self._rotate_at:
-            self._rotate()
+    def _write(
+        self,
+        kind: int,
+        n: int,
+        first: int,
+        count: int,
+        header: bytes,
+        run: bytes,
+        raw_count: int,
+        raw: bytes,
+    ) -> None:
+        """Into the journal. Raises ``OSError`` if it or SQLite, much too late, takes no more."""
+        if self._checkpointer.held_bytes >= BACKLOG_BYTES:
+            self._check_backlog()
+        journal = self._journal
+        frame = journal.frame + 1
+        body = record_bytes(frame, kind, n, first, count, header, run, raw_count, raw)
+        if not journal.append(body):
+            self._rotate(len(body))
+            journal.append(body)
+        journal.frame = frame
 
-    def _rotate(self) -> None:
+    def _rotate(self, needed: int) -> None:
         """Go on in a new journal file; the full one goes when SQLite has all of it."""
         full = self._journal.file
-        try:
-            self._journal.rotate()
-        except OSError as error:
-            _logger.error("the store's journal stays in %s: %s", full.name, error)
-            self._rotate_at = self._journal.size + self._journal_bytes
-            return
-        self._rotate_at = self._journal_bytes
+        self._journal.rotate(needed)
         self._queue_dirty()
         self._checkpointer.retire(full)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Have the next journal file made on the thread."""
+        self._thread.submit(self._journal.reserve()).add_done_callback(self._prepared)
+
+    def _prepared(self, made: Future[Spare]) -> None:
+        """On the thread."""
+        if (error := made.exception()) is not None:
+            _logger.error("the store cannot make its next journal file yet: %s", error)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._journal.adopt, made.result())
+        except RuntimeError:
+            made.result().discard()
 
     def _queue_dirty(self) -> None:
         for entry in self._entries.values():
@@ -262,29 +285,26 @@ class SqliteStore:
     def _check_backlog(self) -> None:
         """Raises ``OSError`` if too much waits for a SQLite that does not take it."""
         checkpointer = self._checkpointer
-        if checkpointer.held_bytes < BACKLOG_BYTES:
-            return
         self._queue_dirty()
         checkpointer.relieve()
         if checkpointer.failure is not None:
             raise OSError(f"its database cannot be written: {checkpointer.failure}")
 
-    def _fail(self, entries: Sequence[Entry], error: OSError) -> None:
-        """These logs end here for their readers; the store goes on."""
-        _logger.error("%d logs cannot be stored in %s: %s", len(entries), self._path, error)
-        failure = HeadraceError(
-            Code.STORE_FAILED,
-            f"The generation cannot be stored ({error.strerror or error}); the server's operator can "
-            "make room on its disk.",
-        )
-        for entry in entries:
+    def _failed(self, id: str, entry: Entry | None, error: OSError) -> HeadraceError:
+        """This log ends here for its readers; the store goes on."""
+        _logger.error("%s cannot be stored in %s: %s", id, self._path, error)
+        self._left_early.pop(id, None)
+        if entry is not None:
             entry.failed = True
             if entry.dirty:
                 self._checkpointer.queue(entry)
             elif entry.flight is None:
-                self._entries.pop(entry.header.id, None)
-            if entry.log is not None:
-                entry.log.store_failed(failure)
+                self._entries.pop(id, None)
+        return HeadraceError(
+            Code.STORE_FAILED,
+            f"The generation cannot be stored ({error.strerror or error}); the server's operator can "
+            "make room on its disk.",
+        )
 
     def _saved(self, entry: Entry) -> None:
         if (entry.end is not None or entry.failed) and not entry.dirty:
@@ -296,12 +316,18 @@ class SqliteStore:
         entry = self._entries.get(id)
         if entry is not None:
             return entry.kept()
+        whole = await self._whole(id)
+        if whole is not None:
+            return whole.kept()
         row = await self._ask(self._database.row, id, self._clock())
         return None if row is None else row.kept()
 
     def recent(self, id: str, after: int, limit_bytes: int) -> list[Event]:
         entry = self._entries.get(id)
-        return [] if entry is None else entry.newest(after, limit_bytes)
+        if entry is not None:
+            return entry.newest(after, limit_bytes)
+        whole = self._checkpointer.whole(id)
+        return [] if whole is None else whole.after(after)
 
     async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
         if events := self.recent(id, after, limit_bytes):
@@ -309,6 +335,8 @@ class SqliteStore:
         entry = self._entries.get(id)
         if entry is not None:
             n = entry.n
+        elif (whole := await self._whole(id)) is not None:
+            return _events_of_whole(whole, after)
         else:
             row = await self._ask(self._database.row, id, self._clock())
             if row is None:
@@ -323,24 +351,25 @@ class SqliteStore:
             try:
                 events = _events_of(segments, after)
             except msgspec.MsgspecError as error:
-                message = f"{id}: its stored events are damaged"
-                raise HeadraceError(Code.STORE_FAILED, message) from error
+                raise _damaged(id) from error
             if events:
                 return events
         return []
 
     async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
-        found = {
-            entry.n: entry.header
-            for entry in self._entries.values()
-            if entry.header.caller.tenant == tenant
-            and session_id in (None, entry.header.caller.session_id)
-        }
-        rows = await self._ask(self._database.list, tenant, session_id, limit, self._clock())
-        for row in rows:
-            if row.n not in found:
-                found[row.n] = row.kept().header
-        return [found[n] for n in sorted(found, reverse=True)[:limit]]
+        asked = [header for header in self._new.values() if _is_of(header, tenant, session_id)]
+        running = {entry.n: entry.header for entry in self._entries.values()}
+        running |= {whole.n: whole.kept().header for whole in self._checkpointer.wholes()}
+        found = {n: one for n, one in running.items() if _is_of(one, tenant, session_id)}
+        rows = await self._ask(self._database.newest, tenant, session_id, limit, self._clock())
+        found |= dict(rows)
+        newest = [found[n] for n in sorted(found, reverse=True)]
+        return [*reversed(asked), *newest][:limit]
+
+    async def _whole(self, id: str) -> Whole | None:
+        """A log that was over before it was committed."""
+        whole = self._checkpointer.whole(id)
+        return whole or await self._ask(self._database.whole, id, self._clock())
 
     async def _ask(self, question: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Ask the database on its thread."""
@@ -362,6 +391,22 @@ class SqliteStore:
 
 def _shutting_down() -> HeadraceError:
     return HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down; read on later.")
+
+
+def _is_of(header: LogHeader, tenant: str, session_id: str | None) -> bool:
+    caller = header.caller
+    return caller.tenant == tenant and session_id in (None, caller.session_id)
+
+
+def _events_of_whole(whole: Whole, after: int) -> list[Event]:
+    try:
+        return whole.after(after)
+    except msgspec.MsgspecError as error:
+        raise _damaged(whole.id) from error
+
+
+def _damaged(id: str) -> HeadraceError:
+    return HeadraceError(Code.STORE_FAILED, f"{id}: its stored events are damaged")
 
 
 def _events_of(segments: Sequence[Segment], after: int) -> list[Event]:

@@ -1,7 +1,7 @@
 """The ``Store`` protocol: where logs outlive the process.
 
-Order of truth (DESIGN §9): a batch of events is *visible* only after ``append`` has reached the
-operating system. ``append`` is therefore only a promise; ``Appended.stored`` is its fulfilment.
+Order of truth (DESIGN §9): a batch of events is *visible* only after ``append`` has returned: it outlives the
+process from then on, as far as this store's logs do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 import msgspec
 
 from headrace.domain.delta import Delta
-from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error, Event, Finish
 from headrace.domain.request import Caller, Request
 
@@ -55,16 +54,10 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 class Appended(Protocol):
-    """The log's side of an append (implemented by ``Log``)."""
+    """A log, as its store sees it (implemented by ``Log``)."""
 
     @property
     def id(self) -> str: ...
-
-    def stored(self, events: Sequence[Event]) -> None:
-        """These events have reached the operating system: show them to the readers."""
-
-    def store_failed(self, error: HeadraceError) -> None:
-        """These and later events cannot be stored; the log must end for its readers."""
 
 
 class Store(Protocol):
@@ -78,7 +71,8 @@ class Store(Protocol):
 
     def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
         """Append in order. ``raw`` (empty for generations that never go on after a restart) is kept in a
-        private column and dropped at the terminal event."""
+        private column and dropped at the terminal event. Raises ``STORE_FAILED`` or ``SHUTTING_DOWN``; nothing
+        of this append is stored then, and the log takes no more."""
 
     def left(self, log: Appended, left_at: float | None) -> None:
         """Note when the last client left (None: one came back)."""

@@ -48,7 +48,7 @@ OF_THE_SERVER: dict[str, Watched] = {
     "readers": Watched("headrace_readers", False, "Readers attached to logs."),
     "connections": Watched("headrace_connections", False, "Open client connections."),
     "log_bytes": Watched("headrace_log_bytes", False, "Bytes of logs in the store."),
-    "store_flushes": Watched("headrace_store_flushes", True, "Batches handed to the store."),
+    "store_appends": Watched("headrace_store_appends", True, "Records appended to the journal."),
     "store_commits": Watched("headrace_store_commits", True, "Commits of the store."),
     "log_lines_dropped": Watched(
         "headrace_log_lines_dropped", True, "Lines that found the log writer's queue full."

@@ -1,0 +1,107 @@
+"""Packs: logs that began and ended between two commits, many to a row of SQLite.
+
+Most logs are short. As a row each, with its segments, they would cost SQLite more than the journal costs the
+server; many in one blob they cost what their bytes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from headrace.domain.event import Event
+from headrace.streams.encoded import decode_events
+from headrace.streams.store import End, KeptLog, LogHeader
+
+PACK_BYTES = 256 * 1024
+"""Size of a pack, about, unless it holds a single larger log: what reading one log of it costs."""
+PACK_LOGS = 256
+
+_HEADER = msgspec.msgpack.Decoder(LogHeader)
+
+
+class Whole(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A log with all of its ``events`` as a run, the newest with ``seq`` ``last``. ``header``: encoded.
+    ``ended_at``: Unix seconds."""
+
+    n: int
+    id: str
+    tenant: str
+    session: str | None
+    end: End
+    ended_at: float
+    last: int
+    events: int
+    header: bytes
+    run: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes that count for the store's bounds."""
+        return len(self.header) + len(self.run)
+
+    def kept(self) -> KeptLog:
+        return KeptLog(_HEADER.decode(self.header), self.last, self.end)
+
+    def after(self, cursor: int) -> list[Event]:
+        """The events after ``cursor``."""
+        events = decode_events(self.run, self.events)
+        return [event for event in events if event.seq > cursor] if cursor else events
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_WHOLES = msgspec.msgpack.Decoder(list[Whole])
+
+
+class Pack(NamedTuple):
+    """Logs of one tenant as ``packs`` has them; field for column. ``size``: the sum of theirs; ``ended_at``: of the
+    last that ended; ``body``: see :func:`unpack`."""
+
+    tenant: str
+    first_n: int
+    last_n: int
+    logs: int
+    size: int
+    ended_at: float
+    body: bytes
+
+
+def packs(logs: Iterable[Whole]) -> Iterator[tuple[Pack, Sequence[Whole]]]:
+    """All of these logs, in any order, in packs; with each what is in it."""
+    open_packs: dict[str, tuple[list[Whole], int]] = {}
+    for log in logs:
+        size = len(log.header) + len(log.run)
+        found = open_packs.get(log.tenant)
+        if found is None:
+            open_packs[log.tenant] = [log], size
+            continue
+        members, held = found
+        if held + size > PACK_BYTES or len(members) >= PACK_LOGS:
+            yield packed(members), members
+            open_packs[log.tenant] = [log], size
+        else:
+            members.append(log)
+            open_packs[log.tenant] = members, held + size
+    for members, _ in open_packs.values():
+        yield packed(members), members
+
+
+def packed(logs: Sequence[Whole]) -> Pack:
+    """At least one log, all of one tenant."""
+    numbers = [log.n for log in logs]
+    return Pack(
+        logs[0].tenant,
+        min(numbers),
+        max(numbers),
+        len(logs),
+        sum([log.size for log in logs]),
+        max([log.ended_at for log in logs]),
+        _ENCODER.encode(logs),
+    )
+
+
+def unpack(body: bytes) -> list[Whole]:
+    """The logs of a pack. Raises ``msgspec.MsgspecError`` if it is damaged."""
+    return _WHOLES.decode(body)
