@@ -1,8 +1,8 @@
 """How soon a server answers, and what it weighs before it has work: Headrace beside its peers.
 
-Time is from the start of the process to the first 200 of its liveness path, cold caches excluded (the
-first start of each is not counted; LiteLLM, which takes a quarter of a minute, is counted once). Memory is that of the server process once it is idle, without the
-engine processes it started.
+Time is from the start of the process to the first 200 of its liveness path, cold caches excluded: the
+first start of each is not counted. LiteLLM, which takes a quarter of a minute, is counted once. Memory
+is that of the server process once it is idle, without the engine processes it started.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def main() -> None:
                     continue
                 folder = Path(name) / f"{chosen}-{number}"
                 folder.mkdir()
-                print(f"start {number} of {arguments.rounds}: {chosen} …", file=sys.stderr, flush=True)
+                print(
+                    f"start {number} of {arguments.rounds}: {chosen} …", file=sys.stderr, flush=True
+                )
                 title, seconds, memory = STARTS[chosen](folder, mock.port)
                 if number:
                     figures.setdefault(title, []).append((seconds, memory))
