@@ -91,6 +91,11 @@ class Finish(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="f"):
     reasons: tuple[FinishReason, ...]
     usage: Usage
 
+    def reason(self, index: int) -> FinishReason:
+        """Why a choice ended: its own reason, or *the* reason where the engine gave only one."""
+        reasons = self.reasons
+        return reasons[index if index < len(reasons) else 0]
+
 
 class Error(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="e"):
     """The other end of a log; ``code`` is a value of :class:`~headrace.domain.errors.Code`."""

@@ -8,7 +8,6 @@ from headrace.domain.event import (
     Error,
     Event,
     Finish,
-    FinishReason,
     Token,
     TokenLogprob,
 )
@@ -84,8 +83,3 @@ class Fold:
             return end
         assert isinstance(end, Error)
         raise from_event(end)
-
-    def reason(self, index: int) -> FinishReason:
-        """Why a choice ended: its own reason, or *the* reason where the engine gave only one."""
-        reasons = self.finish().reasons
-        return reasons[index] if index < len(reasons) else reasons[0]

@@ -12,21 +12,10 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from headrace.domain.event import (
-    Error,
-    Event,
-    Finish,
-    FinishReason,
-    Progress,
-    Prompt,
-    Token,
-    TokenLogprob,
-    ToolCallDelta,
-)
-from headrace.protocols.encoder import EventEncoder, Framing, Writer, encode_json
-from headrace.protocols.errors import ErrorAnswer, error_object
+from headrace.domain.event import Event, FinishReason, Token, TokenLogprob, ToolCallDelta
+from headrace.protocols.encoder import Framing, Writer, encode_json
 from headrace.protocols.fold import Fold, FoldedChoice
-from headrace.protocols.native import native_event
+from headrace.protocols.openai_chunks import ChunkEncoder
 from headrace.protocols.openai_usage import CompletionUsage, usage_json
 from headrace.protocols.port import Generation
 
@@ -102,11 +91,10 @@ def chat_completion(generation: Generation, fold: Fold) -> bytes:
     """The whole answer. Raises the error that the log ended with."""
     end = fold.finish()
     logprobs = generation.request.sampling.logprobs is not None
-    reasons = end.reasons
-    choices = []
-    for index, choice in enumerate(fold.choices):
-        reason = reasons[index if index < len(reasons) else 0]
-        choices.append(_choice(index, choice, reason, logprobs))
+    choices = [
+        _choice(index, choice, end.reason(index), logprobs)
+        for index, choice in enumerate(fold.choices)
+    ]
     return _COMPLETION % (
         chat_id(generation).encode(),
         int(generation.created),
@@ -121,41 +109,16 @@ def chat_id(generation: Generation) -> str:
     return "chatcmpl-" + generation.id[4:]  # after "gen_"
 
 
-class ChatEncoder(EventEncoder):
-    """Chunks of one stream. Options: ``usage`` (``stream_options.include_usage``), ``progress``, ``prompt``.
+class ChatEncoder(ChunkEncoder):
+    """Chunks of one stream; the options are those of :class:`ChunkEncoder`."""
 
-    The events that a client asked for beyond OpenAI's are chunks without choices and with the native
-    event as ``headrace``: the SDKs take a message of any name for a chunk, and know chunks without choices.
-    """
-
-    __slots__ = (
-        "_after_delta",
-        "_choices",
-        "_framing",
-        "_generation",
-        "_head",
-        "_shown",
-        "_usage",
-        "_writers",
-    )
+    __slots__ = ("_writers",)
 
     def __init__(
         self, generation: Generation, options: dict[str, bool], framing: Framing, after: int
     ) -> None:
-        super().__init__(after)
-        self._framing = framing
-        self._generation = generation.id
-        self._choices = generation.request.choices
-        self._usage = b',"usage":null}' if options.get("usage") else b"}"
-        self._shown = {name for name in ("progress", "prompt") if options.get(name)}
-        self._head = (
-            b'{"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":['
-            % (
-                encode_json(chat_id(generation)),
-                int(generation.created),
-                encode_json(generation.model),
-            )
-        )
+        name, kind = chat_id(generation), b"chat.completion.chunk"
+        super().__init__(generation, options, framing, after, id=name, kind=kind)
         self._writers: dict[int, Writer] = {}
 
     def encode(self, events: Sequence[Event]) -> bytes:
@@ -177,20 +140,6 @@ class ChatEncoder(EventEncoder):
                 pieces.append(data)
         return b"".join(pieces)
 
-    def _event(self, event: Event) -> bytes:
-        match event:
-            case Token():
-                return self._token(event)
-            case Finish():
-                return self._finish(event)
-            case Error():
-                body = encode_json(ErrorAnswer(error_object(event)))
-                return self._framing.message(event.seq, body)
-            case Progress():
-                return self._extra(event, "progress")
-            case Prompt():
-                return self._extra(event, "prompt")
-
     def _token(self, event: Token) -> bytes:
         """A token that is its choice's first, or has more than text."""
         logprobs = b"null"
@@ -209,25 +158,9 @@ class ChatEncoder(EventEncoder):
         opening = b'{"role":"assistant","content":null}'
         return self._framing.part(self._chunk(index, opening, b"null", b"null"))
 
-    def _finish(self, event: Finish) -> bytes:
-        pieces = []
-        for index in range(self._choices):
-            reason = event.reasons[index if index < len(event.reasons) else 0]
-            pieces.append(self._role(index))
-            chunk = self._chunk(index, b"{}", b"null", encode_json(reason))
-            pieces.append(self._framing.part(chunk))
-        if self._usage != b"}":
-            usage = usage_json(event.usage)
-            pieces.append(self._framing.part(b'%b],"usage":%b}' % (self._head, usage)))
-        pieces.append(self._framing.done(event.seq))
-        return b"".join(pieces)
-
-    def _extra(self, event: Progress | Prompt, name: str) -> bytes:
-        if name not in self._shown:
-            return b""
-        native = native_event(event, self._generation)
-        chunk = b'%b],"headrace":%b%b' % (self._head, native, self._usage)
-        return self._framing.message(event.seq, chunk, name.encode())
+    def _closing(self, index: int, reason: bytes) -> bytes:
+        chunk = self._chunk(index, b"{}", b"null", reason)
+        return self._role(index) + self._framing.part(chunk)
 
     def _chunk(self, index: int, delta: bytes, logprobs: bytes, reason: bytes) -> bytes:
         return b'%b{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]%b' % (

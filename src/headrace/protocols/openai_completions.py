@@ -7,21 +7,11 @@ from typing import Literal
 
 import msgspec
 
-from headrace.domain.event import (
-    Error,
-    Event,
-    Finish,
-    FinishReason,
-    Progress,
-    Prompt,
-    Token,
-    TokenLogprob,
-)
+from headrace.domain.event import FinishReason, Token, TokenLogprob
 from headrace.domain.ids import find_ulid
-from headrace.protocols.encoder import EventEncoder, Framing, Writer, encode_json
-from headrace.protocols.errors import ErrorAnswer, error_object
+from headrace.protocols.encoder import Framing, Writer, encode_json
 from headrace.protocols.fold import Fold
-from headrace.protocols.native import native_event
+from headrace.protocols.openai_chunks import ChunkEncoder
 from headrace.protocols.openai_usage import CompletionUsage, completion_usage
 from headrace.protocols.port import Generation
 
@@ -63,7 +53,7 @@ def text_completion(generation: Generation, fold: Fold) -> bytes:
             choice.text,
             index,
             None if asked is None else _logprobs(choice.logprobs, asked, 0),
-            fold.reason(index),
+            end.reason(index),
         )
         for index, choice in enumerate(fold.choices)
     ]
@@ -83,55 +73,25 @@ def completion_id(generation: Generation) -> str:
     return f"cmpl-{find_ulid(generation.id)}"
 
 
-class CompletionEncoder(EventEncoder):
-    """Chunks of one stream; the same options as :class:`~headrace.protocols.openai_chat.ChatEncoder`."""
+class CompletionEncoder(ChunkEncoder):
+    """Chunks of one stream; the options are those of :class:`ChunkEncoder`."""
 
-    __slots__ = (
-        "_asked",
-        "_choices",
-        "_framing",
-        "_generation",
-        "_head",
-        "_offsets",
-        "_shown",
-        "_usage",
-        "_writers",
-    )
+    __slots__ = ("_asked", "_offsets", "_writers")
 
     def __init__(
         self, generation: Generation, options: dict[str, bool], framing: Framing, after: int
     ) -> None:
-        super().__init__(after)
-        self._framing = framing
-        self._generation = generation.id
-        self._choices = generation.request.choices
+        name, kind = completion_id(generation), b"text_completion"
+        super().__init__(generation, options, framing, after, id=name, kind=kind)
         self._asked = generation.request.sampling.logprobs or 0
-        self._usage = b',"usage":null}' if options.get("usage") else b"}"
-        self._shown = {name for name in ("progress", "prompt") if options.get(name)}
-        self._head = b'{"id":%b,"object":"text_completion","created":%d,"model":%b,"choices":[' % (
-            encode_json(completion_id(generation)),
-            int(generation.created),
-            encode_json(generation.model),
-        )
         self._offsets = [0] * self._choices
         self._writers: list[Writer | None] = [None] * self._choices
 
-    def _event(self, event: Event) -> bytes:
-        match event:
-            case Token(logprobs=None):
-                writer = self._writers[event.index] or self._new_writer(event.index)
-                return writer((event.seq, encode_json(event.text)))
-            case Token():
-                return self._with_logprobs(event, event.logprobs or ())
-            case Finish():
-                return self._finish(event)
-            case Error():
-                body = encode_json(ErrorAnswer(error_object(event)))
-                return self._framing.message(event.seq, body)
-            case Progress():
-                return self._extra(event, "progress")
-            case Prompt():
-                return self._extra(event, "prompt")
+    def _token(self, event: Token) -> bytes:
+        if event.logprobs is not None:
+            return self._with_logprobs(event, event.logprobs)
+        writer = self._writers[event.index] or self._new_writer(event.index)
+        return writer((event.seq, encode_json(event.text)))
 
     def _new_writer(self, index: int) -> Writer:
         before = b'%b{"text":' % self._head
@@ -147,24 +107,8 @@ class CompletionEncoder(EventEncoder):
         chunk = self._chunk(encode_json(event.text), event.index, logprobs, b"null")
         return self._framing.message(event.seq, chunk)
 
-    def _finish(self, event: Finish) -> bytes:
-        pieces = []
-        for index in range(self._choices):
-            reason = event.reasons[index if index < len(event.reasons) else 0]
-            chunk = self._chunk(b'""', index, b"null", encode_json(reason))
-            pieces.append(self._framing.part(chunk))
-        if self._usage != b"}":
-            usage = encode_json(completion_usage(event.usage))
-            pieces.append(self._framing.part(b'%b],"usage":%b}' % (self._head, usage)))
-        pieces.append(self._framing.done(event.seq))
-        return b"".join(pieces)
-
-    def _extra(self, event: Progress | Prompt, name: str) -> bytes:
-        if name not in self._shown:
-            return b""
-        native = native_event(event, self._generation)
-        chunk = b'%b],"headrace":%b%b' % (self._head, native, self._usage)
-        return self._framing.message(event.seq, chunk, name.encode())
+    def _closing(self, index: int, reason: bytes) -> bytes:
+        return self._framing.part(self._chunk(b'""', index, b"null", reason))
 
     def _chunk(self, text: bytes, index: int, logprobs: bytes, reason: bytes) -> bytes:
         return b'%b{"text":%b,"index":%d,"logprobs":%b,"finish_reason":%b}]%b' % (
