@@ -35,16 +35,17 @@ SCRIPTS: list[dict[str, Any]] = [
 class Server:
     """``headrace serve`` on one port and one state folder, however often it dies."""
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(self, folder: Path, settings: str = "", model: str = "") -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         script = folder / "script.json"
         script.write_text(json.dumps({"scripts": SCRIPTS}))
+        scripted = f'engine = "scripted"\nscript = "{script}"'
         self._config = folder / "headrace.toml"
         self._config.write_text(
             f'[server]\nport = {port}\nstate_dir = "{folder}"\n{settings}\n'
-            f'[[models]]\nname = "m"\nengine = "scripted"\nscript = "{script}"\n'
+            f'[[models]]\nname = "m"\n{model or scripted}\n'
         )
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -69,11 +70,11 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """``server(settings)`` starts one."""
+    """``server(settings)`` starts one; ``model`` instead of the scripted one."""
     started = []
 
-    def start(settings: str = "") -> Server:
-        made = Server(tmp_path, settings)
+    def start(settings: str = "", model: str = "") -> Server:
+        made = Server(tmp_path, settings, model)
         started.append(made)
         made.start()
         return made

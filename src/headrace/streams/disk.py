@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def log_bytes(database: Path) -> int:
-    """Bytes of the journal's files and of the database, its write-ahead log included. From any thread."""
+    """Bytes of the database, its write-ahead log and the journal's files, which are allocated before they
+    are filled. From any thread."""
     found = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(database.parent):

@@ -47,7 +47,9 @@ OF_A_MODEL: dict[str, Watched] = {
 OF_THE_SERVER: dict[str, Watched] = {
     "readers": Watched("headrace_readers", False, "Readers attached to logs."),
     "connections": Watched("headrace_connections", False, "Open client connections."),
-    "log_bytes": Watched("headrace_log_bytes", False, "Bytes of logs in the store."),
+    "log_bytes": Watched(
+        "headrace_log_bytes", False, "Bytes on the disk of the store's database and journal."
+    ),
     "store_appends": Watched("headrace_store_appends", True, "Records appended to the journal."),
     "store_commits": Watched("headrace_store_commits", True, "Commits of the store."),
     "log_lines_dropped": Watched(
