@@ -13,10 +13,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-HERE = Path(__file__).parent
-START_S = 30.0
+REPOSITORY = Path(__file__).parents[2]
+START_S = 60.0
 
 
 def free_port() -> int:
@@ -38,13 +38,20 @@ class Server:
         self.config.write_text(head + config, encoding="utf-8")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, falls_after: int = 0) -> None:
-        arguments = [sys.executable, str(HERE / "falling_server.py"), str(falls_after)]
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tests.kill.falling_server", str(self.folder)]
+        command += ["serve", "--config", str(self.config)]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*arguments, "serve", "--config", str(self.config)], stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
         self.wait_alive()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid if self.process is not None else 0
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def wait_alive(self) -> None:
         """Until it answers, or has died already."""
@@ -81,19 +88,65 @@ class Server:
 
 
 class Witness:
-    """An independent client process and what it wrote down."""
+    """An independent client process and what it wrote down; when it was killed, its successor."""
 
     def __init__(
-        self, server: Server, name: str, form: str, body: dict[str, Any], plug: int
+        self, server: Server, name: str, form: str, body: dict[str, Any], plug: int = 0
     ) -> None:
         self.form = form
         self.path = server.folder / f"{name}.jsonl"
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, str(HERE / "client.py"), server.url, form, str(self.path)),
-                *(json.dumps(body), str(plug)),
-            ]
-        )
+        client = str(REPOSITORY / "tests" / "kill" / "client.py")
+        self.command = [sys.executable, client, server.url, form, str(self.path)]
+        self.command += [json.dumps(body), str(plug)]
+        self.process = subprocess.Popen(self.command)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def succeed(self) -> None:
+        """Another process reads on where the killed one was."""
+        self.process.wait()
+        Path(f"{self.path}.torn").unlink(missing_ok=True)
+        self.process = subprocess.Popen(self.command)
+
+    def kill(self) -> None:
+        """``kill -9``, and wait until it is gone."""
+        if self.alive:
+            self.process.kill()
+        self.process.wait()
+
+    def tear(self, timeout_s: float) -> bool:
+        """Have it stop in the middle of a character; whether it got there."""
+        torn = Path(f"{self.path}.torn")
+        self.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + timeout_s
+        while not torn.exists() and self.alive and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return torn.exists()
+
+    @property
+    def generation(self) -> str | None:
+        """Once it knows; None before."""
+        return next((row["generation"] for row in self.rows() if "generation" in row), None)
+
+    @property
+    def state(self) -> str:
+        """``""`` before the first event, ``over`` after the last; else what the last event shows."""
+        rows = [row for row in self.rows() if "data" in row]
+        if not rows:
+            return ""
+        last = rows[-1]
+        if last["event"] in ("finish", "error") or last["data"] == "[DONE]":
+            return "over"
+        if last["event"] != "progress":
+            return "decode"
+        phase: str = json.loads(last["data"])["payload"]["phase"]
+        return phase
 
     def rows(self) -> list[dict[str, Any]]:
         if not self.path.exists():
@@ -104,21 +157,23 @@ class Witness:
     def wait(self, timeout_s: float) -> None:
         self.process.wait(timeout_s)
 
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+
+class Answer(NamedTuple):
+    """What an answer has to be, however often it was disturbed."""
+
+    text: str
+    tokens: int
 
 
-def faults(witness: Witness, server: Server, expected: str | None) -> list[str]:
-    """What is wrong with what a witness saw, against the log and the text that had to come."""
+def faults(witness: Witness, server: Server, expected: Answer) -> list[str]:
+    """What is wrong with what a witness saw, against the log and the answer that had to come."""
     rows = witness.rows()
     generations = [row["generation"] for row in rows if "generation" in row]
     strange = [row for row in rows if "gave_up" in row or "status" in row]
     if strange or len(generations) != 1:
         return [f"{witness.path.name}: {strange or 'no generation'} {rows[-2:]}"]
     log = server.log_of(generations[0])
-    found = list(log_faults(log, expected))
+    found = log_faults(log, expected)
     seen = [row for row in rows if "id" in row]
     ids = [int(row["id"]) for row in seen]
     if ids != sorted(set(ids)):
@@ -127,28 +182,35 @@ def faults(witness: Witness, server: Server, expected: str | None) -> list[str]:
         found.append(f"saw {len(ids)} events of {len(log)}")
     if witness.form == "native" and [json.loads(row["data"]) for row in seen] != log:
         found.append("an event reads differently afterwards")
-    if witness.form == "openai" and _openai_text(rows) != _log_text(log):
+    if witness.form == "openai" and _openai_text(rows) != log_text(log):
         found.append("the text that the client saw is not the log's")
     return [f"{witness.path.name} ({generations[0]}): {fault}" for fault in found]
 
 
-def log_faults(log: Sequence[dict[str, Any]], expected: str | None) -> Sequence[str]:
+def log_faults(log: Sequence[dict[str, Any]], expected: Answer) -> list[str]:
     found = []
     if [event["seq"] for event in log] != list(range(1, len(log) + 1)):
         found.append("the log has holes")
     ends = [event["type"] for event in log if event["type"] in ("finish", "error")]
     if ends != ["finish"] or log[-1]["type"] != "finish":
         found.append(f"the log ends with {ends}: {log[-1]}")
-    if expected is not None and _log_text(log) != expected:
-        found.append(f"the text is {_log_text(log)!r}, expected {expected!r}")
+    else:
+        tokens = log[-1]["payload"]["usage"]["completion_tokens"]
+        if tokens != expected.tokens:
+            found.append(f"it counts {tokens} tokens, expected {expected.tokens}")
+    if log_text(log) != expected.text:
+        found.append(f"the text is {log_text(log)!r}, expected {expected.text!r}")
     return found
 
 
-def _log_text(log: Sequence[dict[str, Any]]) -> str:
+def log_text(log: Sequence[dict[str, Any]]) -> str:
     return "".join(event["payload"]["text"] for event in log if event["type"] == "token")
 
 
 def _openai_text(rows: Sequence[dict[str, Any]]) -> str:
     chunks = [json.loads(row["data"]) for row in rows if row.get("data", "").startswith('{"id"')]
     choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
-    return "".join(choice["delta"].get("content") or "" for choice in choices)
+    return "".join(
+        choice["text"] if "text" in choice else choice["delta"].get("content") or ""
+        for choice in choices
+    )
