@@ -11,7 +11,7 @@ SOURCES := src tests $(wildcard benchmarks)
 CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test kill-test browser-test check format bench-gateway bench-streams bench-engine clean
+.PHONY: serve test kill-test storm-test browser-test check format bench-gateway bench-streams bench-engine clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -42,8 +42,12 @@ bench-engine: $(DEV)  ## the embedded engine through the server and asked direct
 browser-test: $(CLIENTS)/.ready $(DEV)  ## the JavaScript SDK and EventSource in a real browser; needs node, npm, chromium
 	@$(BIN)/python -m pytest tests/clients $(ARGS)
 
-kill-test: $(DEV)  ## 200 random kills; nothing may be lost, nothing come twice
+kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may be lost, nothing come twice
+	@$(BIN)/headrace models pull
 	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
+
+storm-test: $(DEV)  ## 1,000 clients leave at once, ten times; nothing may be left of them
+	$(BIN)/python -m tests.storm.storms --storms 10 --clients 1000 $(ARGS)
 
 $(CLIENTS)/.ready: tests/clients/package.json
 	@missing() { echo "browser-test needs $$1, which is not installed" >&2; exit 1; }; \
