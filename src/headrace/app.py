@@ -15,12 +15,13 @@ import uvloop
 
 from headrace import __version__
 from headrace.admission.keys import Keys
-from headrace.domain.errors import HeadraceError
+from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Sampling
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.front.limits import Limits as FrontLimits
-from headrace.front.listen import AddressTaken, Front, FrontOptions, listen
+from headrace.front.listen import Front, FrontOptions, listen
+from headrace.front.sockets import named
 from headrace.front.tls import Tls
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
@@ -52,8 +53,8 @@ Announce = Callable[["App"], None]
 
 
 def serve(settings: Settings, announce: Announce | None = None) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status. Raises :class:`AddressTaken`, and
-    :class:`HeadraceError` for a store, a hook or a certificate that cannot be used."""
+    """Serve until SIGINT or SIGTERM; returns the exit status. Raises :class:`CannotListen` for an address or
+    a certificate, and :class:`HeadraceError` for a store or a hook, that cannot be used."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(App(settings).run(announce))
 
@@ -235,7 +236,7 @@ class App:
                 server.ops_host, server.ops_port, self.exposition, self.service.readiness
             )
         except OSError as error:
-            raise AddressTaken(f"{server.ops_host}:{server.ops_port}") from error
+            raise named(error, f"{server.ops_host}:{server.ops_port}") from error
         port.start()
         return port
 
@@ -260,11 +261,14 @@ def build_store(settings: Settings) -> Store:
 
 
 def build_chain(settings: Settings) -> HookChain | None:
-    """The configured hooks; None without any."""
+    """The configured hooks; None without any. Raises ``INVALID_REQUEST`` for one that cannot be made."""
     specs = [
         {"class": hook.class_, "on_error": hook.on_error, **hook.options} for hook in settings.hooks
     ]
-    return HookChain(load_hooks(specs)) if specs else None
+    try:
+        return HookChain(load_hooks(specs)) if specs else None
+    except ValueError as error:
+        raise HeadraceError(Code.INVALID_REQUEST, str(error), param="hooks") from error
 
 
 def front_options(settings: Settings) -> FrontOptions:

@@ -76,6 +76,42 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     assert "--port" in line
 
 
+SCRIPTED = '[[models]]\nname = "m"\nengine = "scripted"\n[store]\nurl = "memory:"\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--uds", "{folder}/none/x.sock"], "cannot listen on {folder}/none/x.sock: No such file"),
+        (["--ssl-certfile", "{folder}/junk.pem"], "cannot use {folder}/junk.pem for TLS: "),
+        (["--host", "no-such-host.invalid", "--allow-open"], "no-such-host.invalid is not an add"),
+        (["--config", "{folder}/hook.toml"], "hooks[0].class: cannot import 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(tmp_path: Path, words: list[str], line: str) -> None:
+    (tmp_path / "junk.pem").write_text("junk")
+    (tmp_path / "h.toml").write_text(SCRIPTED)
+    hook = '[[hooks]]\nclass = "nowhere:Hook"\n'
+    (tmp_path / "hook.toml").write_text(SCRIPTED + hook)
+    told = [word.format(folder=tmp_path) for word in words]
+    rest = ["--config", str(tmp_path / "h.toml")] if "--config" not in told else []
+    said = mistake("serve", "--state-dir", str(tmp_path), "--port", "0", *rest, *told, status=1)
+    assert said.startswith(line.format(folder=tmp_path))
+
+
+def test_a_hook_in_the_working_folder_is_found(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "class Mine:\n    def __init__(self): raise ValueError('here')\n"
+    )
+    (tmp_path / "h.toml").write_text(SCRIPTED + '[[hooks]]\nclass = "mine:Mine"\n')
+    headrace_command = [str(Path(sys.executable).with_name("headrace")), "serve"]
+    words = ["--config", "h.toml", "--state-dir", str(tmp_path), "--port", "0"]
+    said = subprocess.run(
+        [*headrace_command, *words], cwd=tmp_path, capture_output=True, text=True, timeout=50
+    )
+    assert said.stderr == "Error: hooks[0]: mine:Mine cannot be made: here\n"
+
+
 def test_models_are_pulled_listed_and_removed(tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
     write_empty_gguf(model)

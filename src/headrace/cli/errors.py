@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import click
 
 from headrace.domain.errors import HeadraceError
+from headrace.front.sockets import CannotListen
 from headrace.settings import SettingsError
 
 _LISTENING = {
@@ -53,6 +54,8 @@ def _mistake(error: BaseException) -> Mistake | None:
         return SettingsMistake(str(error))
     if isinstance(error, HeadraceError):
         return Mistake(error.message)
+    if isinstance(error, CannotListen) and error.errno not in _LISTENING:
+        return Mistake(str(error.strerror))
     if isinstance(error, OSError) and error.errno in _LISTENING:
         where = f"{error.filename}: " if error.filename else ""
         return Mistake(f"{where}{error.strerror}; {_LISTENING[error.errno]}")

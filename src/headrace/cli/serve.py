@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, config: str | None, **flags: Any) -> None:
     """Serve models over HTTP; without settings the embedded one, on 127.0.0.1:8000."""
     with told():
+        sys.path.append(os.getcwd())  # where a hook of the user's own usually is
         settings = loaded(config, flags).settings
         from headrace.app import serve
 

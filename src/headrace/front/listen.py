@@ -19,10 +19,10 @@ from headrace.front.exchange import Handler
 from headrace.front.http1 import Http1Connection
 from headrace.front.limits import Limits
 from headrace.front.peer import address_name
-from headrace.front.sockets import AddressTaken, named, tcp_sockets, unix_socket
+from headrace.front.sockets import AddressTaken, CannotListen, named, tcp_sockets, unix_socket
 from headrace.front.tls import Tls, server_context
 
-__all__ = ["AddressTaken", "Front", "FrontOptions", "listen"]
+__all__ = ["AddressTaken", "CannotListen", "Front", "FrontOptions", "listen"]
 
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted."""
@@ -97,8 +97,8 @@ class Front:
 
 
 async def listen(handler: Handler, options: FrontOptions) -> Front:
-    """Open a front on the running loop. Raises :class:`AddressTaken` or another OSError that names the
-    address; OSError or ssl.SSLError for a certificate that cannot be used."""
+    """Open a front on the running loop. Raises :class:`CannotListen`, which names the address or the
+    certificate; :class:`AddressTaken` is one."""
     loop = asyncio.get_running_loop()
     context = server_context(options.tls) if options.tls else None
     if options.uds is not None:

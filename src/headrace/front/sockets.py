@@ -24,7 +24,11 @@ _INHERITED = (
 )
 
 
-class AddressTaken(OSError):
+class CannotListen(OSError):
+    """A front cannot be opened as it was told; the message says with what and why."""
+
+
+class AddressTaken(CannotListen):
     """Another process listens there already; the message names the address."""
 
     def __init__(self, address: str) -> None:
@@ -40,7 +44,7 @@ def tcp_sockets(host: str, port: int, *, reuse_port: bool, stall_s: float) -> li
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror as error:
-        raise OSError(error.errno, f"{host} is not an address of this machine") from None
+        raise CannotListen(error.errno, f"{host} is not an address of this machine") from None
     bound: list[socket.socket] = []
     try:
         for family, _, _, _, address in dict.fromkeys(found):
@@ -97,7 +101,7 @@ def named(error: OSError, address: str) -> OSError:
     """The same error, naming the address that could not be listened on."""
     if error.errno == errno.EADDRINUSE:
         return AddressTaken(address)
-    return OSError(error.errno, f"cannot listen on {address}: {error.strerror}")
+    return CannotListen(error.errno, f"cannot listen on {address}: {error.strerror}")
 
 
 def _is_socket(path: str) -> bool:

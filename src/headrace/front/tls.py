@@ -6,6 +6,8 @@ import ssl
 
 import msgspec
 
+from headrace.front.sockets import CannotListen
+
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: those that HTTP/2 allows (RFC 9113 §9.2.2). TLS 1.3 has good ones only."""
 
@@ -20,14 +22,18 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
-    """Raises OSError or ssl.SSLError for files that cannot be used."""
+    """Raises :class:`CannotListen` for files that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(_CIPHERS)
     context.set_alpn_protocols(["h2", "http/1.1"])
-    context.load_cert_chain(tls.certificate, tls.key)
-    if tls.client_ca is not None:
-        context.load_verify_locations(tls.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        files = ", ".join(name for name in (tls.certificate, tls.key, tls.client_ca) if name)
+        raise CannotListen(error.errno, f"cannot use {files} for TLS: {error.strerror}") from error
     return context
