@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,8 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.exposition import Exposition
-from headrace.telemetry.metrics import Metrics
+from headrace.telemetry.metrics import OF_A_MODEL, OF_THE_SERVER, Metrics
 
+README = Path(__file__).parents[2] / "README.md"
 PROMTOOL = shutil.which("promtool")
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -78,6 +80,20 @@ def test_a_number_that_nobody_knows_is_left_out() -> None:
     names = {name for name, _ in scrape(busy_metrics())}
     assert "vllm:kv_cache_usage_perc" not in names
     assert "headrace_connections" not in names
+
+
+def test_the_readme_names_every_metric() -> None:
+    metrics = busy_metrics()
+    for number in OF_A_MODEL:
+        metrics.model("m").watch(number, lambda: 1)
+    for number in OF_THE_SERVER:
+        metrics.watch(number, lambda: 1)
+    body = Exposition(metrics).render("text/plain")[1].decode()
+    families = text_string_to_metric_families(body)
+    names = {f.name + "_total" * (f.type == "counter") for f in families}
+    readme = README.read_text()
+    ours = {name for name in names if name.startswith(("vllm:", "headrace_"))}
+    assert {name for name in ours if f"`{name}" not in readme} == set()
 
 
 def test_the_process_is_measured_too() -> None:
