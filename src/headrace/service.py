@@ -18,7 +18,7 @@ from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Finish
-from headrace.domain.ids import find_ulid, ulid
+from headrace.domain.ids import Ulids, find_ulid
 from headrace.domain.request import Caller, Request, Sampling
 from headrace.engines.engine import Engine, EngineInfo, Work
 from headrace.protocols.port import Generation as AnyGeneration
@@ -139,6 +139,7 @@ class Service:
         self._running: dict[str, Generation] = {}
         self._alone: dict[str, Generation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ulids = Ulids()
         self._closing = False
         self._idle: asyncio.Event = asyncio.Event()
 
@@ -161,7 +162,7 @@ class Service:
             self._check_room(flow)
         request = with_defaults(request, flow.defaults)
         now = time.time()
-        generation_id = "gen_" + ulid(now)
+        generation_id = "gen_" + self._ulids.new(now)
         context, opening = self._open_hooks(generation_id, request, caller)
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._admit(header, flow, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -102,7 +102,9 @@ class Seen:
         self.prefills.append((done, total))
         self.progressed.set()
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, deltas: Sequence[Delta] = ()) -> None:
+        if deltas:
+            self.deltas(list(deltas))
         self.over.set_result(outcome)
 
     def failed(self, error: HeadraceError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import Code, HeadraceError
@@ -29,7 +29,8 @@ class CollectingSink:
     def prefill(self, done: int, total: int) -> None:
         """Nobody watches."""
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, deltas: Sequence[Delta] = ()) -> None:
+        self._deltas.extend(deltas)
         if not self.answer.done():
             self.answer.set_result((self._deltas, outcome))
 

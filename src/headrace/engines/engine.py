@@ -7,6 +7,7 @@ happen on the server's event loop thread.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -26,8 +27,8 @@ class Sink(Protocol):
     def prefill(self, done: int, total: int) -> None:
         """Prompt tokens computed so far."""
 
-    def finished(self, outcome: Outcome) -> None:
-        """The run ended well; its slot is free."""
+    def finished(self, outcome: Outcome, deltas: Sequence[Delta] = ()) -> None:
+        """The run ended well; its slot is free. ``deltas``: what came together with the end."""
 
     def failed(self, error: HeadraceError) -> None:
         """The run ended badly; its slot is free. ``error.meaning.retryable`` says whether another

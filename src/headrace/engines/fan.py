@@ -131,7 +131,9 @@ class FanStream(Stream):
             self._on_failure(error)
             self._run.failed(error)
 
-    def _done(self) -> None:
+    def _done(self, deltas: list[Delta]) -> None:
+        if deltas:
+            self._give(deltas)
         self.over = True
         if self._on_end is not None:
             self._on_end()

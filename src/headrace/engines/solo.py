@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.domain.delta import Outcome
+from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import FinishReason
 from headrace.engines.chunks import ChatFold
@@ -46,7 +46,7 @@ class SoloRun(Stream):
             self._on_failure(error)
             self._sink.failed(error)
 
-    def _done(self) -> None:
+    def _done(self, deltas: list[Delta]) -> None:
         if not self.over:
             self.over = True
             self.call = None
@@ -55,4 +55,4 @@ class SoloRun(Stream):
             reasons: tuple[FinishReason, ...] = (seen.get(0, "stop"),)
             if self._choices > 1:
                 reasons = tuple(seen.get(index, "stop") for index in range(self._choices))
-            self._sink.finished(Outcome(reasons, fold.usage()))
+            self._sink.finished(Outcome(reasons, fold.usage()), deltas)

@@ -88,10 +88,10 @@ class Stream(ABC):
         except HeadraceError as error:
             self._broken(deltas, error)
             return
-        if deltas:
-            self._give(deltas)
         if done:
-            self._done()
+            self._done(deltas)
+        elif deltas:
+            self._give(deltas)
 
     def end(self) -> None:
         if self.over:
@@ -99,7 +99,7 @@ class Stream(ABC):
         if self._sse is None:
             self._whole(b"".join(self._parts))
         elif self._fold.reasons:
-            self._done()
+            self._done([])
         else:
             self.failed(_cut())
 
@@ -108,8 +108,8 @@ class Stream(ABC):
         """There will be no more of it. Does nothing once it is over."""
 
     @abstractmethod
-    def _done(self) -> None:
-        """It was complete; the run may be over already, if it was cancelled meanwhile."""
+    def _done(self, deltas: list[Delta]) -> None:
+        """It is complete with these; the run may be over already, if it was cancelled meanwhile."""
 
     def _broken(self, deltas: list[Delta], error: HeadraceError) -> None:
         if deltas:
@@ -134,9 +134,7 @@ class Stream(ABC):
         except HeadraceError as error:
             self.failed(error)
             return
-        if deltas:
-            self._give(deltas)
-        self._done()
+        self._done(deltas)
 
 
 def _cut() -> HeadraceError:

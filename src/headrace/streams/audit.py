@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -21,8 +20,33 @@ from headrace.domain.event import Error, Finish
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import BaseHook
 
-_ENCODER = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 _logger = logging.getLogger("headrace.streams")
+
+
+class _Line(msgspec.Struct, gc=False):
+    at: float
+    generation: str
+    tenant: str
+    session_id: str | None
+    request_id: str
+    event: str
+
+
+class _Start(_Line, gc=False):
+    model: str
+    choices: int
+
+
+class _Finish(_Line, gc=False):
+    reasons: tuple[str, ...]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Error(_Line, gc=False):
+    code: str
+    message: str
 
 
 class Audit(BaseHook):
@@ -42,30 +66,46 @@ class Audit(BaseHook):
         self._keep_files = keep_files
         self._clock = clock
         self._lines: list[bytes] = []  # of one iteration of the event loop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: OSError | None = None
         self._fd = -1
         self._open()
 
     def on_start(self, context: HookContext) -> None:
-        request = context.request
-        self._write(context, {"event": "start", "model": request.model, "choices": request.choices})
+        request, caller = context.request, context.caller
+        self._write(
+            context,
+            _Start(
+                self._clock(),
+                context.generation,
+                caller.tenant,
+                caller.session_id,
+                caller.request_id,
+                "start",
+                request.model,
+                request.choices,
+            ),
+        )
         if self._failure is not None:
             self._flush()
         if self._failure is not None:
             raise self._failure
 
     def on_finish(self, context: HookContext, end: Finish | Error) -> Sequence[Delta]:
-        match end:
-            case Finish(reasons=reasons, usage=usage):
-                how = {
-                    "event": "finish",
-                    "reasons": reasons,
-                    "prompt_tokens": usage.prompt_tokens,
-                    "completion_tokens": usage.completion_tokens,
-                }
-            case Error(code=code, message=message):
-                how = {"event": "error", "code": code, "message": message}
-        self._write(context, how)
+        caller = context.caller
+        who = (
+            self._clock(),
+            context.generation,
+            caller.tenant,
+            caller.session_id,
+            caller.request_id,
+        )
+        if type(end) is Finish:
+            usage = end.usage
+            counted = usage.prompt_tokens, usage.completion_tokens
+            self._write(context, _Finish(*who, "finish", end.reasons, *counted))
+        elif type(end) is Error:
+            self._write(context, _Error(*who, "error", end.code, end.message))
         return ()
 
     def close(self) -> None:
@@ -75,21 +115,14 @@ class Audit(BaseHook):
             os.close(self._fd)
             self._fd = -1
 
-    def _write(self, context: HookContext, what: dict[str, Any]) -> None:
+    def _write(self, context: HookContext, line: _Line) -> None:
         if context.replaying:
             return
-        caller = context.caller
         if not self._lines:
-            asyncio.get_running_loop().call_soon(self._flush)
-        line = {
-            "at": self._clock(),
-            "generation": context.generation,
-            "tenant": caller.tenant,
-            "session_id": caller.session_id,
-            "request_id": caller.request_id,
-            **what,
-        }
-        self._lines.append(_ENCODER.encode(line))
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._flush)
+        self._lines.append(_encode(line))
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []

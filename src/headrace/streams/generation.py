@@ -38,6 +38,10 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 class Chain(Protocol):
     """The configured hooks as one (:class:`headrace.streams.hooks.HookChain`)."""
 
+    @property
+    def is_async(self) -> bool:
+        """Whether some method is a coroutine function."""
+
     def on_token(
         self, context: HookContext, deltas: Sequence[Delta]
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
@@ -190,7 +194,7 @@ class Generation:
         self._spawn = spawn
         self._clients = 0
         self._backlog: list[Callable[[], Awaitable[None] | None]] | None = None
-        log.on_end(self._log_ended)
+        log.on_failure = self.fail  # a log that cannot be stored: nobody would see the rest
 
     # What protocols see.
 
@@ -257,8 +261,10 @@ class Generation:
         self.prefilled = done
         self.progress("prefill", done=done, total=total)
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, outcome: Outcome, deltas: Sequence[Delta] = ()) -> None:
         self.cancel_run = None
+        if self.ended:
+            return
         usage = outcome.usage
         if self.prior:
             usage = Usage(
@@ -266,7 +272,31 @@ class Generation:
                 usage.completion_tokens + self.prior,
                 usage.cached_tokens,
             )
-        self._close(Finish(0, 0.0, outcome.reasons, usage))
+        end = Finish(0, 0.0, outcome.reasons, usage)
+        if not deltas:
+            self._close(end)
+        elif self._chain is None or self._context is None:
+            self._end(end, deltas)
+        elif self._chain.is_async or self._backlog is not None:
+            self.deltas(list(deltas))
+            self._close(end)
+        else:
+            self._finish_at_once(self._chain, self._context, end, deltas)
+
+    def _finish_at_once(
+        self, chain: Chain, context: HookContext, end: Finish, deltas: Sequence[Delta]
+    ) -> None:
+        """The last deltas and the end as one append: most answers without a stream are only that."""
+        try:
+            out = chain.on_token(context, deltas)
+        except HeadraceError as error:
+            self.fail(error)
+            return
+        if type(out) is not list and type(out) is not tuple and isawaitable(out):
+            self._begin(self._emit_later(out, list(deltas)))
+            self._close(end)
+            return
+        self._last_words(end, out)
 
     def failed(self, error: HeadraceError) -> None:
         self.cancel_run = None
@@ -384,6 +414,16 @@ class Generation:
         if self.ended:
             return
         now = time.time()
+        events = self._events(deltas, now)
+        if self.durable:
+            self.log.append(events, raw)
+        elif events:
+            self.log.append(events)
+        if events:
+            self._count(len(events), now)
+
+    def _events(self, deltas: Sequence[Delta], now: float) -> list[Event]:
+        """Visible deltas as the next events."""
         seq = self.seq
         events: list[Event] = []
         for delta in deltas:
@@ -406,14 +446,11 @@ class Generation:
                     )
                 )
         self.seq = seq
-        if self.durable:
-            self.log.append(events, raw)
-        elif events:
-            self.log.append(events)
-        if not events:
-            return
+        return events
+
+    def _count(self, tokens: int, now: float) -> None:
         if self.first_token_at:
-            self.meter.tokens(len(events), max(0.0, now - self.last_token_at))
+            self.meter.tokens(tokens, max(0.0, now - self.last_token_at))
         else:
             self._owner.first_token(self)
         self.last_token_at = now
@@ -434,11 +471,6 @@ class Generation:
 
     # The end.
 
-    def _log_ended(self, log: Log) -> None:
-        """A log that cannot be stored ends its generation: nobody would see the rest."""
-        if log.failure is not None:
-            self.fail(log.failure)
-
     def _close(self, end: Finish | Error) -> None:
         if self._chain is None or self._context is None:
             self._end(end, ())
@@ -447,7 +479,10 @@ class Generation:
         elif (step := self._last_words(end)) is not None:
             self._begin(step)
 
-    def _last_words(self, end: Finish | Error) -> Awaitable[None] | None:
+    def _last_words(
+        self, end: Finish | Error, before: Sequence[Delta] = ()
+    ) -> Awaitable[None] | None:
+        """Ask the hooks for what they hold back; ``before`` is what they let through just now."""
         assert self._chain is not None
         assert self._context is not None
         if self.ended:
@@ -455,11 +490,13 @@ class Generation:
         try:
             out = self._chain.on_finish(self._context, end)
         except HeadraceError as error:
-            self._end(_refused(error), ())
+            self._end(_refused(error), before)
             return None
         if type(out) is not list and type(out) is not tuple and isawaitable(out):
+            if before:
+                self._emit(before, ())
             return self._end_later(end, out)
-        self._end(end, out)
+        self._end(end, [*before, *out] if before and out else before or out)
         return None
 
     async def _end_later(self, end: Finish | Error, out: Awaitable[Sequence[Delta]]) -> None:
@@ -473,19 +510,22 @@ class Generation:
     def _end(self, end: Finish | Error, held: Sequence[Delta]) -> None:
         if self.ended:
             return
-        if held:
-            self._emit(held, ())
+        now = time.time()
+        events = self._events(held, now) if held else []
+        count = len(events)
         self.ended = True
         self.cancel_run = None
         self.seq += 1
-        now = time.time()
         final: Finish | Error
         if type(end) is Finish:  # an isinstance of these structs costs three times as much
             final = Finish(self.seq, now, end.reasons, end.usage)
         else:
             assert type(end) is Error
             final = Error(self.seq, now, end.code, end.message, end.retryable)
-        self.log.append([final])
+        events.append(final)
+        self.log.append(events)
+        if count:
+            self._count(count, now)
         self._owner.ended(self, final)
 
 

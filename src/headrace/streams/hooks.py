@@ -79,9 +79,13 @@ class HookChain:
 
     def __init__(self, hooks: Sequence[LoadedHook]) -> None:
         self._links = tuple(_Link(hook) for hook in hooks)
-        self._start = tuple(link for link in self._links if link.start is not None)
+        self._start = tuple((link, link.start) for link in self._links if link.start is not None)
         self._token = tuple((link, link.token) for link in self._links if link.token is not None)
-        self._finish = tuple(link.finish for link in self._links if link.finish is not None)
+        self._finish = tuple(
+            (place, link, link.finish)
+            for place, link in enumerate(self._links)
+            if link.finish is not None
+        )
         self.is_async = any(
             iscoroutinefunction(method)
             for link in self._links
@@ -95,8 +99,16 @@ class HookChain:
         """Ask every hook. Raises ``HOOK_REFUSED`` or ``HOOK_FAILED``, here or when awaited."""
         if not self._start:
             return None
-        waiting: Awaitable[None] | None = _run(_start(context, self._start))
-        return waiting
+        for position, (link, start) in enumerate(self._start):
+            try:
+                answer = start(context)
+            except Exception as error:  # noqa: BLE001 - user code may raise anything
+                _judge(link, context, error)
+                continue
+            if answer is not None and isawaitable(answer):
+                waiting: Awaitable[None] = _run(_start(answer, context, self._start[position:]))
+                return waiting
+        return None
 
     def on_token(
         self, context: HookContext, deltas: Sequence[Delta]
@@ -120,12 +132,19 @@ class HookChain:
         self, context: HookContext, end: _End
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
         """What hooks held back, each one's passed through those behind it. Raises like :meth:`on_token`."""
-        if not self._finish:
-            return ()
-        held: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(
-            _finish(context, end, self._links)
-        )
-        return held
+        for place, link, finish in self._finish:
+            if _BYPASSED in context.state and _bypassed(link, context):
+                continue
+            try:
+                answer = finish(context, end)
+            except Exception as error:  # noqa: BLE001 - user code may raise anything
+                _lose(link, context, error)
+                continue
+            if answer or (type(answer) not in _PLAIN and isawaitable(answer)):
+                flow = _finish(answer, context, end, self._links[place:])
+                held: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(flow)
+                return held
+        return ()
 
     def _walk(
         self, first: _Flow, context: HookContext, position: int
@@ -157,12 +176,14 @@ async def _run_on(flow: _Flow, waiting: Awaitable[Any]) -> Any:
         return stop.value
 
 
-def _start(context: HookContext, links: Sequence[_Link]) -> _Flow:
-    for link in links:
-        if link.start is None:
-            continue
+def _start(
+    answer: Any, context: HookContext, links: Sequence[tuple[_Link, Callable[..., Any]]]
+) -> _Flow:
+    """From the link that has to be waited for, with its ``answer``, on."""
+    for position, (link, start) in enumerate(links):
         try:
-            answer = link.start(context)
+            if position:
+                answer = start(context)
             if answer is not None and isawaitable(answer):
                 yield answer
         except Exception as error:  # noqa: BLE001 - user code may raise anything
@@ -177,9 +198,10 @@ def _pass(first: _Flow, context: HookContext, links: Sequence[_Link]) -> _Flow:
     return deltas
 
 
-def _finish(context: HookContext, end: _End, links: Sequence[_Link]) -> _Flow:
-    held: Sequence[Delta] = ()
-    for link in links:
+def _finish(answer: Any, context: HookContext, end: _End, links: Sequence[_Link]) -> _Flow:
+    """From the first link that has an ``answer`` on: what it held back passes through those behind it."""
+    held: Sequence[Delta] = yield from _settle_last(links[0], context, answer)
+    for link in links[1:]:
         if _bypassed(link, context):
             continue
         if held and link.token is not None:
@@ -229,13 +251,26 @@ def _last_words(link: _Link, context: HookContext, end: _End) -> _Flow:
     assert link.finish is not None
     try:
         answer = link.finish(context, end)
-        if type(answer) not in _PLAIN and isawaitable(answer):
-            answer = yield answer
     except Exception as error:  # noqa: BLE001 - user code may raise anything
-        _judge(link, context, error)
-        _logger.error("hook %s: what it held back of %s is lost", link.name, context.generation)
+        _lose(link, context, error)
         return ()
+    return (yield from _settle_last(link, context, answer))
+
+
+def _settle_last(link: _Link, context: HookContext, answer: Any) -> _Flow:
+    """The answer of ``on_finish``, waited for if it is an awaitable."""
+    if type(answer) not in _PLAIN and isawaitable(answer):
+        try:
+            answer = yield answer
+        except Exception as error:  # noqa: BLE001 - user code may raise anything
+            _lose(link, context, error)
+            return ()
     return answer or ()
+
+
+def _lose(link: _Link, context: HookContext, error: Exception) -> None:
+    _judge(link, context, error)
+    _logger.error("hook %s: what it held back of %s is lost", link.name, context.generation)
 
 
 def _bypassed(link: _Link, context: HookContext) -> bool:

@@ -26,7 +26,7 @@ EndCallback = Callable[["Log"], None]
 class Log:
     """The log of ``header.id``. ``visible_seq``: newest event readers may see. ``end``: the kind of its
     terminal event once that is visible. ``failure``: why it ends without one (the store failed).
-    ``appended_seq``: newest event that the store has.
+    ``appended_seq``: newest event that the store has. ``on_failure``: told of ``failure``, if set, by who appends.
     """
 
     __slots__ = (
@@ -40,6 +40,7 @@ class Log:
         "failure",
         "header",
         "id",
+        "on_failure",
         "store",
         "visible_seq",
     )
@@ -59,6 +60,7 @@ class Log:
         self._later: list[Sequence[Event]] = []
         self._live: list[Hold] = []
         self._on_end: list[EndCallback] = []
+        self.on_failure: Callable[[HeadraceError], None] | None = None
 
     @property
     def ended(self) -> bool:
@@ -134,6 +136,8 @@ class Log:
         for hold in live:
             hold.lose(error)
         self._tell_end()
+        if self.on_failure is not None:
+            self.on_failure(error)
 
     def join_live(self, hold: Hold) -> None:
         """``hold`` has every visible event: push what comes."""

@@ -25,6 +25,11 @@ NAMED = {
 """Patterns by name: payment card numbers (13 to 19 digits, ISO/IEC 7812, spaces and dashes allowed),
 e-mail addresses, international bank account numbers (ISO 13616)."""
 
+LONG_TEXT = 64
+"""Characters above which a text is looked through for one character after the other."""
+FEW_BEGINNINGS = 16
+"""Characters with which a match can begin, up to which that is quicker than one search for all of them."""
+
 Channel = tuple[int, bool | int]
 """A choice's index, and which of its texts: False the answer, True the reasoning, ``2 + i`` the arguments of
 its tool call ``i``."""
@@ -50,13 +55,19 @@ class Redact(BaseHook):
             raise ValueError("max_hold must be at least 1")
         self._here, self._anywhere = automata([NAMED.get(each, each) for each in patterns])
         self._in_ascii, self._in_any = self._anywhere.beginnings()
+        self._beginnings = [chr(c) for c in range(128) if self._in_ascii.match(chr(c))]
         self._replacement = replacement
         self._max_hold = max_hold
         self._key = f"redact {id(self)}"
 
     def on_token(self, context: HookContext, deltas: Sequence[Delta]) -> Sequence[Delta]:
         held = context.state.get(self._key)
-        if held is None:
+        if not held:
+            for delta in deltas:
+                if delta.tool_calls is not None or not self._harmless(delta.text):
+                    break
+            else:
+                return deltas
             held = context.state[self._key] = {}
         out: list[Delta] = []
         for delta in deltas:
@@ -66,7 +77,9 @@ class Redact(BaseHook):
         return out
 
     def on_finish(self, context: HookContext, end: Finish | Error) -> Sequence[Delta]:
-        held: dict[Channel, str] = context.state.pop(self._key, {})
+        held: dict[Channel, str] | None = context.state.pop(self._key, None)
+        if not held:
+            return ()
         out = []
         for (index, kind), text in sorted(held.items()):
             rest, _ = self._scan(text, final=True)
@@ -76,6 +89,17 @@ class Redact(BaseHook):
                 call = ToolCallDelta(kind - 2, arguments=rest)
                 out.append(Delta("", index, tool_calls=(call,)))
         return out
+
+    def _harmless(self, text: str) -> bool:
+        """Whether no match can begin in this text."""
+        if text.isascii():
+            if len(text) < LONG_TEXT or len(self._beginnings) > FEW_BEGINNINGS:
+                return self._in_ascii.search(text) is None
+            for beginning in self._beginnings:  # a look for one character is as fast as memory
+                if beginning in text:
+                    return False
+            return True
+        return self._in_any.search(text) is None
 
     def _pass(self, held: dict[Channel, str], delta: Delta) -> Delta | None:
         """What leaves of this delta; None for nothing."""

@@ -8,7 +8,7 @@ bound behind a longer-running neighbour goes a little later. The ids of dropped 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from heapq import merge
 from itertools import pairwise
 from typing import NamedTuple
@@ -83,7 +83,8 @@ class Retention:
         doomed: list[_Old] = []
         rows: list[tuple[int, str, int]] = []
         count = 0
-        for n, id, size, ended_at, k in self._oldest():
+        oldest = self._oldest()
+        for n, id, size, ended_at, k in oldest:
             aged = ended_at < horizon
             if count >= DROPS_AT_ONCE or not (aged or too_many > 0 or too_big > 0):
                 break
@@ -97,12 +98,13 @@ class Retention:
             too_many -= logs
             too_big -= size
             count += logs
+        oldest.close()
         if rows:
             ids = [id for _, id, _ in rows]
             doomed.append(_Old(ids, sum(size for _, _, size in rows), rows[0][0], rows[-1][0]))
         return doomed
 
-    def _oldest(self) -> Iterator[tuple[int, str, int, float, int | None]]:
+    def _oldest(self) -> Generator[tuple[int, str, int, float, int | None], None, None]:
         """Finished logs and packs, in the order in which they began."""
         run = self._connection.execute
         rows = run(
@@ -113,7 +115,11 @@ class Retention:
             "SELECT first_n, '', size, ended_at, k FROM packs ORDER BY first_n LIMIT ?",
             (DROPS_AT_ONCE,),
         )
-        return merge(rows.fetchall(), packs.fetchall())
+        try:
+            yield from merge(rows, packs)  # mostly one look at each: nothing is to be dropped
+        finally:
+            rows.close()
+            packs.close()
 
     def _of_pack(self, k: int, excess: tuple[int, int] | None) -> _Old:
         """The oldest logs of a pack, as many as are too many (or their bytes too much); None: all."""
