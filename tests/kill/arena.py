@@ -143,6 +143,8 @@ class Witness:
         last = rows[-1]
         if last["event"] in ("finish", "error") or last["data"] == "[DONE]":
             return "over"
+        if last["data"].startswith('{"error"'):
+            return "over"
         if last["event"] != "progress":
             return "decode"
         phase: str = json.loads(last["data"])["payload"]["phase"]
@@ -155,7 +157,11 @@ class Witness:
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def wait(self, timeout_s: float) -> None:
-        self.process.wait(timeout_s)
+        """Until it has everything; who does not get it in time is killed, and lacks it then."""
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
 
 class Answer(NamedTuple):

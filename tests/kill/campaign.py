@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.kill.arena import Server, Witness, faults
+from tests.kill.arena import Answer, Server, Witness, faults
 from tests.kill.moments import CARRIED_OUT, ORDER, Order, engine_of
 from tests.kill.scenes import Embedded, Scene, Scripted
 
@@ -63,15 +63,16 @@ class Round:
                 self.bring_about(kind, state)
             for witness in self.witnesses:
                 witness.wait(ROUND_S)
-            return [
-                fault
-                for witness in self.witnesses
-                for fault in faults(witness, self.server, expected)
-            ]
+            return [fault for witness in self.witnesses for fault in self.judge(witness, expected)]
         finally:
             for witness in self.witnesses:
                 witness.kill()
             self.server.kill()
+
+    def judge(self, witness: Witness, expected: Answer) -> list[str]:
+        if witness.state == "over":
+            return faults(witness, self.server, expected)
+        return [f"{witness.path.name}: not over in {ROUND_S:g} s; last {witness.rows()[-1:]}"]
 
     def bring_about(self, kind: str, state: str) -> None:
         for _ in range(TRIES):
@@ -105,18 +106,17 @@ class Round:
                 return False
             time.sleep(0.001)
         time.sleep(self.chance.uniform(0.0, self.scene.patience_s))
-        victim = self.server.pid if kind == "server" else engine_of(self.server.pid)
+        engine = engine_of(self.server.pid) if kind == "engine" else 0
+        if witness.state != state or (kind == "engine" and not engine):
+            return False  # too late
         if kind == "client":
             witness.kill()
-        elif victim == 0:
-            return False
         elif kind == "server":
             self.server.kill()
         else:
-            self.scene.kill_engine(victim)
-        happened = witness.state == state
+            self.scene.kill_engine(engine)
         self.go_on(kind, witness)
-        return happened
+        return True
 
     def kill_torn_client(self) -> bool:
         witness = self.begin()
