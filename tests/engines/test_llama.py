@@ -122,7 +122,15 @@ def complete(*prompts, echo=False, **options):
 
 
 def prefix_of(deltas):
-    return Prefix("".join(d.text for d in deltas), tuple(i for d in deltas for i in d.token_ids))
+    ids = tuple(i for d in deltas for i in d.token_ids)
+    return Prefix("".join(d.text for d in deltas), ids, len(ids))
+
+
+def calls_of(deltas):
+    """The tool call that its pieces make, as a prefix has it."""
+    pieces = [piece for delta in deltas for piece in delta.tool_calls or ()]
+    arguments = "".join(piece.arguments for piece in pieces)
+    return (msgspec.structs.replace(pieces[0], arguments=arguments),)
 
 
 async def slots_busy(engine):
@@ -227,18 +235,46 @@ def test_cancel_frees_the_slot_within_two_decode_steps(run, engine, seen, done):
     run(main())
 
 
-def test_cancel_in_prefill_frees_the_slot_within_the_next_micro_batch(run, engine, seen):
+def test_cancel_in_prefill_ends_with_the_micro_batch_under_way(run, engine, seen):
     async def main():
-        async with engine(batch=32) as llama:
-            sink = seen()
-            run_ = llama.stream_infer(Work(complete(" ".join(map(str, range(120))))), sink)
-            await sink.progressed.wait()
+        async with engine(batch=32, slots=1) as llama:
+            for number in range(4):
+                sink = seen()
+                prompt = f"{number} " + " ".join(map(str, range(120)))
+                run_ = llama.stream_infer(Work(complete(prompt)), sink)
+                while len(sink.prefills) < 1 + number:
+                    sink.progressed.clear()
+                    await sink.progressed.wait()
+                before = await decodes(llama)
+                run_.cancel()
+                while await slots_busy(llama):
+                    """Ask again."""
+                assert await decodes(llama) - before <= 1  # the one under way
+                assert all(done < total for done, total in sink.prefills)
+
+    run(main())
+
+
+def test_a_prompt_in_steps_is_computed_once_and_what_a_slot_has_is_used(run, engine, done):
+    async def main():
+        async with engine(batch=32, slots=2) as llama:
+            text = " ".join(map(str, range(60)))
+            first, end = await done(llama, Work(complete(text)))
+            total = end.usage.prompt_tokens
+            assert sorted(set(first.prefills)) == [
+                (at, total) for at in [*range(32, total, 32), total]
+            ]
+            assert end.usage.cached_tokens == 0
+            await done(llama, Work(complete("Something else.")))
+            said = text + first.text()
             before = await decodes(llama)
-            run_.cancel()
-            while await slots_busy(llama):
-                """Ask again."""
-            assert await decodes(llama) - before <= 2  # the one under way, and the next
-            assert all(done < total for done, total in sink.prefills)
+            _, end = await done(llama, Work(complete(said + " and so on", max_tokens=1)))
+            assert end.usage.cached_tokens >= total
+            assert await decodes(llama) - before == 1
+            whole, _ = await done(llama, Work(complete(text), exact=True))
+            assert whole.ids() == first.ids()
+            _, end = await done(llama, Work(complete(text), exact=True))
+            assert end.usage.cached_tokens == 0
 
     run(main())
 
@@ -340,48 +376,106 @@ def test_an_echoed_prompt_comes_first_with_its_computed_logprobs(run, engine, do
     run(main())
 
 
-def test_an_answer_obeys_its_schema(run, engine, done):
-    schema = {
+def test_an_answer_obeys_its_schema_and_goes_on_within_it(run, engine, done):
+    person = {
         "type": "object",
-        "properties": {"colour": {"enum": ["red", "blue"]}},
-        "required": ["colour"],
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
         "additionalProperties": False,
     }
 
     async def main():
         async with engine() as llama:
-            format_ = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
-            request = chat(
-                "A colour as JSON.", response_format=format_, max_tokens=40, ignore_eos=False
-            )
-            sink, outcome = await done(llama, Work(request))
-            assert json.loads(sink.text())["colour"] in ("red", "blue")
-            assert outcome.reasons == ("stop",)
-            _, error = await done(llama, Work(request, (Prefix("{", (107,)),)))
+            format_ = {"type": "json_schema", "json_schema": {"name": "c", "schema": person}}
+            options = {"response_format": format_, "max_tokens": 60, "ignore_eos": False}
+            request = chat("A person as JSON.", **options)
+            whole, end = await done(llama, Work(request))
+            assert set(json.loads(whole.text())) == {"name", "age"}
+            assert end.reasons == ("stop",)
+            for cut in (1, 4, len(whole.all) - 1, len(whole.all)):
+                first = prefix_of(whole.all[:cut])
+                rest, outcome = await done(llama, Work(request, (first,)))
+                assert first.text + rest.text() == whole.text()
+                assert outcome.reasons == ("stop",)
+                used, known = outcome.usage, first.tokens
+                assert used.completion_tokens == end.usage.completion_tokens - known
+                assert used.prompt_tokens == end.usage.prompt_tokens + known
+            _, error = await done(llama, Work(request, (Prefix('{"city', (107, 1, 2)),)))
             assert error.code is Code.NOT_CONTINUABLE
+            more = Prefix(whole.text() + "}", whole.ids())
+            _, error = await done(llama, Work(request, (more,)))
+            assert error.code is Code.NOT_CONTINUABLE
+            seeded = chat("A person as JSON.", **options, temperature=1.0, seed=7)
+            whole, _ = await done(llama, Work(seeded))
+            rest, _ = await done(llama, Work(seeded, (prefix_of(whole.all[:5]),)))
+            assert prefix_of(whole.all[:5]).text + rest.text() == whole.text()
 
     run(main())
 
 
-def test_tools_need_a_template_that_knows_them(run, engine, done):
+def test_a_tool_call_is_forced_where_the_template_knows_no_tools(run, engine, done):
+    async def main():
+        other = {"type": "function", "function": {"name": "clock"}}
+        said = [m for city in ("Rome", "Berlin") for m in weather_asked(city)]
+        said.append(Message("tool", "rain", tool_call_id="1"))
+        messages = (*said, Message("user", "Weather in Paris?"))
+        asked = chat(tools=[WEATHER, other], max_tokens=60, ignore_eos=False)
+        asked = msgspec.structs.replace(asked, messages=messages)
+        named = {"type": "function", "function": {"name": "weather"}}
+        async with engine(context=1024) as llama:
+            for choice in (None, "auto"):
+                with pytest.raises(HeadraceError) as caught:
+                    llama.check(msgspec.structs.replace(asked, tool_choice=choice))
+                assert (caught.value.code, caught.value.param) == (Code.UNSUPPORTED, "tools")
+            nobody = {"type": "function", "function": {"name": "nobody"}}
+            _, error = await done(llama, Work(msgspec.structs.replace(asked, tool_choice=nobody)))
+            assert (error.code, error.param) == (Code.INVALID_REQUEST, "tool_choice")
+            for choice, live in (("required", True), (named, True), (named, False)):
+                request = msgspec.structs.replace(asked, tool_choice=choice)
+                sink, outcome = await done(llama, Work(request, live=live))
+                pieces = [call for delta in sink.all for call in delta.tool_calls]
+                assert (sink.text(), outcome.reasons) == ("", ("tool_calls",))
+                assert (len(pieces) > 3) is live
+                assert [piece.name for piece in pieces if piece.name] == [pieces[0].name]
+                assert pieces[0].id.startswith("call_")
+                arguments = json.loads("".join(piece.arguments for piece in pieces))
+                assert pieces[0].name in ("weather", "clock")
+                assert choice == "required" or set(arguments) == {"city"}
+            request = msgspec.structs.replace(asked, tool_choice=named)
+            whole, end = await done(llama, Work(request))
+            for cut in (1, 3):
+                told = calls_of(whole.all[:cut])
+                rest, outcome = await done(llama, Work(request, (Prefix("", (), cut, told),)))
+                pieces = [call for delta in rest.all for call in delta.tool_calls]
+                assert not any(piece.id or piece.name for piece in pieces)
+                got = told[0].arguments + "".join(piece.arguments for piece in pieces)
+                assert got == calls_of(whole.all)[0].arguments
+                assert outcome.usage.prompt_tokens == end.usage.prompt_tokens + cut
+            plain = msgspec.structs.replace(asked, tool_choice="none")
+            sink, _ = await done(llama, Work(plain))
+            assert sink.text()
+            assert not any(delta.tool_calls for delta in sink.all)
+
+    run(main())
+
+
+def test_tools_that_the_template_knows_go_through_it(run, engine, done):
     async def main():
         asked = chat(tools=[WEATHER], tool_choice="required", max_tokens=60, ignore_eos=False)
         said = [m for city in ("Rome", "Berlin", "Madrid") for m in weather_asked(city)]
         messages = (*said, Message("user", "Weather in Paris?"))
         request = msgspec.structs.replace(asked, messages=messages)
-        async with engine() as llama:
-            with pytest.raises(HeadraceError) as caught:
-                llama.check(request)
-            assert (caught.value.code, caught.value.param) == (Code.UNSUPPORTED, "tools")
-            _, error = await done(llama, Work(request))
-            assert error.code is Code.UNSUPPORTED
         async with engine(chat_template=TOOL_TEMPLATE) as llama:
-            llama.check(request)
+            llama.check(msgspec.structs.replace(request, tool_choice="auto"))
             sink, outcome = await done(llama, Work(request))
-            calls = [call for delta in sink.all for call in delta.tool_calls or ()]
-            assert calls[0].name == "weather"
-            assert json.loads("".join(call.arguments for call in calls)) == {"city": "Paris"}
+            (call,) = calls_of(sink.all)
+            assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "Paris"})
             assert outcome.reasons == ("tool_calls",)
+            told = calls_of(sink.all[:2])
+            rest, _ = await done(llama, Work(request, (Prefix("", (), 2, told),)))
+            pieces = [piece for delta in rest.all for piece in delta.tool_calls]
+            assert not any(piece.id or piece.name for piece in pieces)
+            assert told[0].arguments + "".join(p.arguments for p in pieces) == call.arguments
             _, error = await done(llama, Work(request, (Prefix("x", (1,)),)))
             assert error.code is Code.NOT_CONTINUABLE
 

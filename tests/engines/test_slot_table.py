@@ -9,13 +9,15 @@ from headrace.engines.slot_table import SlotTable, shared
 def test_a_prompt_goes_where_it_shares_the_longest_beginning():
     table = SlotTable(3)
     given_slots = []
-    tickets = [table.ask(text, given_slots.append) for text in ("aaa", "bbb", "bbc")]
-    for ticket in tickets:
+    texts = ("aaa", "bbb", (1, 2, 3))
+    tickets = [table.ask(text, given_slots.append) for text in texts]
+    for ticket, text in zip(tickets, texts, strict=True):
+        table.holds(ticket.slot, text)
         ticket.give_back()
-    table.ask("bbcx", given_slots.append)
-    table.ask("bb", given_slots.append)
-    table.ask("zzz", given_slots.append)
+    for wanted in ((1, 2, 9), "bb", "z"):
+        table.ask(wanted, given_slots.append)
     assert given_slots == [0, 1, 2, 2, 1, 0]
+    assert [table.shares(slot, (1, 2, 9)) for slot in (0, 1, 2)] == [0, 0, 2]
 
 
 def test_among_equals_the_one_free_for_longest_is_taken():

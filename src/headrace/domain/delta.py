@@ -21,11 +21,13 @@ class Delta(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
 
 class Prefix(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Output that one choice already has, to go on from: by ``token_ids``, never by re-tokenised text.
-    ``tokens``: how many tokens it is where the engine did not say their ids (an estimate: its deltas)."""
+    ``tokens``: how many tokens it is where the engine did not say their ids (an estimate: its deltas).
+    ``calls``: tool calls told so far, each in one piece."""
 
     text: str
     token_ids: tuple[int, ...]
     tokens: int = 0
+    calls: tuple[ToolCallDelta, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):

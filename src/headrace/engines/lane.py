@@ -15,34 +15,55 @@ from headrace.engines.chunks import ChatFold
 from headrace.engines.echo import Echo
 from headrace.engines.engine import Run, Work
 from headrace.engines.fan import FanRun, FanStream
+from headrace.engines.filtered import FilteredFold
 from headrace.engines.llama_client import LlamaClient
 from headrace.engines.llama_fold import LlamaFold
+from headrace.engines.llama_tools import CallReader
+from headrace.engines.prefill import Prefill
 from headrace.engines.replay import Replay
-from headrace.engines.slot_table import Ticket
+from headrace.engines.retrace import Retrace
+from headrace.engines.slot_table import Content, Ticket
+from headrace.engines.stream import Fold
 from headrace.engines.token_gap import TokenGaps
 
 Prompt = str | tuple[int, ...]
 
 
 class LaneFacts(msgspec.Struct, frozen=True):
-    """What all lanes of one engine know: its vocabulary's gaps, its default length, its chat dialect."""
+    """What all lanes of one engine know: its vocabulary's gaps, its default length, its chat dialect,
+    a slot's context, and after how many tokens of a prompt it looks whether anybody still wants it
+    (``step``; 0: the engine looks by itself)."""
 
     gaps: TokenGaps
     default_tokens: int
     asking: Asking
+    context: int
+    step: int
+
+
+class Tokens(msgspec.Struct, gc=False):
+    """Answer of ``/tokenize``."""
+
+    tokens: tuple[int, ...]
 
 
 class Lane:
     """Computes choice ``index`` of a run. Each step knows only the next one; cancelling stops the one
-    under way and gives the slot back."""
+    under way and gives the slot back. ``reads_call``: the answer is a tool call in JSON."""
 
     __slots__ = (
-        *("_call", "_client", "_facts", "_index", "_over", "_prefix", "_prompt", "_run", "_slot"),
-        *("_ticket", "_work"),
+        *("_call", "_client", "_facts", "_fold", "_ids", "_index", "_over", "_prefix"),
+        *("_prefill", "_prompt", "_reader", "_retrace", "_run", "_slot", "_ticket", "_work"),
     )
 
     def __init__(
-        self, client: LlamaClient, facts: LaneFacts, run: FanRun, work: Work, index: int
+        self,
+        client: LlamaClient,
+        facts: LaneFacts,
+        run: FanRun,
+        work: Work,
+        index: int,
+        reads_call: bool = False,
     ) -> None:
         self._client = client
         self._facts = facts
@@ -51,26 +72,34 @@ class Lane:
         self._index = index
         self._prefix = work.prefixes[index] if work.prefixes else Prefix("", ())
         self._prompt: Prompt = ""
+        self._ids: tuple[int, ...] = ()
         self._ticket: Ticket | None = None
         self._slot = -1
         self._call: Run | None = None
+        self._fold: LlamaFold | None = None
+        self._prefill: Prefill | None = None
+        self._reader = CallReader() if reads_call else None
+        self._retrace: Retrace | None = None
         self._over = False
 
     def start(self, prompt: Prompt) -> None:
         """Wait for a slot, then compute. For an answer that llama.cpp reads itself ``prompt`` only says
         which slot fits."""
         self._run.adopt(self)
+        request = self._work.request
         self._prompt = prompt
-        self._prefix = llama_body.without_echo(self._work.request, prompt, self._prefix)
-        left = tokens_left(self._work.request.sampling, self._prefix)
-        if left is not None and left <= 0 and self._prefix.text:
+        prefix = self._prefix = llama_body.without_echo(request, prompt, self._prefix)
+        left = tokens_left(request.sampling, prefix)
+        if left is not None and left <= 0 and prefix.text:
             self._over = True
             self._run.stream_done({self._index: "length"}, Usage())
             return
-        affinity = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
-        self._ticket = ticket = self._client.slots.ask(affinity, self._on_slot)
-        if self._over:  # it ended while it was given its slot
-            ticket.give_back()
+        if (prefix.text or prefix.calls) and (self._reader or llama_body.is_whole(request)):
+            self._retrace = Retrace(prefix)
+        if llama_body.needs_chat(request):
+            self._ask(prompt)
+        else:
+            self._tokenize()
 
     def cancel(self) -> None:
         """Stop the step under way, free the slot; idempotent."""
@@ -87,6 +116,32 @@ class Lane:
             self._give_back()
             self._run.failed(error)
 
+    def _tokenize(self) -> None:
+        """The prompt as ids: what a slot has of it can then be told, and it can be computed in steps."""
+        alone = self._retrace is not None or self._replays()
+        prefix = Prefix("", ()) if alone else self._prefix
+        prompt = llama_body.prompt_with(self._prompt, prefix)
+        text, rest = llama_body.split(prompt)
+        if not text:
+            self._tokenized(rest, b'{"tokens":[]}')
+            return
+        body = {"content": text, "add_special": True, "parse_special": True}
+        found = partial(self._tokenized, rest)
+        self._call = self._client.ask("/tokenize", body, found, self.failed)
+
+    def _tokenized(self, rest: tuple[int, ...], body: bytes) -> None:
+        if not self._over:
+            self._ids = msgspec.json.decode(body, type=Tokens).tokens + rest
+            self._ask(self._ids)
+
+    def _replays(self) -> bool:
+        return self._work.exact and len(self._prefix.token_ids) > 1 and self._retrace is None
+
+    def _ask(self, wanted: Content) -> None:
+        self._ticket = ticket = self._client.slots.ask(wanted, self._on_slot)
+        if self._over:  # it ended while it was given its slot
+            ticket.give_back()
+
     def _on_slot(self, slot: int) -> None:
         self._slot = slot
         request, work = self._work.request, self._work
@@ -94,10 +149,8 @@ class Lane:
             self._chat()
         elif request.echo and not (work.prefixes and work.prefixes[self._index].text):
             self._keep(self._echo())
-        elif work.exact and len(self._prefix.token_ids) > 1:
-            self._keep(self._replay())
         else:
-            self._complete()
+            self._fill()
 
     # Steps before the stream.
 
@@ -107,38 +160,69 @@ class Lane:
         return Echo(*place, self._echoed, self.failed)
 
     def _echoed(self, delta: Delta) -> None:
-        self._run.deltas([delta])
+        kept = [delta] if self._retrace is None else self._retrace.through([delta])
+        self._run.deltas(kept)
         if not self._over:
+            self._fill()
+
+    def _fill(self) -> None:
+        """The prompt up to its last batch, unless it is too long anyway: llama.cpp then says so."""
+        step = self._facts.step
+        if not step or len(self._ids) >= self._facts.context:
+            self._filled()
+            return
+        shared = 0 if self._work.exact else self._client.slots.shares(self._slot, self._ids)
+        self._prefill = Prefill(
+            self._client,
+            self._slot,
+            self._ids,
+            step=step,
+            shared=shared,
+            on_step=self._stepped,
+            done=self._filled,
+            failed=self.failed,
+        )
+        self._keep(self._prefill)
+
+    def _stepped(self, done: int, total: int) -> None:
+        self._client.slots.holds(self._slot, self._ids[:done])
+        self._progress(done, total)
+
+    def _filled(self) -> None:
+        if self._replays():
+            ids, ahead = self._prefix.token_ids, self._ahead()
+            done = (self._progress, self._complete, self.failed)
+            self._keep(Replay(self._client, self._slot, self._ids, ids, not ahead, *done))
+        else:
             self._complete()
 
-    def _replay(self) -> Replay:
-        ids = self._prefix.token_ids
-        progress = self._progress
-        return Replay(
-            self._client, self._slot, self._prompt, ids, progress, self._complete, self.failed
-        )
+    def _ahead(self) -> bool:
+        """Whether steps of this run computed a part of the prompt."""
+        return self._prefill is not None and self._prefill.cached is not None
 
-    def _keep(self, step: Echo | Replay) -> None:
+    def _keep(self, step: Echo | Prefill | Replay) -> None:
         self._call = step
         step.start()
 
     # The stream.
 
     def _complete(self) -> None:
-        work, request = self._work, self._work.request
-        prompt = llama_body.prompt_with(self._prompt, self._prefix)
+        work, request, prefix = self._work, self._work.request, self._prefix
+        if self._replays():
+            self._ids += prefix.token_ids
+        begun = Prefix("", ()) if self._retrace is not None else prefix
         fields = llama_body.completion(
-            request, self._index, prompt, self._prefix, self._facts.default_tokens, work.live
+            request, self._index, list(self._ids), begun, self._facts.default_tokens, work.live
         )
         fields["id_slot"] = self._slot
-        fields["cache_prompt"] = not work.exact or bool(self._prefix.token_ids)
-        fold = LlamaFold(
+        fields["cache_prompt"] = not work.exact or self._ahead() or bool(begun.token_ids)
+        fold = self._fold = LlamaFold(
             self._index, request.sampling.logprobs, self._facts.gaps, work.live, self._progress
         )
         if fields["n_predict"] == 0:  # llama.cpp says a token even then
             fold.mute()
         ended = partial(self._completed, fold)
-        stream = FanStream(self._run, fold, work.live, self.failed, ended)
+        stream = FanStream(self._run, self._filtered(fold), work.live, self.failed, ended)
         self._call = self._client.complete(llama_body.encode(fields), stream)
 
     def _chat(self) -> None:
@@ -153,8 +237,13 @@ class Lane:
             {"id_slot": self._slot},
         )
         fold = ChatFold(self._index)
-        stream = FanStream(self._run, fold, work.live, self.failed, partial(self._answered, fold))
+        ended = partial(self._answered, fold)
+        stream = FanStream(self._run, self._filtered(fold), work.live, self.failed, ended)
         self._call = self._client.chat(body, stream)
+
+    def _filtered(self, fold: Fold) -> Fold:
+        filters = [one.through for one in (self._reader, self._retrace) if one is not None]
+        return FilteredFold(fold, filters) if filters else fold
 
     def _progress(self, done: int, total: int) -> None:
         self._run.prefill(self._index, done, total)
@@ -175,23 +264,49 @@ class Lane:
 
     def _show_held(self, fold: LlamaFold, held: tuple[int, ...], body: bytes) -> None:
         """Text that llama.cpp held back, and then lost since the limit came first."""
-        self._run.deltas([Delta(msgspec.json.decode(body)["content"], self._index, held)])
+        deltas = [Delta(msgspec.json.decode(body)["content"], self._index, held)]
+        try:
+            for one in (self._reader, self._retrace):
+                deltas = one.through(deltas) if one is not None else deltas
+        except HeadraceError as error:
+            self.failed(error)
+            return
+        if deltas:
+            self._run.deltas(deltas)
         self._count(fold)
 
     def _count(self, fold: LlamaFold) -> None:
         """The choice is complete. Its prompt is counted once, whatever number of choices it has."""
         usage = fold.usage()
+        if self._prefill is not None and self._prefill.cached is not None:
+            cached = self._prefill.cached
+            usage = Usage(usage.prompt_tokens, usage.completion_tokens, cached)
         if self._index % self._work.request.sampling.n:
-            usage = Usage(len(self._prefix.token_ids), usage.completion_tokens, 0)
+            known = 0 if self._retrace is not None else len(self._prefix.token_ids)
+            usage = Usage(known, usage.completion_tokens, 0)
         self._finish(fold, usage)
 
     def _finish(self, fold: LlamaFold | ChatFold, usage: Usage) -> None:
-        if not self._over:
-            self._over = True
-            self._give_back()
-            self._run.stream_done(fold.reasons, usage)
+        if self._over:
+            return
+        if self._retrace is not None:
+            try:
+                self._retrace.check_over()
+            except HeadraceError as error:
+                self.failed(error)
+                return
+            usage = self._retrace.usage(usage)
+        reasons = fold.reasons
+        if self._reader is not None and self._reader.over:
+            reasons = {self._index: "tool_calls"}
+        self._over = True
+        self._give_back()
+        self._run.stream_done(reasons, usage)
 
     def _give_back(self) -> None:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
+            if self._fold is not None:
+                content = self._ids + tuple(self._fold.made)
+                self._client.slots.holds(self._slot, content)
             ticket.give_back()

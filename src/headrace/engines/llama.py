@@ -1,8 +1,9 @@
 """llama.cpp as an engine: a supervised child process, spoken to over loopback HTTP.
 
 Text in, token ids out: a chat is rendered by ``/apply-template`` and computed by ``/completion``, so that
-the ids of all output are known and a run can go on from them. Only tool calls and images go through
-llama.cpp's own chat endpoint; such a run cannot go on.
+the ids of all output are known and a run can go on from them. Tool calls that the model's template knows,
+and images, go through llama.cpp's own chat endpoint. Those, and what has a grammar, go on by being
+computed again from the beginning (:mod:`headrace.engines.retrace`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
-from headrace.engines import llama_body
+from headrace.engines import llama_body, llama_tools
 from headrace.engines.ask import Asking
 from headrace.engines.base import StreamingEngine
 from headrace.engines.cache_usage import cache_usage
@@ -47,6 +48,13 @@ class Props(msgspec.Struct, gc=False):
     chat_template_caps: dict[str, bool] = {}
 
 
+class Endpoint(msgspec.Struct, frozen=True):
+    """A process's own HTTP: its URL without a slash at its end, and the headers of every request."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
 class LlamaEngine(StreamingEngine):
     """An :class:`~headrace.engines.engine.Engine` with a llama.cpp process of its own."""
 
@@ -61,7 +69,10 @@ class LlamaEngine(StreamingEngine):
         asking = Asking(options.name, dialect)
         self._accepted = dialect.extra
         gaps = TokenGaps(options.partial_tokens)
-        self._facts = LaneFacts(gaps, options.max_tokens, asking)
+        # A GPU's batches are short, and a round trip between them would show.
+        step = 0 if options.device == "gpu" else self._shape.batch
+        context = self._shape.context
+        self._facts = LaneFacts(gaps, options.max_tokens, asking, context, step)
         self._supervisor = Supervisor(
             options.name,
             self._command,
@@ -89,6 +100,17 @@ class LlamaEngine(StreamingEngine):
         return len(self._runs)
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Where the living process listens, and what it wants to see, for who wants to ask it directly.
+        Raises what says why there is none."""
+        return Endpoint(self._serving().url, {"authorization": f"Bearer {self._key}"})
+
+    @property
+    def model_path(self) -> str:
+        """The file that it serves."""
+        return self._options.model_path
+
+    @property
     def client(self) -> LlamaClient:
         """Of the living process, for who wants to look into it. Raises what says why there is none."""
         return self._serving()
@@ -111,7 +133,9 @@ class LlamaEngine(StreamingEngine):
         return self._supervisor.health()
 
     def check(self, request: Request) -> None:
-        llama_body.check(request, self._accepted, bool(self._options.mmproj), self._calls_tools)
+        llama_body.check(request, self._accepted, bool(self._options.mmproj))
+        if request.tools and not self._calls_tools:  # llama.cpp would leave them out silently
+            llama_tools.check(request)
 
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         choices = work.request.choices
@@ -171,36 +195,46 @@ class LlamaEngine(StreamingEngine):
         try:
             client = self._serving()
             self.check(work.request)
-            _check_continuable(work)
+            if not llama_body.is_whole(work.request):
+                llama_body.check_prefixes(work)
         except HeadraceError as error:
             run.failed(error)
             return
+        forced = bool(work.request.tools) and not self._calls_tools
+        if forced:
+            forced = work.request.tool_choice != "none"
+            plain = llama_tools.without_tools(work.request)
+            work = msgspec.structs.replace(work, request=plain)
         if work.request.kind == "completion":
             self._start_lanes(client, run, work)
         elif llama_body.needs_chat(work.request):
             text = msgspec.json.encode(work.request.messages).decode()
-            self._start_chat_lanes(client, run, work, text)
+            self._start_chat_lanes(client, run, work, text, forced)
         else:
-            self._render(client, run, work)
+            self._render(client, run, work, forced)
 
-    def _render(self, client: LlamaClient, run: FanRun, work: Work) -> None:
-        """The chat as text, by the model's own template."""
+    def _render(self, client: LlamaClient, run: FanRun, work: Work, forced: bool) -> None:
+        """The chat as text, by the model's own template. ``forced``: the answer is a tool call."""
         request = work.request
         value: dict[str, Any] = {"messages": request.messages}
         for name in llama_body.TEMPLATE_EXTRA:
             if request.extra and name in request.extra:
                 value[name] = request.extra[name]
-        rendered = partial(self._rendered, client, run, work)
+        rendered = partial(self._rendered, client, run, work, forced)
         run.adopt(client.ask("/apply-template", value, rendered, run.failed))
 
-    def _rendered(self, client: LlamaClient, run: FanRun, work: Work, body: bytes) -> None:
+    def _rendered(
+        self, client: LlamaClient, run: FanRun, work: Work, forced: bool, body: bytes
+    ) -> None:
         if not run.over:
             prompt: str = msgspec.json.decode(body)["prompt"]
-            self._start_chat_lanes(client, run, work, prompt)
+            self._start_chat_lanes(client, run, work, prompt, forced)
 
-    def _start_chat_lanes(self, client: LlamaClient, run: FanRun, work: Work, prompt: str) -> None:
+    def _start_chat_lanes(
+        self, client: LlamaClient, run: FanRun, work: Work, prompt: str, forced: bool
+    ) -> None:
         for index in range(work.request.choices):
-            Lane(client, self._facts, run, work, index).start(prompt)
+            Lane(client, self._facts, run, work, index, forced).start(prompt)
 
     def _start_lanes(self, client: LlamaClient, run: FanRun, work: Work) -> None:
         request = work.request
@@ -247,17 +281,3 @@ class LlamaEngine(StreamingEngine):
             created_at=time.time(),
             continues=True,
         )
-
-
-def _check_continuable(work: Work) -> None:
-    """Raise ``NOT_CONTINUABLE`` for a run that would begin a grammar in its middle."""
-    request = work.request
-    if not any(prefix.text or prefix.token_ids for prefix in work.prefixes):
-        return
-    formatted = (request.response_format or {}).get("type", "text") != "text"
-    if llama_body.needs_chat(request) or formatted or "grammar" in (request.extra or {}):
-        why = "A generation with tools, images or a schema cannot go on: its grammar would restart."
-        raise HeadraceError(Code.NOT_CONTINUABLE, why)
-    if request.kind == "completion":
-        for index, prefix in enumerate(work.prefixes):
-            llama_body.prompt_with(request.prompts[index // request.sampling.n], prefix)

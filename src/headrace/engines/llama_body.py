@@ -14,6 +14,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Request, Sampling
 from headrace.engines.ask import tokens_left
 from headrace.engines.base import refuse_extra, unsupported
+from headrace.engines.engine import Work
 
 Prompt = str | list[str | int]
 """A text; token ids; or a text followed by token ids."""
@@ -32,6 +33,12 @@ def needs_chat(request: Request) -> bool:
     return bool(request.tools) or has_images(request)
 
 
+def is_whole(request: Request) -> bool:
+    """Whether its answer has to be computed from its beginning: a grammar cannot begin in its middle."""
+    formatted = (request.response_format or {}).get("type", "text") != "text"
+    return formatted or "grammar" in (request.extra or {}) or needs_chat(request)
+
+
 def has_images(request: Request) -> bool:
     """Whether a message carries an image."""
     return any(
@@ -42,12 +49,10 @@ def has_images(request: Request) -> bool:
     )
 
 
-def check(request: Request, accepted: frozenset[str], sees: bool, calls_tools: bool) -> None:
+def check(request: Request, accepted: frozenset[str], sees: bool) -> None:
     """Raise ``UNSUPPORTED``, naming the field, for what llama.cpp lacks with this model. ``sees``: takes
-    images; ``calls_tools``: its template knows tools (llama.cpp would leave them out silently)."""
+    images."""
     refuse_extra(request, accepted)
-    if request.tools and not calls_tools:
-        raise unsupported("tools", "This model's chat template knows no tools.")
     if has_images(request) and not sees:
         raise unsupported("messages", "This model does not take images.")
     kind = (request.response_format or {}).get("type", "text")
@@ -68,6 +73,22 @@ def prompt_with(prompt: str | tuple[int, ...], prefix: Prefix) -> Prompt:
         why = "The prompt is token ids, but those of its answer are not known."
         raise HeadraceError(Code.NOT_CONTINUABLE, why)
     return [*prompt, *prefix.token_ids]
+
+
+def split(prompt: Prompt) -> tuple[str, tuple[int, ...]]:
+    """The text that a prompt begins with (it may be empty), and the ids after it."""
+    if isinstance(prompt, str):
+        return prompt, ()
+    text = prompt[0] if prompt and isinstance(prompt[0], str) else ""
+    return text, tuple(one for one in prompt if isinstance(one, int))
+
+
+def check_prefixes(work: Work) -> None:
+    """Raise ``NOT_CONTINUABLE`` for a prefix that a prompt cannot be followed by."""
+    request = work.request
+    if request.kind == "completion":
+        for index, prefix in enumerate(work.prefixes):
+            prompt_with(request.prompts[index // request.sampling.n], prefix)
 
 
 def without_echo(request: Request, prompt: str | tuple[int, ...], prefix: Prefix) -> Prefix:

@@ -37,6 +37,11 @@ class LlamaClient:
         self._completion = origin.head("POST", "/completion", self._headers)
         self._chat = origin.head("POST", "/v1/chat/completions", self._headers)
 
+    @property
+    def url(self) -> str:
+        """Of the process."""
+        return str(self._origin)
+
     def complete(self, body: bytes, sink: ResponseSink) -> Call:
         """``POST /completion``."""
         return self.streams.send(with_body(self._completion, body), sink)

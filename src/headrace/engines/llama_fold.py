@@ -56,12 +56,13 @@ decode_piece = msgspec.json.Decoder(Piece).decode
 
 class LlamaFold:
     """Folds the events of one choice. ``logprobs``: alternatives wanted a token, None for none at all.
-    ``held``: ids whose text llama.cpp holds back, since it could become a stop string."""
+    ``held``: ids whose text llama.cpp holds back, since it could become a stop string. ``made``: ids of
+    the answer's tokens, up to the first that llama.cpp did not say."""
 
     __slots__ = (
         *("_alternatives", "_counted", "_gaps", "_index", "_live", "_muted", "_on_progress"),
-        "_probable",
-        *("held", "last", "reasons"),
+        *("_broken", "_probable"),
+        *("held", "last", "made", "reasons"),
     )
 
     def __init__(
@@ -80,7 +81,9 @@ class LlamaFold:
         self._counted = 0
         self._muted = False
         self._probable: list[TokenLogprob] = []
+        self._broken = False
         self.held: list[tuple[tuple[int, ...], int]] = []
+        self.made: list[int] = []
         self.last = Piece()
         self.reasons: dict[int, FinishReason] = {}
 
@@ -127,6 +130,10 @@ class LlamaFold:
         ids = piece.tokens
         missing = piece.tokens_predicted - self._counted - len(ids)
         self._counted = piece.tokens_predicted
+        if missing > 0:
+            self._broken = True
+        if not self._broken:
+            self.made += ids
         if self._alternatives is not None:
             self._note(piece)
         if not piece.content:
@@ -146,6 +153,7 @@ class LlamaFold:
             # A limit in the middle of a character: llama.cpp writes its bytes as U+FFFD here, and leaves
             # them out of a stream. Both answers shall be the same.
             text = text.rstrip("\ufffd")
+        self.made += piece.tokens
         if text:
             deltas.append(Delta(text, self._index, piece.tokens, False, self._take_probable()))
 

@@ -1,9 +1,9 @@
 """Going on from a prefix so that rounding is what it was: one token a decode, as when it was computed.
 
 Prefill and decode round differently, so a prefix that is prefilled as one batch may go on with another
-text. Here the prompt alone is computed first, from nothing, then every token of the prefix by a request
-of its own in the same slot; the last one is left to the run itself. It costs what decoding the prefix
-did, plus a round trip a token (about 1 ms). Exactness holds while nothing else runs in the process, then
+text. Here the rest of the prompt is computed first, then every token of the prefix by a request of its own
+in the same slot; the last one is left to the run itself. It costs what decoding the prefix did, plus a
+round trip a token (about 1 ms). Exactness holds while nothing else runs in the process, then
 and now: batches of several slots round differently too.
 """
 
@@ -25,6 +25,7 @@ class Replay:
         "_at",
         "_call",
         "_client",
+        "_cold",
         "_done",
         "_failed",
         "_ids",
@@ -37,17 +38,20 @@ class Replay:
         self,
         client: LlamaClient,
         slot: int,
-        prompt: str | tuple[int, ...],
+        prompt: tuple[int, ...],
         ids: tuple[int, ...],
+        cold: bool,
         on_step: Callable[[int, int], None],
         done: Callable[[], None],
         failed: Callable[[HeadraceError], None],
     ) -> None:
-        """``on_step`` is told the tokens computed so far, and of how many."""
+        """``cold``: the slot's cache is not to be used. ``on_step`` is told the tokens computed so far,
+        and of how many."""
         self._client = client
         self._slot = slot
-        self._prompt: list[str | int] = [prompt] if isinstance(prompt, str) else list(prompt)
+        self._prompt = prompt
         self._ids = ids
+        self._cold = cold
         self._at = 0
         self._on_step = on_step
         self._done = done
@@ -60,7 +64,7 @@ class Replay:
             "prompt": [*self._prompt, *self._ids[: self._at]],
             "n_predict": 0,
             "id_slot": self._slot,
-            "cache_prompt": self._at > 0,
+            "cache_prompt": not self._cold or self._at > 0,
             "temperature": 0,
         }
         self._call = self._client.compute(encode(fields), self._step, self._failed)

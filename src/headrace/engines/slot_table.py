@@ -1,8 +1,8 @@
 """Which of an engine process's slots computes what: a decider.
 
-The prefix cache is per slot, so a prompt goes to the free slot whose last text it shares the longest
+The prefix cache is per slot, so a prompt goes to the free slot whose content it shares the longest
 beginning with; among equals to the one that has been free for longest. Slots are ours to give, so that
-a run that replays a prefix token by token finds its own cache again.
+a run that computes its prompt in steps finds its own cache again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-COMPARED_CHARS = 16_384
-"""How much of two texts is compared."""
-
+Content = str | tuple[int, ...]
+"""What a slot has computed: its token ids, or a text where they are not known."""
 Start = Callable[[int], None]
 
 
@@ -22,7 +21,7 @@ class SlotTable:
 
     def __init__(self, count: int) -> None:
         self._free = deque(range(count))
-        self._texts = [""] * count
+        self._held: list[Content] = [()] * count
         self._waiting: dict[Ticket, None] = {}
 
     @property
@@ -30,9 +29,9 @@ class SlotTable:
         """Slots that nobody has."""
         return len(self._free)
 
-    def ask(self, text: str, start: Start) -> Ticket:
+    def ask(self, wanted: Content, start: Start) -> Ticket:
         """``start`` is called with a slot's number, at once or when one is free."""
-        ticket = Ticket(self, text, start)
+        ticket = Ticket(self, wanted, start)
         if self._free:
             self._give(ticket)
         else:
@@ -40,9 +39,8 @@ class SlotTable:
         return ticket
 
     def _give(self, ticket: Ticket) -> None:
-        slot = max(self._free, key=lambda slot: shared(self._texts[slot], ticket.text))
+        slot = max(self._free, key=lambda slot: shared(self._held[slot], ticket.wanted))
         self._free.remove(slot)
-        self._texts[slot] = ticket.text
         ticket.slot = slot
         ticket.start(slot)
 
@@ -58,19 +56,23 @@ class SlotTable:
             del self._waiting[following]
             self._give(following)
 
-    def forget(self) -> None:
-        """The process is a new one: its caches are empty."""
-        self._texts = [""] * len(self._texts)
+    def shares(self, slot: int, wanted: Content) -> int:
+        """How much of this a slot has computed already, as far as its holders said."""
+        return shared(self._held[slot], wanted)
+
+    def holds(self, slot: int, content: Content) -> None:
+        """A slot has computed this, and nothing else: its holder says so."""
+        self._held[slot] = content
 
 
 class Ticket:
     """A place in the line, then a slot (``slot`` ≥ 0)."""
 
-    __slots__ = ("_table", "slot", "start", "text")
+    __slots__ = ("_table", "slot", "start", "wanted")
 
-    def __init__(self, table: SlotTable, text: str, start: Start) -> None:
+    def __init__(self, table: SlotTable, wanted: Content, start: Start) -> None:
         self._table = table
-        self.text = text[:COMPARED_CHARS]
+        self.wanted = wanted
         self.start = start
         self.slot = -1
 
@@ -79,8 +81,8 @@ class Ticket:
         self._table.take_back(self)
 
 
-def shared(one: str, other: str) -> int:
-    """Length of the beginning that two texts share."""
+def shared(one: Content, other: Content) -> int:
+    """Length of the beginning that two contents share; a text and ids share nothing."""
     if one == other:
         return len(one)
     low, high = 0, min(len(one), len(other))
