@@ -1,8 +1,9 @@
 """A Headrace server with the embedded engine that also tells where the engine's process listens.
 
 Run by the benchmarks: ``python -m benchmarks.embedded CONFIG FILE`` serves as ``headrace serve`` does and,
-once the model is ready, writes port, key, process id and model file of the engine to FILE. The key is made
-anew for each process and otherwise known to nobody: only a program that *is* the server can tell it.
+once the model is ready, writes where the engine listens, what it wants to see, its process id and its model
+file to FILE. Its key is made anew for each process and otherwise known to nobody: only a program that *is*
+the server can tell it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from benchmarks import machine
 from benchmarks.child import Child
 from benchmarks.headrace import REPOSITORY, Server
 
@@ -24,14 +25,14 @@ class Endpoint(NamedTuple):
     """The engine's process."""
 
     port: int
-    key: str
+    authorization: str
     pid: int
     model_path: str
 
     @property
     def headers(self) -> tuple[str, ...]:
         """What the engine wants to see. It keeps a thread a connection, so each serves one request."""
-        return (f"Authorization: Bearer {self.key}", "Connection: close")
+        return (f"Authorization: {self.authorization}", "Connection: close")
 
 
 class EmbeddedServer(Server):
@@ -58,15 +59,17 @@ class EmbeddedServer(Server):
 
 async def _tell(app: object, file: Path) -> None:
     from headrace.engines.llama import LlamaEngine
+    from headrace.local_engine import LocalEngine
 
     engine: object = app.flows[0].model.replicas[0].engine  # type: ignore[attr-defined]
     while True:
-        inner = getattr(engine, "_engine", None)
+        inner = engine.loaded if isinstance(engine, LocalEngine) else engine
         if isinstance(inner, LlamaEngine) and inner.health()[0] == "ready" and inner.pid:
             break
         await asyncio.sleep(0.05)
-    ports = machine.listening_ports(inner.pid)
-    told = Endpoint(min(ports), inner._key, inner.pid, inner._options.model_path)
+    asked = inner.endpoint
+    port = urlsplit(asked.url).port or 0
+    told = Endpoint(port, asked.headers["authorization"], inner.pid, inner.model_path)
     _write_private(file, json.dumps(told))
 
 

@@ -47,6 +47,11 @@ class LocalEngine(StreamingEngine):
         await engine.load()
         self._loaded = True
 
+    @property
+    def loaded(self) -> Engine | None:
+        """The engine itself, once its file is there."""
+        return self._engine
+
     def info(self) -> EngineInfo:
         return self._engine.info() if self._engine is not None else super().info()
 
