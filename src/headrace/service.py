@@ -8,6 +8,7 @@ one terminal event, or is found again by :meth:`Service.recover` after a crash.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
@@ -112,6 +113,16 @@ def with_defaults(request: Request, defaults: Sampling | None) -> Request:
     return msgspec.structs.replace(request, sampling=msgspec.structs.replace(asked, **missing))
 
 
+def with_seed(request: Request) -> Request:
+    """The request with a seed if it can only go on by being computed again: a grammar has no middle."""
+    extra = request.extra
+    whole = request.response_format or request.tools or (extra and "grammar" in extra)
+    if not whole or request.sampling.seed is not None:
+        return request
+    sampling = msgspec.structs.replace(request.sampling, seed=secrets.randbits(31))
+    return msgspec.structs.replace(request, sampling=sampling)
+
+
 class Service:
     """Implements ``protocols.port.Service`` and is the ``Owner`` of all generations."""
 
@@ -161,6 +172,8 @@ class Service:
         if not flow.serving or len(flow.queue) >= flow.queue.limit:
             self._check_room(flow)
         request = with_defaults(request, flow.defaults)
+        if flow.keeps_raw:
+            request = with_seed(request)
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         context, opening = self._open_hooks(generation_id, request, caller)

@@ -24,6 +24,7 @@ from headrace.domain.event import (
     Phase,
     Progress,
     Token,
+    ToolCallDelta,
     Usage,
 )
 from headrace.domain.request import Caller, Request
@@ -79,18 +80,25 @@ class Raw:
     ``held`` are ids whose text was not delivered: an engine holds text back that could become a stop
     string. ``deltas`` is how many tokens it is, as far as one can tell, where the engine says no ids.
     They are not part of the prefix; a delta without text and ids drops them (a new run began).
+    ``calls`` are the tool calls told, by their index.
     """
 
-    __slots__ = ("deltas", "held", "ids", "text")
+    __slots__ = ("calls", "deltas", "held", "ids", "text")
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.deltas = 0
         self.ids = array("i")
         self.held: tuple[int, ...] = ()
+        self.calls: dict[int, list[ToolCallDelta]] | None = None
 
     def add(self, delta: Delta) -> None:
-        if delta.text:
+        if delta.tool_calls:
+            if self.calls is None:
+                self.calls = {}
+            for call in delta.tool_calls:
+                self.calls.setdefault(call.index, []).append(call)
+        if delta.text or delta.tool_calls:
             self.text.append(delta.text)
             self.deltas += 1
             self.ids.extend(self.held)
@@ -100,7 +108,16 @@ class Raw:
             self.held = self.held + delta.token_ids if delta.token_ids else ()
 
     def prefix(self) -> Prefix:
-        return Prefix("".join(self.text), tuple(self.ids), len(self.ids) or self.deltas)
+        calls = tuple(map(_joined, self.calls.values())) if self.calls else ()
+        ids = tuple(self.ids)
+        return Prefix("".join(self.text), ids, len(ids) or self.deltas, calls)
+
+
+def _joined(pieces: list[ToolCallDelta]) -> ToolCallDelta:
+    """A tool call in one piece."""
+    first = pieces[0]
+    arguments = "".join(piece.arguments for piece in pieces)
+    return ToolCallDelta(first.index, first.id, first.name, arguments)
 
 
 def _pieces(text: str) -> list[str]:
@@ -346,7 +363,7 @@ class Generation:
 
     def prefixes(self) -> tuple[Prefix, ...]:
         """What each choice has, to go on from; empty if nothing was computed yet."""
-        if not any(raw.text for raw in self.raw.values()):
+        if not any(raw.deltas for raw in self.raw.values()):
             return ()
         nothing = Prefix("", ())
         return tuple(
