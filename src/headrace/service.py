@@ -176,9 +176,22 @@ class Service:
             request = with_seed(request)
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
-        context, opening = self._open_hooks(generation_id, request, caller)
+        context = opening = None
+        if self._chain is not None:
+            context = HookContext(generation_id, request, caller)
+            opening = self._chain.on_start(context)
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
-        generation = self._admit(header, flow, context)
+        generation = Generation(
+            self._hub.create(header),
+            self,
+            chain=self._chain,
+            context=context,
+            spawn=self.spawn,
+            meter=flow.metrics,
+            flow=flow,
+            keep_raw=flow.keeps_raw,
+        )
+        self._register(generation)
         flow.metrics.admitted()
         if opening is None:
             self._enqueue(generation, flow)
@@ -368,28 +381,6 @@ class Service:
                     f"Model {flow.model.name} cannot serve: {reason}",
                     retry_after_s=5.0,
                 )
-
-    def _open_hooks(
-        self, generation_id: str, request: Request, caller: Caller
-    ) -> tuple[HookContext | None, Any]:
-        if self._chain is None:
-            return None, None
-        context = HookContext(generation_id, request, caller)
-        return context, self._chain.on_start(context)
-
-    def _admit(self, header: LogHeader, flow: Flow, context: HookContext | None) -> Generation:
-        generation = Generation(
-            self._hub.create(header),
-            self,
-            chain=self._chain,
-            context=context,
-            spawn=self.spawn,
-            meter=flow.metrics,
-            flow=flow,
-            keep_raw=flow.keeps_raw,
-        )
-        self._register(generation)
-        return generation
 
     def _register(self, generation: Generation) -> None:
         self._running[generation.id] = generation

@@ -80,7 +80,9 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     @property
     def choices(self) -> int:
         """How many answers this request has."""
-        return self.sampling.n * (len(self.prompts) if self.kind == "completion" else 1)
+        if self.kind == "chat":
+            return self.sampling.n
+        return self.sampling.n * len(self.prompts)
 
 
 class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True):

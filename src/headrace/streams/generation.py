@@ -33,6 +33,9 @@ from headrace.streams.log import Log
 from headrace.streams.reader import Reader, Subscription
 from headrace.streams.store import LogHeader
 
+_SURELY_SHORT = MAX_TEXT_BYTES // 4
+"""Characters that are ``MAX_TEXT_BYTES`` at most, whatever they are."""
+
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
@@ -265,12 +268,21 @@ class Generation:
             return
         if self.keep_raw:
             self._remember(deltas)
-        if self._chain is None or self._context is None:
+        chain, context = self._chain, self._context
+        if chain is None or context is None:
             self._emit(deltas, deltas)
         elif self._backlog is not None:
             self._backlog.append(lambda: self._hooked(deltas))
-        elif (step := self._hooked(deltas)) is not None:
-            self._begin(step)
+        else:
+            try:
+                out = chain.on_token(context, deltas)
+            except HeadraceError as error:
+                self.fail(error)
+                return
+            if type(out) is list or type(out) is tuple or not isawaitable(out):
+                self._emit(out, deltas)
+            else:
+                self._begin(self._emit_later(out, deltas))
 
     def prefill(self, done: int, total: int) -> None:
         if self.ended or done == self.prefilled:
@@ -436,7 +448,13 @@ class Generation:
             self.log.append(events, raw)
         elif events:
             self.log.append(events)
-        if events:
+        if not events:
+            return
+        if self.first_token_at:
+            gap_s = now - self.last_token_at
+            self.meter.tokens(len(events), gap_s if gap_s > 0 else 0.0)
+            self.last_token_at = now
+        else:
             self._count(len(events), now)
 
     def _events(self, deltas: Sequence[Delta], now: float) -> list[Event]:
@@ -445,7 +463,17 @@ class Generation:
         events: list[Event] = []
         for delta in deltas:
             text = delta.text
-            if len(text) > MAX_TEXT_BYTES // 4:
+            seq += 1
+            if (
+                text
+                and delta.logprobs is None
+                and delta.tool_calls is None
+                and len(text) <= _SURELY_SHORT
+            ):
+                events.append(Token(seq, now, text, delta.index, delta.reasoning))  # as most are
+                continue
+            seq -= 1
+            if len(text) > _SURELY_SHORT:
                 for part, piece in enumerate(_pieces(text)):
                     seq += 1
                     events.append(Token(seq, now, piece, delta.index, delta.reasoning, part=part))

@@ -35,15 +35,15 @@ class Hub:
         """A new log; stored together with its first events. Raises ``ValueError`` if the id runs already."""
         if header.id in self._running:
             raise ValueError(f"{header.id} exists already")
-        log = Log(header, self._store)
+        log = self._running[header.id] = Log(header, self._store, ended=self._ended)
         self._store.begin(log, header)
-        self._hold(log)
         return log
 
     def adopt(self, header: LogHeader, events: Sequence[Event]) -> Log:
         """Take up a log that :meth:`Store.open` found unfinished: append to it after these ``events``."""
-        log = Log(header, self._store, visible_seq=events[-1].seq if events else 0)
-        self._hold(log)
+        visible_seq = events[-1].seq if events else 0
+        log = Log(header, self._store, visible_seq=visible_seq, ended=self._ended)
+        self._running[log.id] = log
         return log
 
     def get(self, id: str) -> Log | None:
@@ -69,12 +69,8 @@ class Hub:
         """No longer hold a running log that will get no terminal event in this process."""
         self._running.pop(id, None)
 
-    def _hold(self, log: Log) -> None:
-        self._running[log.id] = log
-        log.on_end(self._ended)
-
     def _ended(self, log: Log) -> None:
-        self.forget(log.id)
+        self._running.pop(log.id, None)
 
     def _at_hand(self, id: str) -> Log | None:
         log = self._opened.get(id)

@@ -28,7 +28,7 @@ FILE_BYTES = 8 << 20
 
 _MAGIC = b"headrace journal 2\n"
 _FRAME = Struct("<II")
-_MAX_BODY = 1 << 31
+_pack_frame = _FRAME.pack_into
 _logger = logging.getLogger("headrace.streams")
 
 
@@ -116,12 +116,13 @@ class Journal:
         """Append an encoded record; when this returns True, it outlives the process. False: there is no
         room left in this file."""
         at = self._at
+        length = len(body)
         start = at + 8
-        end = start + len(body)
+        end = start + length
         if end > self._end:
             return False
         self._map[start:end] = body
-        _FRAME.pack_into(self._map, at, end - start, crc32(body))
+        _pack_frame(self._map, at, length, crc32(body))
         self._at = end
         return True
 
@@ -151,6 +152,10 @@ class Journal:
             self._spare = spare
         else:
             spare.discard()
+
+    def close_for_writing(self) -> None:
+        """From here on there is no room."""
+        self._end = 0
 
     def close(self) -> None:
         """Idempotent."""

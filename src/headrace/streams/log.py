@@ -31,6 +31,7 @@ class Log:
 
     __slots__ = (
         "_closed",
+        "_ended",
         "_later",
         "_live",
         "_on_end",
@@ -46,8 +47,15 @@ class Log:
     )
 
     def __init__(
-        self, header: LogHeader, store: Store, *, visible_seq: int = 0, end: End | None = None
+        self,
+        header: LogHeader,
+        store: Store,
+        *,
+        visible_seq: int = 0,
+        end: End | None = None,
+        ended: EndCallback | None = None,
     ) -> None:
+        """``ended``: told as by :meth:`on_end`, before others."""
         self.header = header
         self.id = header.id
         self.store = store
@@ -57,9 +65,10 @@ class Log:
         self._closed = end is not None
         self.failure: HeadraceError | None = None
         self._showing = False
-        self._later: list[Sequence[Event]] = []
+        self._later: list[Sequence[Event]] | None = None
         self._live: list[Hold] = []
-        self._on_end: list[EndCallback] = []
+        self._ended = ended
+        self._on_end: list[EndCallback] | None = None
         self.on_failure: Callable[[HeadraceError], None] | None = None
 
     @property
@@ -86,9 +95,20 @@ class Log:
             return
         if events:
             self.appended_seq = last.seq
-            self._closed = type(last) in ENDS
-            if self._showing:
-                self._later.append(events)  # a reader's doing: all readers see them in order
+            if type(last) in ENDS:
+                self._closed = True
+            elif (
+                len(self._live) == 1 and not self._showing and not self._later
+            ):  # as for most tokens
+                self.visible_seq = last.seq
+                self._showing = True
+                self._live[0].push(events)
+                self._showing = False
+                if self._later:
+                    self._show(self._later.pop(0))
+                return
+            if self._showing:  # a reader's doing: all readers see them in order
+                self._later = [*(self._later or ()), events]
             else:
                 self._show(events)
 
@@ -103,6 +123,8 @@ class Log:
         keep up, or the log failed. At once if that was before."""
         if self.end is not None or self.failure is not None:
             callback(self)
+        elif self._on_end is None:
+            self._on_end = [callback]
         else:
             self._on_end.append(callback)
 
@@ -149,8 +171,11 @@ class Log:
             self._live.remove(hold)
 
     def _tell_end(self) -> None:
-        callbacks, self._on_end = self._on_end, []
-        for callback in callbacks:
+        if self._ended is not None:
+            self._ended(self)
+            self._ended = None
+        callbacks, self._on_end = self._on_end, None
+        for callback in callbacks or ():
             try:
                 callback(self)
             except Exception:

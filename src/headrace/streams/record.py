@@ -10,6 +10,7 @@ from struct import Struct
 from typing import NamedTuple
 
 _HEAD = Struct("<QBQIIIII")
+_pack_head = _HEAD.pack
 _TIME = Struct("<d")
 _NOBODY_LEFT = float("inf")
 
@@ -54,8 +55,10 @@ def record_bytes(
     raw: bytes = b"",
 ) -> bytes:
     """A record as the journal has it; arguments are those of :class:`Record`."""
-    head = _HEAD.pack(frame, kind, n, first, events, len(header), len(run), raw_count)
-    return b"".join((head, header, run, raw))
+    head = _pack_head(frame, kind, n, first, events, len(header), len(run), raw_count)
+    if header or raw:
+        return b"".join((head, header, run, raw))
+    return head + run
 
 
 def left_run(left_at: float | None) -> bytes:

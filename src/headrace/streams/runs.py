@@ -17,16 +17,18 @@ class Runs:
     Not bounded by itself: its owner looks at ``len`` (bytes) and forgets.
     """
 
-    __slots__ = ("_body", "_seqs", "_starts")
+    __slots__ = ("_body", "_next", "_seqs", "_starts", "size")
 
     def __init__(self, next_seq: int = 1) -> None:
         self._body = bytearray()
+        self.size = 0
+        self._next = next_seq
         self._seqs = array("I", (next_seq,))
         self._starts = array("I", (0,))
 
     def __len__(self) -> int:
-        """Bytes of encoded events."""
-        return len(self._body)
+        """Bytes of encoded events; ``size`` says the same at once."""
+        return self.size
 
     @property
     def last_seq(self) -> int:
@@ -42,10 +44,11 @@ class Runs:
 
     def add_run(self, run: bytes, count: int) -> None:
         """The next ``count`` events, encoded already."""
-        body, seqs = self._body, self._seqs
-        body += run
-        seqs.append(seqs[-1] + count)
-        self._starts.append(len(body))
+        self._body += run
+        self.size = size = self.size + len(run)
+        self._next += count
+        self._seqs.append(self._next)
+        self._starts.append(size)
 
     def after(self, cursor: int, limit_bytes: int) -> list[Event]:
         """Events after ``cursor``, about ``limit_bytes`` of them and at least one run; none if the next

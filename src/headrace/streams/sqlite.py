@@ -46,7 +46,7 @@ _logger = logging.getLogger("headrace.streams")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _KINDS: dict[type[Event], int] = {Finish: FINISH, Error: ERROR}
-_ENCODER = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class SqliteStore:
@@ -76,8 +76,6 @@ class SqliteStore:
         # Running logs, and ended ones that SQLite lacks. Bounded by the queues and BACKLOG_BYTES.
         self._entries: dict[str, Entry] = {}
         self._next_n = 1
-        self.appends = 0
-        """Records handed to the journal."""
         self._lock = -1
         self._stopped = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -137,7 +135,8 @@ class SqliteStore:
         """All in SQLite, the journal gone. If SQLite fails, the journal stays for the next start."""
         if self._lock < 0:
             return
-        self._stopped = True  # nothing may reach the journal that is about to go
+        self._stopped = True
+        self._journal.close_for_writing()  # nothing may reach what is about to go
         self._queue_dirty()
         self._checkpointer.retire(self._journal.file)
         await self._checkpointer.drain()
@@ -168,16 +167,18 @@ class SqliteStore:
         """Commits of SQLite."""
         return self._checkpointer.commits
 
+    @property
+    def appends(self) -> int:
+        """Records in the journal since there is this store."""
+        return self._journal.frame
+
     # Writing.
 
     def begin(self, log: Appended, header: LogHeader) -> None:
         self._new[header.id] = header
 
     def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
-        if self._stopped:
-            raise _shutting_down()
-        id = log.id
-        entry = self._entries.get(id)
+        entry = self._entries.get(log.id)
         kind, run, raw_run = APPEND, b"", b""
         if events:
             kind = _KINDS.get(type(events[-1]), APPEND)
@@ -185,34 +186,49 @@ class SqliteStore:
         if raw:
             raw_run = encode_run(raw)
         if entry is None:
-            header = self._new.pop(id)
-            n, first, encoded = self._next_n, 1, _ENCODER.encode(header)
-            self._next_n = n + 1
-        else:
-            n, first, encoded = entry.n, entry.seq + 1, b""
-        self.appends += 1
-        try:
-            self._write(kind, n, first, len(events), encoded, run, len(raw), raw_run)
-        except OSError as error:
-            raise self._failed(id, entry, error) from error
-        now = self._clock()
-        if entry is None:
-            caller = header.caller
-            if kind != APPEND:
-                of = caller.tenant, caller.session_id
-                count = len(events)
-                end = END_OF[kind]
-                self._checkpointer.add(Whole(n, id, *of, end, now, count, count, encoded, run))
-                return
-            entry = self._entries[id] = Entry(n, header, encoded)
-            if id in self._left_early:
-                self._note_left(entry, self._left_early.pop(id))
-        entry.took(len(events), run, len(raw), raw_run)
+            self._begin(log.id, kind, len(events), run, len(raw), raw_run)
+            return
+        count = len(events)
+        self._write(entry, entry.n, kind, entry.seq + 1, count, b"", run, len(raw), raw_run)
+        entry.took(count, run, len(raw), raw_run)
         self._checkpointer.held_bytes += len(run)
         if kind != APPEND:
-            entry.ended(kind, now)
+            entry.ended(kind, self._clock())
             self._checkpointer.queue(entry)
-        elif len(entry.pending) >= SEGMENT_BYTES:
+        elif entry.pending.size >= SEGMENT_BYTES:
+            self._checkpointer.queue(entry)
+
+    def _begin(
+        self, id: str, kind: int, count: int, run: bytes, raw_count: int, raw_run: bytes
+    ) -> None:
+        """The first events of a log; often all there are."""
+        header = self._new.pop(id)
+        n, encoded = self._next_n, _encode(header)
+        self._next_n = n + 1
+        self._write(header, n, kind, 1, count, encoded, run, raw_count, raw_run)
+        if kind != APPEND:
+            caller = header.caller
+            self._checkpointer.add(
+                Whole(
+                    n,
+                    id,
+                    caller.tenant,
+                    caller.session_id,
+                    END_OF[kind],
+                    self._clock(),
+                    count,
+                    count,
+                    encoded,
+                    run,
+                )
+            )
+            return
+        entry = self._entries[id] = Entry(n, header, encoded)
+        if id in self._left_early:
+            self._note_left(entry, self._left_early.pop(id))
+        entry.took(count, run, raw_count, raw_run)
+        self._checkpointer.held_bytes += len(run)
+        if entry.pending.size >= SEGMENT_BYTES:
             self._checkpointer.queue(entry)
 
     def left(self, log: Appended, left_at: float | None) -> None:
@@ -226,17 +242,17 @@ class SqliteStore:
 
     def _note_left(self, entry: Entry, left_at: float | None) -> None:
         try:
-            self._write(LEFT, entry.n, entry.seq, 0, b"", left_run(left_at), 0, b"")
-        except OSError as error:
-            _logger.error("when the client of %s left is not noted: %s", entry.header.id, error)
-            return
+            self._write(entry, entry.n, LEFT, entry.seq, 0, b"", left_run(left_at), 0, b"")
+        except HeadraceError:
+            return  # it was logged; the log's next event fails too
         entry.dirty = True
         entry.left_at = left_at
 
     def _write(
         self,
-        kind: int,
+        of: Entry | LogHeader,
         n: int,
+        kind: int,
         first: int,
         count: int,
         header: bytes,
@@ -244,16 +260,26 @@ class SqliteStore:
         raw_count: int,
         raw: bytes,
     ) -> None:
-        """Into the journal. Raises ``OSError`` if it or SQLite, much too late, takes no more."""
-        if self._checkpointer.held_bytes >= BACKLOG_BYTES:
-            self._check_backlog()
+        """Into the journal. Raises ``STORE_FAILED`` if it or SQLite, much too late, takes no more."""
         journal = self._journal
         frame = journal.frame + 1
         body = record_bytes(frame, kind, n, first, count, header, run, raw_count, raw)
-        if not journal.append(body):
-            self._rotate(len(body))
-            journal.append(body)
+        if self._checkpointer.held_bytes >= BACKLOG_BYTES or not journal.append(body):
+            self._write_late(of, body)
         journal.frame = frame
+
+    def _write_late(self, of: Entry | LogHeader, body: bytes) -> None:
+        """Where there is no room: behind what is too much, or in a new file."""
+        if self._stopped:
+            raise _shutting_down()
+        try:
+            if self._checkpointer.held_bytes >= BACKLOG_BYTES:
+                self._check_backlog()
+            if not self._journal.append(body):
+                self._rotate(len(body))
+                self._journal.append(body)
+        except OSError as error:
+            raise self._failed(of, error) from error
 
     def _rotate(self, needed: int) -> None:
         """Go on in a new journal file; the full one goes when SQLite has all of it."""
@@ -290,15 +316,16 @@ class SqliteStore:
         if checkpointer.failure is not None:
             raise OSError(f"its database cannot be written: {checkpointer.failure}")
 
-    def _failed(self, id: str, entry: Entry | None, error: OSError) -> HeadraceError:
+    def _failed(self, of: Entry | LogHeader, error: OSError) -> HeadraceError:
         """This log ends here for its readers; the store goes on."""
+        id = of.header.id if isinstance(of, Entry) else of.id
         _logger.error("%s cannot be stored in %s: %s", id, self._path, error)
         self._left_early.pop(id, None)
-        if entry is not None:
-            entry.failed = True
-            if entry.dirty:
-                self._checkpointer.queue(entry)
-            elif entry.flight is None:
+        if isinstance(of, Entry):
+            of.failed = True
+            if of.dirty:
+                self._checkpointer.queue(of)
+            elif of.flight is None:
                 self._entries.pop(id, None)
         return HeadraceError(
             Code.STORE_FAILED,
