@@ -120,11 +120,12 @@ class Round:
 
     def kill_torn_client(self) -> bool:
         witness = self.begin()
-        if not self.named(witness) or not witness.tear(MOMENT_S):
+        if not self.named(witness):
             return False
-        witness.kill()
+        torn = witness.tear(MOMENT_S)
+        witness.kill()  # in any case: it may stop a moment later, for ever
         self.go_on("client", witness)
-        return True
+        return torn
 
     def kill_by_order(self, kind: str, state: str) -> bool:
         """Have the server do it, at the very moment."""

@@ -106,9 +106,11 @@ class Watched:
             metrics["headrace_connections"],
         )
 
-    def rss_kb(self) -> int:
+    def memory_kb(self) -> int:
+        """Resident memory without mapped files: the journal's pages are the system's to take back, and
+        bounded by its size."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
     def wait_used(self, most: Used, timeout_s: float) -> Used:
         """What it uses once that is no more than ``most``, or at last."""

@@ -21,6 +21,7 @@ from tests.storm.arena import Crowd, Used, Watched
 
 SETTLE_S = 30.0
 GROWTH = 1.05
+WARM = 200
 
 UPSTREAM = '[[models]]\nname = "far"\nengine = "scripted"\nscript = "SCRIPT"\n'
 FRONT = """
@@ -80,13 +81,13 @@ def storms(count: int, clients: int) -> tuple[list[str], list[int]]:
         with servers(Path(name)) as (front, upstream):
             warm_up(front)
             before = [(front, "server", quiet(front)), (upstream, "upstream", quiet(upstream))]
-            print(f"before: {before[0][2]}, {front.rss_kb()} KB", flush=True)
+            print(f"before: {before[0][2]}, {front.memory_kb()} KB", flush=True)
             for number in range(1, count + 1):
                 began = time.monotonic()
                 wrong = storm(front, clients)
                 for server, which, was in before:
                     wrong += left_over(server, which, was)
-                memory.append(front.rss_kb())
+                memory.append(front.memory_kb())
                 took_s = time.monotonic() - began
                 print(
                     f"storm {number}: {clients} streams, {took_s:.1f} s, {memory[-1]} KB, "
@@ -99,7 +100,7 @@ def storms(count: int, clients: int) -> tuple[list[str], list[int]]:
 
 def warm_up(front: Watched) -> None:
     """A few streams that leave, so that what is made once is there before anything is counted."""
-    crowd = Crowd(front.port, ("near", "far"), 4)
+    crowd = Crowd(front.port, ("near", "far"), WARM)
     crowd.until_mid_stream()
     crowd.leave()
 

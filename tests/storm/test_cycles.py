@@ -36,8 +36,8 @@ NEARLY_NONE = 20
 
 known = pytest.mark.xfail(
     strict=True,
-    reason="each commit of the store is a cycle with all its logs: the future of Checkpointer._start "
-    "has a callback that holds the commit, and the commit holds the future",
+    reason="a log keeps its generation's `fail` after its end; each commit of the store is a cycle with all "
+    "its logs: the callback of the future in Checkpointer._start holds the commit, which holds the future",
 )
 
 
