@@ -1,11 +1,17 @@
 """Going on from a cut: does the answer lose or repeat a token, and is it the answer it would have been?
 
 Each prompt is answered once without interruption (greedy, one request at a time), then cut after a
-quarter, half and three quarters of its tokens and continued by the engine from the token ids so far, in
-both modes. A continued answer must have exactly as many tokens as the whole one and begin with what was
-there at the cut; whether the rest is equal depends on rounding, and is counted. Before each run another
-prompt takes the engine's only slot, so that the prefix is computed anew, as on a fresh engine, and not
-found in the slot's cache.
+quarter, half and three quarters of its tokens and continued by the engine from the token ids so far. A
+continued answer must have exactly as many tokens as the whole one and begin with what was there at the
+cut; whether the rest is equal depends on rounding, and is counted. Before each run another prompt takes
+the engine's only slot, so that the prefix is computed anew, as on a fresh engine, and not found in the
+slot's cache.
+
+Two readings of "the uninterrupted run", since a prompt whose beginning a slot happens to have (the chat
+template's) is computed in other batches than one from nothing, and rounds differently:
+``plain``  a request that asked for nothing, in a slot that has something else but for that beginning
+``exact``  one that asked to be exact: it is computed from nothing, whatever its slot has
+A run in a slot that has nothing (a fresh engine) is both, and is counted apart as ``plain, fresh``.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from headrace.engines.engine import Engine, Work
 from headrace.settings.tree import EMBEDDED, Server, Settings
 
 CUTS = (0.25, 0.5, 0.75)
+KINDS = ("plain, fresh", "plain", "exact")
 SUBJECTS = VOCABULARY.split()
 
 
@@ -67,17 +74,32 @@ async def forget(engine: Engine) -> None:
     await engine.infer(Work(Request(EMBEDDED.name, "chat", (other,), sampling=sampling)))
 
 
+async def forget_all(engine: Engine) -> None:
+    """Have the slot compute something that shares not even the chat template's beginning."""
+    sampling = Sampling(max_tokens=1, temperature=0.0)
+    other = Request(EMBEDDED.name, "completion", prompts=("Nothing " * 9,), sampling=sampling)
+    await engine.infer(Work(other))
+
+
 async def answer(engine: Engine, work: Work) -> tuple[str, int]:
     """Text and number of tokens that a run produced."""
     deltas, outcome = await engine.infer(work)
     return "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
 
 
-async def cuts_of(engine: Engine, asked: Request, exact: bool) -> list[Continued]:
-    """One prompt whole, then from each cut, in one mode: an exact generation is exact from its beginning."""
-    await forget(engine)
-    deltas, outcome = await engine.infer(Work(asked, exact=exact))
-    text, made = "".join(delta.text for delta in deltas), outcome.usage.completion_tokens
+async def whole(engine: Engine, asked: Request, kind: str) -> list[Delta]:
+    """The uninterrupted run, of one of the kinds that others are compared with."""
+    await (forget_all(engine) if kind == "plain, fresh" else forget(engine))
+    deltas, _ = await engine.infer(Work(asked, exact=kind == "exact"))
+    return deltas
+
+
+async def cuts_of(
+    engine: Engine, asked: Request, deltas: list[Delta], exact: bool
+) -> list[Continued]:
+    """A run gone on with from each cut, in one mode."""
+    text = "".join(delta.text for delta in deltas)
+    made = sum(len(delta.token_ids) for delta in deltas)
     found = []
     for share in CUTS:
         cut = prefix(deltas, share)
@@ -88,10 +110,14 @@ async def cuts_of(engine: Engine, asked: Request, exact: bool) -> list[Continued
 
 
 async def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, list[Continued]]:
-    found: dict[str, list[Continued]] = {"fast": [], "exact": []}
+    found: dict[str, list[Continued]] = {}
     for number in range(arguments.prompts):
-        for mode, results in found.items():
-            results += await cuts_of(engine, request(number, arguments.tokens), mode == "exact")
+        asked = request(number, arguments.tokens)
+        for kind in KINDS:
+            deltas = await whole(engine, asked, kind)
+            for mode in ("fast", "exact"):
+                results = await cuts_of(engine, asked, deltas, mode == "exact")
+                found.setdefault(f"{mode} after {kind}", []).extend(results)
     return found
 
 
@@ -124,7 +150,7 @@ def main() -> None:
         ]
         for mode, results in found.items()
     ]
-    head = ["mode", "continuations", "tokens lost or repeated", "texts equal"]
+    head = ["gone on with", "continuations", "tokens lost or repeated", "texts equal"]
     title = f"Continuation of {arguments.prompts} prompts at {len(CUTS)} cuts"
     table.show(title, head, rows, json_too=found)
 

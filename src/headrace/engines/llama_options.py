@@ -62,10 +62,13 @@ def shape(options: LlamaOptions, cpus: int) -> Shape:
     """Settings, and for what they leave open a choice for ``cpus`` usable processors.
 
     ``batch`` and ``slots`` were measured as CPU time with SmolLM2-135M Q4_1 on two busy cores: prefill
-    costs about 6.8 ms a token in batches of 512, 7.1 in 64, 8.2 in 32, and an abort waits for up to two
-    batches: 64. A GPU is idle between small batches: 512. A decoded token costs 13.3 ms alone, 10.4
+    costs about 6.8 ms a token in batches of 512, 7.1 in 64, 8.2 in 32, and an abort waits for the batch
+    under way: 64. A GPU is idle between small batches: 512. A decoded token costs 13.3 ms alone, 10.4
     beside three others, 8.2 beside seven: 8 slots. ``threads`` is a rule and not measured here: half
     the processors decode and all prefill; decode threads that wait for a busy core stall all others.
+    Memory (``python -m benchmarks.shapes memory``, Q8_0): 915 MiB with 8 slots of 4,096 each. One cache
+    for all slots needs as much for as many tokens (916); it saves only what it cannot hold (285 MiB
+    with 4,096 for all), and a request would fail for what others took. So each slot has its own.
     """
     batch = options.batch or options.ubatch or (512 if options.device == "gpu" else 64)
     return Shape(
