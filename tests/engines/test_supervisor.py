@@ -30,12 +30,14 @@ class Watcher:
     def __init__(self):
         self.ports = asyncio.Queue()
         self.deaths = asyncio.Queue()
+        self.states = []
 
     def serving(self, port):
         self.ports.put_nowait(port)
 
     def died(self, why):
         self.deaths.put_nowait(why)
+        self.states.append(self.supervisor.health()[0])
 
 
 @contextlib.asynccontextmanager
@@ -49,11 +51,22 @@ async def supervised(*scripts, rules=QUICK, **options):
         return Command(arguments, dict(os.environ), b"hello")
 
     watcher = Watcher()
-    supervisor = Supervisor("test", command, watcher, rules=rules, **options)
+    supervisor = watcher.supervisor = Supervisor("test", command, watcher, rules=rules, **options)
     try:
         yield supervisor, watcher
     finally:
         await supervisor.stop()
+
+
+def test_who_is_told_of_a_death_finds_no_engine_that_says_it_serves(run):
+    async def main():
+        async with supervised(SERVES) as (supervisor, watcher):
+            assert await supervisor.start() == "ready"
+            os.kill(supervisor.pid, signal.SIGKILL)
+            await watcher.deaths.get()
+            assert watcher.states == ["starting"]
+
+    run(main())
 
 
 def test_a_process_is_told_its_line_and_serves(run, eventually, tmp_path):

@@ -34,13 +34,6 @@ NEARLY_NONE = 20
 """Objects, of all requests together: what the standard library leaves now and then."""
 
 
-known = pytest.mark.xfail(
-    strict=True,
-    reason="a log keeps its generation's `fail` after its end; each commit of the store is a cycle with all "
-    "its logs: the callback of the future in Checkpointer._start holds the commit, which holds the future",
-)
-
-
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A server that collects no garbage by itself, with an engine of its own and an upstream."""
@@ -72,7 +65,6 @@ def ask(front: Watched, model: str, count: int) -> None:
     connection.close()
 
 
-@known
 @pytest.mark.parametrize("model", ["near", "far"])
 def test_answers_leave_no_reference_cycles(front: Watched, model: str) -> None:
     ask(front, model, 8)
@@ -86,7 +78,6 @@ def test_answers_leave_no_reference_cycles(front: Watched, model: str) -> None:
     assert sum(found.values()) <= NEARLY_NONE, found
 
 
-@known
 @pytest.mark.parametrize("model", ["near", "far"])
 def test_clients_that_leave_leave_no_reference_cycles(front: Watched, model: str) -> None:
     for count in (8, REQUESTS):

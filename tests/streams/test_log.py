@@ -130,6 +130,23 @@ def test_resume_from_within_the_reader_goes_on(run: Run) -> None:
     run(main())
 
 
+def test_the_hub_knows_how_many_read(run: Run) -> None:
+    async def main() -> None:
+        hub = Hub(MemoryStore())
+        log = hub.create(header("gen_a"))
+        holds = [log.attach(Collector()), log.attach(Collector(room=0)), log.attach(Collector())]
+        log.append([token(1)])
+        assert hub.readers.count == 3
+        for hold in holds[:2]:
+            hold.close()
+            hold.close()
+        assert hub.readers.count == 1
+        log.append([finish(2)])
+        assert hub.readers.count == 0
+
+    run(main())
+
+
 def test_a_closed_reader_is_not_called_again(run: Run) -> None:
     async def main() -> None:
         log, gone, stays = new_log(), Collector(), Collector()

@@ -139,12 +139,14 @@ class Supervisor:
         self._lost(why, hopeless=child.refused and not self._ever_served)
 
     def _lost(self, why: str, hopeless: bool) -> None:
-        """A life is over: tell who used it, then decide about the next. A process that says at its very
-        first start why it cannot serve would say so again."""
+        """A life is over: decide about the next, then tell who used it: by then it serves nobody. A process
+        that says at its very first start why it cannot serve would say so again."""
+        if self._state != "closed":
+            self._decide_next(why, hopeless)
         if self._served_since:
             self._watcher.died(why)
-        if self._state == "closed":
-            return
+
+    def _decide_next(self, why: str, hopeless: bool) -> None:
         match self._decide(hopeless):
             case Restart(after_s):
                 self._state = "starting"

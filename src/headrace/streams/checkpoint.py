@@ -156,8 +156,8 @@ class Checkpointer:
         for entry in entries:
             entry.save(changes)
         future = self._thread.submit(self._write, changes, obsolete)
-        commit = self._commit = _Commit(entries, wholes, obsolete, future)
-        future.add_done_callback(lambda _: self._wake(commit))
+        self._commit = _Commit(entries, wholes, obsolete, future)
+        future.add_done_callback(self._wake)  # not one that holds the commit: no cycle
 
     def _next(self) -> tuple[list[Entry], list[Path]]:
         """The head of the queue: logs, up to the first journal file that could go with them."""
@@ -183,12 +183,16 @@ class Checkpointer:
         except (OSError, sqlite3.Error) as error:
             _logger.error("a journal file stays until the next start: %s", error)
 
-    def _wake(self, commit: _Commit) -> None:
+    def _wake(self, future: Future[None]) -> None:
         """On the thread: back to the event loop, unless that is gone."""
         try:
-            self._loop.call_soon_threadsafe(self._done, commit)
+            self._loop.call_soon_threadsafe(self._came_back, future)
         except RuntimeError:
             return
+
+    def _came_back(self, future: Future[None]) -> None:
+        if self._commit is not None and self._commit.future is future:
+            self._done(self._commit)
 
     def _done(self, commit: _Commit) -> None:
         if self._commit is not commit:

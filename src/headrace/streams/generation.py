@@ -560,6 +560,7 @@ class Generation:
         count = len(events)
         self.ended = True
         self.cancel_run = None
+        self.log.on_failure = None  # and no cycle is left
         self.seq += 1
         final: Finish | Error
         if type(end) is Finish:  # an isinstance of these structs costs three times as much

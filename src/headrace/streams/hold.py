@@ -51,6 +51,15 @@ _OVER = 4
 """Gets nothing more."""
 
 
+class Readers:
+    """``count``: readers that are attached to logs."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Hold:
     """One reader of one log. Made by :meth:`headrace.streams.log.Log.attach`."""
 
@@ -58,6 +67,7 @@ class Hold:
 
     def __init__(self, log: Log, reader: Reader) -> None:
         self._log = log
+        log.readers.count += 1
         self._reader = reader
         self._seq = 0
         self._place: int = _LAGGING
@@ -127,6 +137,8 @@ class Hold:
     def _leave(self) -> None:
         if self._place == _LIVE:
             self._log.leave_live(self)
+        if self._place != _OVER:
+            self._log.readers.count -= 1
         self._place = _OVER
         self._reader = _NOBODY
 

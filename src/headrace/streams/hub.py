@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
+from headrace.streams.hold import Readers
 from headrace.streams.log import Log
 from headrace.streams.store import KeptLog, LogHeader, Store
 
@@ -25,6 +26,7 @@ class Hub:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._running: dict[str, Log] = {}
+        self.readers = Readers()
         self._opened: OrderedDict[str, Log] = OrderedDict()
 
     def __len__(self) -> int:
@@ -35,14 +37,22 @@ class Hub:
         """A new log; stored together with its first events. Raises ``ValueError`` if the id runs already."""
         if header.id in self._running:
             raise ValueError(f"{header.id} exists already")
-        log = self._running[header.id] = Log(header, self._store, ended=self._ended)
+        log = self._running[header.id] = Log(
+            header, self._store, ended=self._ended, readers=self.readers
+        )
         self._store.begin(log, header)
         return log
 
     def adopt(self, header: LogHeader, events: Sequence[Event]) -> Log:
         """Take up a log that :meth:`Store.open` found unfinished: append to it after these ``events``."""
         visible_seq = events[-1].seq if events else 0
-        log = Log(header, self._store, visible_seq=visible_seq, ended=self._ended)
+        log = Log(
+            header,
+            self._store,
+            visible_seq=visible_seq,
+            ended=self._ended,
+            readers=self.readers,
+        )
         self._running[log.id] = log
         return log
 
@@ -79,7 +89,13 @@ class Hub:
         return log
 
     def _open(self, kept: KeptLog) -> Log:
-        log = Log(kept.header, self._store, visible_seq=kept.last_seq, end=kept.end)
+        log = Log(
+            kept.header,
+            self._store,
+            visible_seq=kept.last_seq,
+            end=kept.end,
+            readers=self.readers,
+        )
         if kept.end is None:
             log.fail(_stopped(log.id))
             return log

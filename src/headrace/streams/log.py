@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
-from headrace.streams.hold import Hold
+from headrace.streams.hold import Hold, Readers
 from headrace.streams.reader import Reader
 from headrace.streams.store import ENDS, End, LogHeader, Store
 
@@ -42,6 +42,7 @@ class Log:
         "header",
         "id",
         "on_failure",
+        "readers",
         "store",
         "visible_seq",
     )
@@ -54,8 +55,9 @@ class Log:
         visible_seq: int = 0,
         end: End | None = None,
         ended: EndCallback | None = None,
+        readers: Readers | None = None,
     ) -> None:
-        """``ended``: told as by :meth:`on_end`, before others."""
+        """``ended``: told as by :meth:`on_end`, before others. ``readers``: counts those of several logs."""
         self.header = header
         self.id = header.id
         self.store = store
@@ -64,6 +66,7 @@ class Log:
         self.end = end
         self._closed = end is not None
         self.failure: HeadraceError | None = None
+        self.readers = readers or Readers()
         self._showing = False
         self._later: list[Sequence[Event]] | None = None
         self._live: list[Hold] = []
