@@ -165,6 +165,7 @@ class App:
         while True:
             await asyncio.sleep(TICK_S)
             self.service.tick(time.monotonic())
+            self.gc_watch.rest(not self.service.busy)
 
     async def _look_at_cache(self, flow: Flow, replica: Replica[Engine]) -> None:
         """The embedded engine's share of cache in use, for ``/metrics``. It has one replica a model."""

@@ -263,6 +263,11 @@ class Service:
 
     # What the app asks.
 
+    @property
+    def busy(self) -> bool:
+        """Whether a generation is running or waiting."""
+        return bool(self._running)
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine that this service owns until it is done or the service closes."""
         task = asyncio.get_running_loop().create_task(work)

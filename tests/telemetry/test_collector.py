@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headrace.telemetry.collector import GcWatch
+from headrace.telemetry.collector import REST_TICKS, GcWatch
 
 
 @pytest.fixture
@@ -66,6 +66,39 @@ def test_what_died_frozen_is_found_after_an_unload(watch: GcWatch) -> None:
     watch.release()
     assert Model.alive == 0
     assert gc.get_freeze_count() > 0
+
+
+def test_what_a_full_collection_leaves_is_not_walked_by_the_next(watch: GcWatch) -> None:
+    watch.settle()
+    streams = [[number] for number in range(1000)]
+    frozen = gc.get_freeze_count()
+    gc.collect(2)
+    assert gc.get_freeze_count() >= frozen + len(streams)
+
+
+def test_cycles_that_were_frozen_under_load_are_found_when_the_server_rests(watch: GcWatch) -> None:
+    class Stream:
+        alive = 0
+
+        def __init__(self) -> None:
+            self.cycle = self
+            Stream.alive += 1
+
+        def __del__(self) -> None:
+            Stream.alive -= 1
+
+    stream = Stream()
+    gc.collect(2)
+    del stream
+    gc.collect(2)
+    for _ in range(REST_TICKS - 1):
+        watch.rest(True)
+    watch.rest(False)
+    for _ in range(REST_TICKS - 1):
+        watch.rest(True)
+    assert Stream.alive == 1
+    watch.rest(True)
+    assert Stream.alive == 0
 
 
 def test_thresholds_stay_the_interpreters_own(watch: GcWatch) -> None:
