@@ -25,6 +25,8 @@ from headrace.streams.store import End, KeptLog, LogHeader
 SCHEMA_VERSION = 2
 ROWS_A_STATEMENT = 50
 BUSY_TIMEOUT_S = 5.0
+PACKS_AT_HAND = 4
+"""Packs that were read last and stay in memory, decoded."""
 CHECKPOINT_PAGES = 4000
 """SQLite's write-ahead log is moved into the database (and both are synced) every 16 MB."""
 
@@ -157,6 +159,7 @@ class Database:
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self._at_hand: dict[int, dict[str, Whole]] = {}
         self._create()
         totals = run("SELECT frame, next_n, finished, bytes FROM totals").fetchone()
         self.frame, self.next_n, finished, kept_bytes = totals
@@ -189,7 +192,8 @@ class Database:
     def enforce(self, now: float) -> None:
         """Drop what the bounds no longer allow; a failure is told and harms nothing else."""
         try:
-            self._retention.enforce(now)
+            if self._retention.enforce(now):
+                self._at_hand.clear()
         except sqlite3.Error as error:
             _logger.error("old generations cannot be dropped: %s", error)
 
@@ -250,15 +254,24 @@ class Database:
     def whole(self, id: str, now: float) -> Whole | None:
         """A log that is in a pack. Raises ``CURSOR_GONE`` for one that is too old."""
         self.enforce(now)
-        found = self._connection.execute(
-            "SELECT body FROM packed JOIN packs USING (k) WHERE id = ?", (id,)
-        ).fetchone()
+        found = self._connection.execute("SELECT k FROM packed WHERE id = ?", (id,)).fetchone()
         if found is None:
             return None
-        [log] = [log for log in unpack(found[0]) if log.id == id]
+        log = self._unpacked(found[0])[id]
         if self._retention.too_old(log.ended_at, now):
             raise gone(id)
         return log
+
+    def _unpacked(self, k: int) -> dict[str, Whole]:
+        """The logs of a pack; those of the last few stay at hand: whoever reads one often reads its neighbours."""
+        logs = self._at_hand.pop(k, None)
+        if logs is None:
+            body = self._connection.execute("SELECT body FROM packs WHERE k = ?", (k,)).fetchone()
+            logs = {log.id: log for log in unpack(body[0])}
+        self._at_hand[k] = logs
+        if len(self._at_hand) > PACKS_AT_HAND:
+            del self._at_hand[next(iter(self._at_hand))]
+        return logs
 
     def holds_packed(self, id: str) -> bool:
         """Whether this log is in a pack."""

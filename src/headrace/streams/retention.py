@@ -59,7 +59,7 @@ class Retention:
         self.bytes += kept_bytes
 
     def enforce(self, now: float) -> bool:
-        """Drop what the bounds no longer allow, at most ``DROPS_AT_ONCE``. Whether there may be more to drop.
+        """Drop what the bounds no longer allow, at most ``DROPS_AT_ONCE``. Whether anything was dropped.
 
         Count and bytes may be exceeded by 1 % before anything happens: dropping many at once is cheaper."""
         bounds = self._bounds
@@ -73,7 +73,7 @@ class Retention:
             dropped += len(old.ids)
         if dropped:
             self._shrink()
-        return dropped >= DROPS_AT_ONCE
+        return dropped > 0
 
     def _doomed(self, now: float, over: bool) -> list[_Old]:
         bounds = self._bounds
