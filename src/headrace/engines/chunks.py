@@ -144,17 +144,19 @@ class ChatFold:
         content = choice.delta or choice.message
         if (
             content is None
+            or choice.logprobs is not None
+            or choice.text
             or content.tool_calls
             or content.reasoning_content
             or content.reasoning
             or content.refusal
-            or choice.logprobs is not None
-            or choice.text
         ):
             self._take_more(choice, content, index, deltas)
-        elif content.content or choice.token_ids:  # what nearly every event is
-            self._pieces += 1
-            deltas.append(Delta(content.content or "", index, choice.token_ids or ()))
+        else:  # what nearly every event is
+            text, ids = content.content, choice.token_ids
+            if text or ids:
+                self._pieces += 1
+                deltas.append(Delta(text or "", index, ids) if ids else Delta(text or "", index))
         if choice.finish_reason:
             word = choice.finish_reason
             self.reasons[index] = _REASONS.get(word) or _unusual_reason(word)

@@ -102,13 +102,13 @@ class Http1Exchange(BaseExchange):
             return True
         framing = self._framing
         size = len(data)
-        if size and framing != _NO_BODY:
+        if framing == _IN_CHUNKS and 0 < size <= _LARGE_BYTES:  # as nearly always
+            connection.written += size
+            connection.transport.write(b"%x\r\n%b\r\n" % (size, data))
+        elif size and framing != _NO_BODY:
             connection.written += size
             if framing == _IN_CHUNKS:
-                if size <= _LARGE_BYTES:
-                    connection.transport.write(b"%x\r\n%b\r\n" % (size, data))
-                else:
-                    connection.transport.writelines((b"%x\r\n" % size, data, b"\r\n"))
+                connection.transport.writelines((b"%x\r\n" % size, data, b"\r\n"))
             elif framing == _TO_THE_END:
                 connection.transport.write(data)
             else:

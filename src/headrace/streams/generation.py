@@ -443,7 +443,16 @@ class Generation:
         if self.ended:
             return
         now = time.time()
-        events = self._events(deltas, now)
+        if (
+            len(deltas) == 1
+            and 0 < len((delta := deltas[0]).text) <= _SURELY_SHORT
+            and delta.logprobs is None
+            and delta.tool_calls is None
+        ):
+            self.seq = seq = self.seq + 1
+            events: list[Event] = [Token(seq, now, delta.text, delta.index, delta.reasoning)]
+        else:
+            events = self._events(deltas, now)
         if self.durable:
             self.log.append(events, raw)
         elif events:

@@ -89,7 +89,8 @@ class Log:
             raise ValueError(f"{self.id} has its terminal event; nothing can follow it")
         if events:
             last, before = events[-1], self.appended_seq
-            if events[0].seq != before + 1 or last.seq != before + len(events):
+            seq, count = last.seq, len(events)
+            if seq != before + count or (count > 1 and events[0].seq != before + 1):
                 raise ValueError(f"{self.id} continues with seq {before + 1}")
         try:
             self.store.append(self, events, raw)
@@ -97,13 +98,13 @@ class Log:
             self.fail(error)
             return
         if events:
-            self.appended_seq = last.seq
+            self.appended_seq = seq
             if type(last) in ENDS:
                 self._closed = True
             elif (
                 len(self._live) == 1 and not self._showing and not self._later
             ):  # as for most tokens
-                self.visible_seq = last.seq
+                self.visible_seq = seq
                 self._showing = True
                 self._live[0].push(events)
                 self._showing = False

@@ -10,7 +10,10 @@ from struct import Struct
 from typing import NamedTuple
 
 _HEAD = Struct("<QBQIIIII")
-_pack_head = _HEAD.pack
+pack_head = _HEAD.pack
+"""The head of a record: ``frame``, ``kind``, ``n``, ``first``, ``events``, the lengths of ``header`` and ``run``,
+``raw_count``. Header, run and raw deltas follow it."""
+HEAD_BYTES = _HEAD.size
 _TIME = Struct("<d")
 _NOBODY_LEFT = float("inf")
 
@@ -41,24 +44,6 @@ class Record(NamedTuple):
         """The time in a ``LEFT`` record."""
         time: float = _TIME.unpack(self.run)[0]
         return None if time == _NOBODY_LEFT else time
-
-
-def record_bytes(
-    frame: int,
-    kind: int,
-    n: int,
-    first: int,
-    events: int,
-    header: bytes,
-    run: bytes,
-    raw_count: int = 0,
-    raw: bytes = b"",
-) -> bytes:
-    """A record as the journal has it; arguments are those of :class:`Record`."""
-    head = _pack_head(frame, kind, n, first, events, len(header), len(run), raw_count)
-    if header or raw:
-        return b"".join((head, header, run, raw))
-    return head + run
 
 
 def left_run(left_at: float | None) -> bytes:

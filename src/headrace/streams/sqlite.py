@@ -35,7 +35,7 @@ from headrace.streams.encoded import decode_events, encode_run
 from headrace.streams.entry import END_OF, SEGMENT_BYTES, Entry
 from headrace.streams.journal import FILE_BYTES, Journal, Spare, journal_files
 from headrace.streams.pack import Whole
-from headrace.streams.record import APPEND, ERROR, FINISH, LEFT, left_run, record_bytes
+from headrace.streams.record import APPEND, ERROR, FINISH, HEAD_BYTES, LEFT, left_run, pack_head
 from headrace.streams.recovery import Replay, unfinished
 from headrace.streams.store import Appended, KeptLog, LogHeader, Recovered
 
@@ -188,9 +188,9 @@ class SqliteStore:
         if entry is None:
             self._begin(log.id, kind, len(events), run, len(raw), raw_run)
             return
-        count = len(events)
-        self._write(entry, entry.n, kind, entry.seq + 1, count, b"", run, len(raw), raw_run)
-        entry.took(count, run, len(raw), raw_run)
+        count, raw_count = len(events), len(raw)
+        self._write(entry, entry.n, kind, entry.seq + 1, count, b"", run, raw_count, raw_run)
+        entry.took(count, run, raw_count, raw_run)
         self._checkpointer.held_bytes += len(run)
         if kind != APPEND:
             entry.ended(kind, self._clock())
@@ -263,7 +263,9 @@ class SqliteStore:
         """Into the journal. Raises ``STORE_FAILED`` if it or SQLite, much too late, takes no more."""
         journal = self._journal
         frame = journal.frame + 1
-        body = record_bytes(frame, kind, n, first, count, header, run, raw_count, raw)
+        body = pack_head(frame, kind, n, first, count, len(header), len(run), raw_count) + run
+        if header or raw:
+            body = b"".join((body[:HEAD_BYTES], header, run, raw))
         if self._checkpointer.held_bytes >= BACKLOG_BYTES or not journal.append(body):
             self._write_late(of, body)
         journal.frame = frame
