@@ -557,6 +557,36 @@ def test_the_death_of_the_process_fails_its_runs_and_it_comes_back(run, engine, 
     run(main())
 
 
+def test_a_process_that_dies_while_it_is_asked_what_it_can_is_followed_by_one_that_is_asked_again(
+    run, embedded_model, tmp_path
+):
+    class Shot(LlamaEngine):
+        asked = 0
+
+        async def _learn(self, client):
+            Shot.asked += 1
+            if Shot.asked == 1:
+                os.kill(self._supervisor.pid, signal.SIGKILL)
+            return await super()._learn(client)
+
+    async def main():
+        options = LlamaOptions(
+            name="shot",
+            model_path=embedded_model.path,
+            state=str(tmp_path),
+            slots=1,
+            context=256,
+            rules=RestartRules(first_s=0.01),
+        )
+        engine = Shot(options, dict(os.environ), 2)
+        await engine.load()
+        assert Shot.asked == 2
+        assert engine.info().context == 256
+        await engine.close()
+
+    run(main())
+
+
 def test_draining_lets_runs_end_and_closing_fails_them(run, engine, seen):
     async def main():
         async with engine() as llama:

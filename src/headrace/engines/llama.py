@@ -122,9 +122,16 @@ class LlamaEngine(StreamingEngine):
 
     async def load(self) -> None:
         end_orphans(self._options.state)
-        if await self._supervisor.start() != "ready" or self._client is None:
-            raise HeadraceError(Code.ENGINE_UNAVAILABLE, self._supervisor.health()[1])
-        self._info = await self._learn(self._client)
+        await self._supervisor.start()
+        while self._info is None:
+            if await self._supervisor.settled() != "ready" or (client := self._client) is None:
+                raise HeadraceError(Code.ENGINE_UNAVAILABLE, self._supervisor.health()[1])
+            try:
+                self._info = await self._learn(client)
+            except HeadraceError:
+                if self._client is client:
+                    raise
+                # It died while it was asked; the next one is asked again.
 
     def info(self) -> EngineInfo:
         return self._info or super().info()

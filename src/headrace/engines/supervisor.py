@@ -76,6 +76,10 @@ class Supervisor:
         """Start the process and wait until it serves (``ready``) or is given up (``failed``)."""
         self.log.open()
         self._launch()
+        return await self.settled()
+
+    async def settled(self) -> Health:
+        """Wait until a process serves or none is started any more."""
         await self._settled.wait()
         return self._state
 
@@ -150,6 +154,7 @@ class Supervisor:
         match self._decide(hopeless):
             case Restart(after_s):
                 self._state = "starting"
+                self._settled.clear()
                 self._reason = f"{why}; it is started again in {after_s:g} s"
                 self._timer = asyncio.get_running_loop().call_later(after_s, self._launch)
             case GiveUp(reason):
