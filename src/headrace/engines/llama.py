@@ -55,6 +55,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
 
 
+QUESTIONS = 20
+"""How often processes that serve are asked what they can before the engine is given up."""
+ASK_AGAIN_S = 0.1
+
+
 class LlamaEngine(StreamingEngine):
     """An :class:`~headrace.engines.engine.Engine` with a llama.cpp process of its own."""
 
@@ -123,15 +128,18 @@ class LlamaEngine(StreamingEngine):
     async def load(self) -> None:
         end_orphans(self._options.state)
         await self._supervisor.start()
+        questions = 0
         while self._info is None:
             if await self._supervisor.settled() != "ready" or (client := self._client) is None:
                 raise HeadraceError(Code.ENGINE_UNAVAILABLE, self._supervisor.health()[1])
             try:
                 self._info = await self._learn(client)
             except HeadraceError:
-                if self._client is client:
+                # It may have died while it was asked; the next one is asked again.
+                questions += 1
+                if questions == QUESTIONS:
                     raise
-                # It died while it was asked; the next one is asked again.
+                await asyncio.sleep(ASK_AGAIN_S)
 
     def info(self) -> EngineInfo:
         return self._info or super().info()
