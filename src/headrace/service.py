@@ -326,6 +326,8 @@ class Service:
         if place is None or self._closing or not self._may_go_on(generation, error, place, flow):
             return False
         generation.progress("moved")
+        if generation.ended:  # that could not be stored
+            return True
         flow.queue.push_front(generation, time.monotonic())
         if error.code is Code.ENGINE_UNAVAILABLE:
             # It has just died, and nobody has noticed yet: it gets nothing before the next tick has
@@ -411,7 +413,10 @@ class Service:
         if place is not None:
             if generation.durable:
                 generation.progress("prefill")
-            self._start(generation, flow, place)
+            if generation.ended:  # that could not be stored
+                place.free()
+            else:
+                self._start(generation, flow, place)
             return
         try:
             position = flow.queue.push(generation, time.monotonic())
@@ -438,6 +443,8 @@ class Service:
         generation.attempt += 1
         request, caller = generation.request, generation.caller
         prefixes = generation.go_on() if generation.raw else ()
+        if generation.ended:  # its marker could not be stored
+            return
         limit = request.sampling.max_tokens
         if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
             generation.finish("length")
@@ -520,7 +527,7 @@ class Service:
         for generation in list(self._alone.values()):
             grace_s = generation.caller.leaving.grace_s or 0.0
             if generation.clients:
-                del self._alone[generation.id]
+                self._alone.pop(generation.id, None)
                 self._store.left(generation.log, None)
             elif generation.left_at is not None and now - generation.left_at > grace_s:
                 self._cancel(generation, f"The client left {grace_s:g} s ago and did not return.")

@@ -23,7 +23,7 @@ class Prefill:
 
     __slots__ = (
         *("_at", "_call", "_client", "_cold", "_done", "_failed", "_ids", "_on_step", "_slot"),
-        *("_step", "cached"),
+        *("_cancelled", "_step", "cached"),
     )
 
     def __init__(
@@ -50,6 +50,7 @@ class Prefill:
         self._done = done
         self._failed = failed
         self._call: Run | None = None
+        self._cancelled = False
         self.cached: int | None = None
 
     def start(self) -> None:
@@ -69,6 +70,7 @@ class Prefill:
 
     def cancel(self) -> None:
         """Ask for no further batch; idempotent."""
+        self._cancelled = True
         if self._call is not None:
             self._call.cancel()
 
@@ -79,4 +81,5 @@ class Prefill:
         self._at += self._step
         self._cold = False
         self._on_step(self._at, len(self._ids))
-        self.start()
+        if not self._cancelled:  # by who was told
+            self.start()

@@ -24,6 +24,7 @@ class Replay:
     __slots__ = (
         "_at",
         "_call",
+        "_cancelled",
         "_client",
         "_cold",
         "_done",
@@ -57,6 +58,7 @@ class Replay:
         self._done = done
         self._failed = failed
         self._call: Run | None = None
+        self._cancelled = False
 
     def start(self) -> None:
         """Compute the prompt, then token by token."""
@@ -71,6 +73,7 @@ class Replay:
 
     def cancel(self) -> None:
         """Stop where it is; idempotent."""
+        self._cancelled = True
         if self._call is not None:
             self._call.cancel()
 
@@ -78,6 +81,8 @@ class Replay:
         self._at += 1
         done = decode_piece(body).tokens_evaluated
         self._on_step(done, done - self._at + 1 + len(self._ids))
+        if self._cancelled:  # by who was told
+            return
         if self._at < len(self._ids):
             self.start()
         else:

@@ -191,11 +191,13 @@ class Database:
 
     def enforce(self, now: float) -> None:
         """Drop what the bounds no longer allow; a failure is told and harms nothing else."""
+        before = self._retention.finished
         try:
-            if self._retention.enforce(now):
-                self._at_hand.clear()
+            self._retention.enforce(now)
         except sqlite3.Error as error:
             _logger.error("old generations cannot be dropped: %s", error)
+        if self._retention.finished != before:
+            self._at_hand.clear()  # a new pack may get the number of one that is gone
 
     def sync(self) -> None:
         """Everything committed is on the disk, in the database file itself."""
@@ -209,10 +211,12 @@ class Database:
         self._insert("generations", changes.rows)
         self._insert("segments", changes.segments)
         self._insert("raw", changes.raw)
+        finished, finished_bytes = changes.finished, changes.finished_bytes
         for pack, members in packs(changes.wholes):
             self._insert_pack(pack, members)
-            changes.finished += pack.logs
-            changes.finished_bytes += pack.size
+            finished += pack.logs
+            finished_bytes += pack.size
+        changes.finished, changes.finished_bytes = finished, finished_bytes
         run = self._connection.executemany
         if changes.updates:
             run(
@@ -239,6 +243,8 @@ class Database:
 
     def _insert_pack(self, pack: Pack, members: Sequence[Whole]) -> None:
         run = self._connection.execute
+        if self.holds_packed(members[0].id):
+            return  # a commit that SQLite had kept although it failed
         columns = "tenant, first_n, last_n, logs, size, ended_at, body"
         k = run(f"INSERT INTO packs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", pack).lastrowid
         ids = msgspec.json.encode([log.id for log in members]).decode()
@@ -358,7 +364,10 @@ class Database:
         for last_n, body in rows:
             if len(newest) >= limit and newest[limit - 1].n > last_n:
                 break  # nothing newer can follow
-            newest += [log for log in unpack(body) if session in (None, log.session)]
+            try:
+                newest += [log for log in unpack(body) if session in (None, log.session)]
+            except msgspec.MsgspecError as error:
+                _logger.error("a pack of generations is damaged and left out: %s", error)
             newest.sort(key=lambda log: log.n, reverse=True)
             del newest[limit:]
         rows.close()

@@ -325,7 +325,8 @@ class Generation:
             self._begin(self._emit_later(out, list(deltas)))
             self._close(end)
             return
-        self._last_words(end, out)
+        if (step := self._last_words(end, out, deltas)) is not None:
+            self._begin(step)
 
     def failed(self, error: HeadraceError) -> None:
         self.cancel_run = None
@@ -534,9 +535,9 @@ class Generation:
             self._begin(step)
 
     def _last_words(
-        self, end: Finish | Error, before: Sequence[Delta] = ()
+        self, end: Finish | Error, before: Sequence[Delta] = (), raw: Sequence[Delta] = ()
     ) -> Awaitable[None] | None:
-        """Ask the hooks for what they hold back; ``before`` is what they let through just now."""
+        """Ask the hooks for what they hold back; ``before`` is what they let through just now of ``raw``."""
         assert self._chain is not None
         assert self._context is not None
         if self.ended:
@@ -547,8 +548,8 @@ class Generation:
             self._end(_refused(error), before)
             return None
         if type(out) is not list and type(out) is not tuple and isawaitable(out):
-            if before:
-                self._emit(before, ())
+            if before or raw:
+                self._emit(before, raw)
             return self._end_later(end, out)
         self._end(end, [*before, *out] if before and out else before or out)
         return None

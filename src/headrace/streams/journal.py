@@ -43,13 +43,20 @@ def _number_of(file: Path) -> int:
     return int(file.name.split(".")[-2])
 
 
+def check_version(file: Path) -> None:
+    """Raises ``OSError`` for a file that is no journal of this version."""
+    with file.open("rb") as opened:
+        beginning = opened.read(len(_MAGIC) + _FRAME.size)
+    if not beginning.startswith(_MAGIC) and not _MAGIC.startswith(beginning.rstrip(b"\0")):
+        raise OSError(f"{file.name} is not a journal that this version of headrace can read")
+
+
 def read_records(file: Path) -> Iterator[Record]:
     """Every whole record of a file. Raises ``OSError`` for a file that is no journal of this version."""
     data = file.read_bytes()
-    if data[: len(_MAGIC)] != _MAGIC:
-        if any(data):
-            raise OSError(f"{file.name} is not a journal that this version of headrace can read")
-        return
+    check_version(file)
+    if not data.startswith(_MAGIC):
+        return  # its process died while it was made
     at = len(_MAGIC)
     while at + _FRAME.size <= len(data):
         length, checksum = _FRAME.unpack_from(data, at)

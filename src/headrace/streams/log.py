@@ -83,7 +83,8 @@ class Log:
         """Store these events, numbered from ``appended_seq + 1``, and show them to the readers. After a
         failure of the store nothing more is taken. Raises ``ValueError`` for a wrong ``seq`` and
         for anything after the terminal event: both would break the log for every reader."""
-        if self.failure is not None:
+        failure = self.failure
+        if failure is not None:
             return
         if self._closed:
             raise ValueError(f"{self.id} has its terminal event; nothing can follow it")
@@ -110,6 +111,8 @@ class Log:
                 self._showing = False
                 if self._later:
                     self._show(self._later.pop(0))
+                elif self.failure is not None:
+                    self._tell_failure(self.failure)
                 return
             if self._showing:  # a reader's doing: all readers see them in order
                 self._later = [*(self._later or ()), events]
@@ -152,12 +155,18 @@ class Log:
             self._tell_end()
         elif self._later:
             self._show(self._later.pop(0))
+        elif self.failure is not None:  # since this was shown
+            self._tell_failure(self.failure)
 
     def fail(self, error: HeadraceError) -> None:
         """Nothing more can be stored; readers get what is visible, then ``lost``."""
         if self.end is not None or self.failure is not None:
             return
         self.failure = error
+        if not self._showing:
+            self._tell_failure(error)
+
+    def _tell_failure(self, error: HeadraceError) -> None:
         live, self._live = self._live, []
         for hold in live:
             hold.lose(error)

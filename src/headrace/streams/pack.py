@@ -45,10 +45,14 @@ class Whole(msgspec.Struct, frozen=True, gc=False, array_like=True):
     def kept(self) -> KeptLog:
         return KeptLog(_HEADER.decode(self.header), self.last, self.end)
 
-    def after(self, cursor: int) -> list[Event]:
-        """The events after ``cursor``."""
+    def after(self, cursor: int, limit_bytes: int) -> list[Event]:
+        """The events after ``cursor``, about ``limit_bytes`` of them and at least one, if there is one."""
         events = decode_events(self.run, self.events)
-        return [event for event in events if event.seq > cursor] if cursor else events
+        if cursor:
+            events = [event for event in events if event.seq > cursor]
+        if len(self.run) > limit_bytes:
+            del events[max(1, self.events * limit_bytes // len(self.run)) :]
+        return events
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -66,10 +66,14 @@ class Redact(BaseHook):
             search = self._in_ascii.search
             for delta in deltas:
                 text = delta.text
-                if delta.tool_calls is not None or not (
-                    search(text) is None
-                    if len(text) < LONG_TEXT and text.isascii()
-                    else self._harmless(text)
+                if (
+                    delta.tool_calls is not None
+                    or not text
+                    or not (
+                        search(text) is None
+                        if len(text) < LONG_TEXT and text.isascii()
+                        else self._harmless(text)
+                    )
                 ):
                     break
             else:

@@ -7,6 +7,7 @@ bound behind a longer-running neighbour goes a little later. The ids of dropped 
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Generator, Sequence
 from heapq import merge
@@ -27,6 +28,9 @@ SPARE_PAGES = 2048
 """Free pages (8 MB) that stay in the file for reuse; more are given back to the disk."""
 GIVEN_BACK_PAGES = 8192
 """At most so many at once (32 MB), so that a commit behind it waits little."""
+
+
+_logger = logging.getLogger("headrace.streams")
 
 
 class _Old(NamedTuple):
@@ -123,8 +127,14 @@ class Retention:
 
     def _of_pack(self, k: int, excess: tuple[int, int] | None) -> _Old:
         """The oldest logs of a pack, as many as are too many (or their bytes too much); None: all."""
-        body = self._connection.execute("SELECT body FROM packs WHERE k = ?", (k,)).fetchone()[0]
-        logs = sorted(unpack(body), key=lambda log: log.n)
+        run = self._connection.execute
+        size, body = run("SELECT size, body FROM packs WHERE k = ?", (k,)).fetchone()
+        try:
+            logs = sorted(unpack(body), key=lambda log: log.n)
+        except msgspec.MsgspecError as error:
+            _logger.error("a pack of generations is damaged and dropped: %s", error)
+            ids = [id for (id,) in run("SELECT id FROM packed WHERE k = ?", (k,))]
+            return _Old(ids, size, pack=k)
         end = len(logs)
         if excess is not None:
             too_many, too_big = excess

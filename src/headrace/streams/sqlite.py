@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
@@ -33,7 +33,7 @@ from headrace.streams.checkpoint import BACKLOG_BYTES, Checkpointer
 from headrace.streams.database import Database, Segment
 from headrace.streams.encoded import decode_events, encode_run
 from headrace.streams.entry import END_OF, SEGMENT_BYTES, Entry
-from headrace.streams.journal import FILE_BYTES, Journal, Spare, journal_files
+from headrace.streams.journal import FILE_BYTES, Journal, Spare, check_version, journal_files
 from headrace.streams.pack import Whole
 from headrace.streams.record import APPEND, ERROR, FINISH, HEAD_BYTES, LEFT, left_run, pack_head
 from headrace.streams.recovery import Replay, unfinished
@@ -45,6 +45,8 @@ SWEEP_S = 60.0
 _logger = logging.getLogger("headrace.streams")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_NOBODY = object()
+"""In the place of a time: nobody left."""
 _KINDS: dict[type[Event], int] = {Finish: FINISH, Error: ERROR}
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -72,7 +74,7 @@ class SqliteStore:
         self._journal_bytes = journal_bytes
         # Logs without an event so far, and when the last client of one of these left. Bounded by the queues.
         self._new: dict[str, LogHeader] = {}
-        self._left_early: dict[str, float | None] = {}
+        self._left_early: dict[str, Any] = {}
         # Running logs, and ended ones that SQLite lacks. Bounded by the queues and BACKLOG_BYTES.
         self._entries: dict[str, Entry] = {}
         self._next_n = 1
@@ -107,9 +109,11 @@ class SqliteStore:
         """On the thread: everything into SQLite, then a new journal."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
+        files = journal_files(self._path)
+        for file in files:
+            check_version(file)  # before anything is changed that the other version could not read
         self._database = Database(self._path, self._bounds)
         replay = Replay(self._database, self._clock())
-        files = journal_files(self._path)
         replay.play(files)
         replay.save()
         self._next_n = replay.next_n
@@ -188,6 +192,8 @@ class SqliteStore:
         if entry is None:
             self._begin(log.id, kind, len(events), run, len(raw), raw_run)
             return
+        if entry.failed:
+            raise _cannot_be_stored(log.id)
         count, raw_count = len(events), len(raw)
         self._write(entry, entry.n, kind, entry.seq + 1, count, b"", run, raw_count, raw_run)
         entry.took(count, run, raw_count, raw_run)
@@ -202,7 +208,10 @@ class SqliteStore:
         self, id: str, kind: int, count: int, run: bytes, raw_count: int, raw_run: bytes
     ) -> None:
         """The first events of a log; often all there are."""
-        header = self._new.pop(id)
+        header = self._new.pop(id, None)
+        left_at = self._left_early.pop(id, _NOBODY)
+        if header is None:
+            raise _cannot_be_stored(id)  # it failed before
         n, encoded = self._next_n, _encode(header)
         self._next_n = n + 1
         self._write(header, n, kind, 1, count, encoded, run, raw_count, raw_run)
@@ -224,10 +233,10 @@ class SqliteStore:
             )
             return
         entry = self._entries[id] = Entry(n, header, encoded)
-        if id in self._left_early:
-            self._note_left(entry, self._left_early.pop(id))
         entry.took(count, run, raw_count, raw_run)
         self._checkpointer.held_bytes += len(run)
+        if left_at is not _NOBODY:
+            self._note_left(entry, left_at)
         if entry.pending.size >= SEGMENT_BYTES:
             self._checkpointer.queue(entry)
 
@@ -322,7 +331,6 @@ class SqliteStore:
         """This log ends here for its readers; the store goes on."""
         id = of.header.id if isinstance(of, Entry) else of.id
         _logger.error("%s cannot be stored in %s: %s", id, self._path, error)
-        self._left_early.pop(id, None)
         if isinstance(of, Entry):
             of.failed = True
             if of.dirty:
@@ -356,7 +364,7 @@ class SqliteStore:
         if entry is not None:
             return entry.newest(after, limit_bytes)
         whole = self._checkpointer.whole(id)
-        return [] if whole is None else whole.after(after)
+        return [] if whole is None else whole.after(after, limit_bytes)
 
     async def read(self, id: str, after: int, limit_bytes: int) -> list[Event]:
         if events := self.recent(id, after, limit_bytes):
@@ -365,7 +373,7 @@ class SqliteStore:
         if entry is not None:
             n = entry.n
         elif (whole := await self._whole(id)) is not None:
-            return _events_of_whole(whole, after)
+            return _events_of_whole(whole, after, limit_bytes)
         else:
             row = await self._ask(self._database.row, id, self._clock())
             if row is None:
@@ -412,6 +420,11 @@ class SqliteStore:
                 Code.STORE_FAILED,
                 "The store cannot be read; the server's operator can find out why.",
             ) from error
+        except msgspec.MsgspecError as error:
+            _logger.error("the store's database is damaged: %s", error)
+            raise HeadraceError(
+                Code.STORE_FAILED, "What is stored of this generation is damaged."
+            ) from error
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
@@ -422,14 +435,18 @@ def _shutting_down() -> HeadraceError:
     return HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down; read on later.")
 
 
+def _cannot_be_stored(id: str) -> HeadraceError:
+    return HeadraceError(Code.STORE_FAILED, f"{id} could not be stored before; it has ended.")
+
+
 def _is_of(header: LogHeader, tenant: str, session_id: str | None) -> bool:
     caller = header.caller
     return caller.tenant == tenant and session_id in (None, caller.session_id)
 
 
-def _events_of_whole(whole: Whole, after: int) -> list[Event]:
+def _events_of_whole(whole: Whole, after: int, limit_bytes: int) -> list[Event]:
     try:
-        return whole.after(after)
+        return whole.after(after, limit_bytes)
     except msgspec.MsgspecError as error:
         raise _damaged(whole.id) from error
 

@@ -18,6 +18,8 @@ from headrace.telemetry.histogram import PAUSE_S, Histogram
 GENERATIONS = 3
 REST_TICKS = 50
 """Ticks (0.1 s each) without a running generation: the server rests."""
+LONGEST_TICKS = 36_000
+"""Ticks after which what was frozen is looked through even if the server never rests: once an hour."""
 
 
 class GcWatch:
@@ -28,6 +30,7 @@ class GcWatch:
         self._began = 0.0
         self._frozen = False
         self._resting = 0
+        self._since = 0
 
     def install(self) -> None:
         """Begin to measure; idempotent."""
@@ -53,9 +56,11 @@ class GcWatch:
         """Called with every tick: whether nothing is running. After ``REST_TICKS`` of rest, look through what
         was frozen under load."""
         self._resting = self._resting + 1 if resting else 0
-        if self._resting == REST_TICKS and self._frozen:
+        self._since += 1
+        if self._frozen and (self._resting == REST_TICKS or self._since >= LONGEST_TICKS):
             self.release()
             self._frozen = False
+            self._since = 0
 
     def _seen(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
