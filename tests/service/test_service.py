@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import errno
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.service.house import WORDS, House, Witness
 
-from headrace.domain.delta import Delta
+from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import MAX_TEXT_BYTES, Finish, Progress, Token
+from headrace.domain.event import MAX_TEXT_BYTES, Error, Finish, Progress, Token, Usage
 from headrace.domain.request import CANCEL, CONTINUE, Leaving
 from headrace.engines.script import Script
 from headrace.service import MAX_ATTEMPTS, Limits
@@ -394,6 +396,61 @@ def test_an_engine_that_died_unnoticed_is_left_alone_until_it_was_looked_at(run:
         assert house.flow.model.readiness()[0] is False
         house.service.tick(0.0)
         assert await seen.whole() == "".join(WORDS)
+        assert house.in_use == 0
+
+    run(main())
+
+
+def test_a_disk_that_was_full_for_a_moment_costs_its_requests_and_no_slot(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(tmp_path / "h.db", journal_bytes=2000)
+        house = await House(slots=4, store=store).open()
+        await asyncio.sleep(0.05)  # the next journal file is there
+
+        def full(fd: int, offset: int, length: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        asked = [house.ask(leaving=CONTINUE) for _ in range(14)]
+        await asyncio.sleep(0.2)
+        monkeypatch.undo()
+        assert all(generation.ended for generation in asked)
+        assert any(generation.log.failure is not None for generation in asked)
+        assert (house.service.busy, house.in_use, len(house.flow.queue)) == (False, 0, 0)
+        after = house.ask()
+        await asyncio.sleep(0.2)
+        assert after.state == "finished"
+        await house.service.close(0)
+        await store.close()
+
+    run(main())
+
+
+def test_what_a_hook_gives_back_at_the_end_may_be_awaited_though_it_is_no_coroutine_function(
+    run: Run,
+) -> None:
+    class Later(BaseHook):
+        def on_finish(self, context: HookContext, end: Finish | Error) -> Awaitable[list[Delta]]:
+            async def held() -> list[Delta]:
+                await asyncio.sleep(0)
+                return [Delta("!")]
+
+            return held()
+
+    class NoRun:
+        def cancel(self) -> None:
+            """Nothing runs."""
+
+    async def main() -> None:
+        house = await House(hooks=[Later()]).open()
+        house.engines[0].stream_infer = lambda work, sink: NoRun()  # type: ignore[method-assign]
+        generation = house.ask()
+        generation.finished(Outcome(("stop",), Usage(1, 1)), [Delta("two")])  # type: ignore[attr-defined]
+        await asyncio.sleep(0.05)
+        events = await house.store.read(generation.id, 0, 10_000)
+        assert [getattr(event, "text", "end") for event in events] == ["two", "!", "end"]
         assert house.in_use == 0
 
     run(main())

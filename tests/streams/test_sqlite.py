@@ -654,3 +654,90 @@ def test_on_a_full_disk_logs_fail_none_is_lost_silently_and_the_store_lives_on(
         await store.close()
 
     run(main())
+
+
+def test_a_client_that_left_before_the_first_event_takes_no_event_with_it(
+    run: Run, path: Path
+) -> None:
+    async def main(journal_bytes: int) -> None:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        store = SqliteStore(path, journal_bytes=journal_bytes)
+        await store.open()
+        await asyncio.sleep(0.02)
+        log = Hub(store).create(header("gen_a"))
+        store.left(log, 1.0)
+        log.append([token(1)])
+        await store.checkpoint()  # a file that nobody needs goes
+        log.append([token(2)])
+        await store.abandon()
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert (recovered.events, recovered.left_at) == (tokens(1, 2), 1.0)
+        await store.close()
+
+    for journal_bytes in range(150, 420, 10):  # one of them is full right behind the first event
+        run(main(journal_bytes))
+
+
+def test_a_damaged_pack_is_an_error_for_its_logs_and_for_nothing_else(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        for name in "ab":
+            hub.create(header(f"gen_{name}")).append([token(1), finish(2)])
+            await store.checkpoint()
+        await store.close()
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE packs SET body = x'ff' WHERE k = 1")
+        store = SqliteStore(path, Bounds(keep_generations=2))
+        await store.open()
+        with pytest.raises(HeadraceError) as refused:
+            await store.find("gen_a")
+        assert refused.value.code is Code.STORE_FAILED
+        assert [found.id for found in await store.list("default", None, 10)] == ["gen_b"]
+        hub = Hub(store)
+        for name in "cd":  # now it is to be dropped
+            hub.create(header(f"gen_{name}")).append([token(1), finish(2)])
+            await store.checkpoint()
+        with pytest.raises(HeadraceError) as refused:
+            await store.find("gen_a")
+        assert refused.value.code is Code.CURSOR_GONE
+        assert await read_all(store, "gen_d") == [token(1), finish(2)]
+        await store.close()
+        totals = sqlite3.connect(path).execute("SELECT finished FROM totals").fetchone()
+        assert totals == (2,)
+
+    run(main())
+
+
+def test_many_short_logs_are_in_few_packs_and_each_is_found_listed_and_dropped_alone(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, Bounds(keep_generations=700))
+        await store.open()
+        hub = Hub(store)
+        for number in range(1000):
+            session = "s" if number % 100 == 0 else None
+            log = hub.create(header(f"gen_{number:04}", session_id=session))
+            log.append([token(1, f"word{number}"), finish(2)])
+        await store.checkpoint()
+        packs = sqlite3.connect(path).execute("SELECT count(*), sum(logs) FROM packs").fetchone()
+        assert packs[0] < 10
+        assert packs[1] == 700
+        with pytest.raises(HeadraceError) as refused:
+            await store.find("gen_0299")
+        assert refused.value.code is Code.CURSOR_GONE
+        for number in (300, 301, 555, 999):
+            assert await read_all(store, f"gen_{number:04}") == [
+                token(1, f"word{number}"),
+                finish(2),
+            ]
+        listed = await store.list("default", None, 3)
+        assert [one.id for one in listed] == ["gen_0999", "gen_0998", "gen_0997"]
+        listed = await store.list("default", "s", 10)
+        assert [one.id for one in listed] == [f"gen_{n:04}" for n in range(900, 299, -100)]
+        await store.close()
+
+    run(main())

@@ -249,7 +249,9 @@ class Database:
         k = run(f"INSERT INTO packs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", pack).lastrowid
         ids = msgspec.json.encode([log.id for log in members]).decode()
         run("INSERT OR REPLACE INTO packed SELECT value, ? FROM json_each(?)", (k, ids))
-        sessions = [(log.tenant, log.session, log.n, k) for log in members if log.session]
+        sessions = [
+            (log.tenant, log.session, log.n, k) for log in members if log.session is not None
+        ]
         if sessions:
             self._connection.executemany(
                 "INSERT OR REPLACE INTO packed_sessions VALUES (?, ?, ?, ?)", sessions

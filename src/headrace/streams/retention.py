@@ -181,7 +181,9 @@ class Retention:
             "DELETE FROM packed WHERE id IN (SELECT value FROM json_each(?))",
             (msgspec.json.encode(old.ids).decode(),),
         )
-        sessions = [(log.tenant, log.session, log.n) for log in old.members if log.session]
+        sessions = [
+            (log.tenant, log.session, log.n) for log in old.members if log.session is not None
+        ]
         self._connection.executemany(
             "DELETE FROM packed_sessions WHERE tenant = ? AND session = ? AND n = ?", sessions
         )
