@@ -157,7 +157,13 @@ def test_ctrl_c_cancels_the_answer_and_the_next_one_leaves(server: Any) -> None:
     server.hang = True
     command = [*HEADRACE, "chat", "--url", server.url]
     chat = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has them ignore it, and so their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with chat:
         assert chat.stdin
