@@ -98,3 +98,21 @@ def test_its_cache_is_the_engines_and_unknown_before_there_is_one(run: Run) -> N
         assert await engine.cache_usage() == 0.5
 
     run(main())
+
+
+def test_one_that_serves_but_never_says_what_it_can_has_failed(run: Run) -> None:
+    class Silent(Slow):
+        async def load(self) -> None:
+            await self.serves.wait()
+            raise HeadraceError(Code.ENGINE_UNAVAILABLE, "It does not say what it can.")
+
+    async def main() -> None:
+        slow, file = Silent(), asyncio.Event()
+        file.set()
+        slow.serves.set()
+        engine = local(slow, file)
+        with pytest.raises(HeadraceError):
+            await engine.load()
+        assert engine.health() == ("failed", "It does not say what it can.")
+
+    run(main())

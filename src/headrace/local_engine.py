@@ -44,7 +44,11 @@ class LocalEngine(StreamingEngine):
             raise
         engine = self._build(file)
         self._engine = engine
-        await engine.load()
+        try:
+            await engine.load()
+        except HeadraceError as error:
+            self._health = ("failed", error.message)
+            raise
         self._loaded = True
 
     @property
@@ -60,6 +64,8 @@ class LocalEngine(StreamingEngine):
             return self._health
         state, reason = self._engine.health()
         if state == "ready" and not self._loaded:  # its facts, which whoever sees "ready" asks for
+            if self._health[0] == "failed":
+                return self._health
             return "starting", "it serves, and is asked what it can"
         return state, reason
 
