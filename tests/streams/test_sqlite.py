@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.domain.delta import Delta
@@ -19,6 +22,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import CANCEL
 from headrace.streams.bounds import Bounds
+from headrace.streams.encoded import encode_run
 from headrace.streams.hub import Hub
 from headrace.streams.journal import journal_files
 from headrace.streams.log import Log
@@ -197,7 +201,49 @@ def test_a_damaged_last_record_is_ignored_too(run: Run, path: Path) -> None:
     run(main())
 
 
-def test_a_journal_of_another_version_stops_the_start_by_name(run: Run, path: Path) -> None:
+def older_frame(number: int, *records: tuple[int, int, int, int, bytes, int, bytes]) -> bytes:
+    """A frame as the journal had them before it was mapped."""
+    body = b"".join(
+        struct.pack("<BQIIIII", kind, n, first, count, len(run), raw_count, len(raw)) + run + raw
+        for kind, n, first, count, run, raw_count, raw in records
+    )
+    return struct.pack("<IIQ", len(body), zlib.crc32(body, number), number) + body
+
+
+def test_a_crash_of_the_version_before_loses_nothing_to_this_one(run: Run, path: Path) -> None:
+    def begin(n: int, id: str) -> tuple[int, int, int, int, bytes, int, bytes]:
+        return 1, n, 0, 0, msgspec.msgpack.encode(header(id)), 0, b""
+
+    path.parent.mkdir()
+    path.with_name(f"{path.name}.000001.journal").write_bytes(
+        older_frame(
+            1,
+            begin(1, "gen_a"),
+            (2, 1, 1, 2, encode_run(tokens(1, 2)), 1, encode_run([Delta("raw")])),
+            begin(2, "gen_b"),
+            (2, 2, 1, 1, encode_run([token(1)]), 0, b""),
+        )
+        + older_frame(
+            2,
+            (3, 2, 2, 1, encode_run([finish(2)]), 0, b""),
+            (5, 1, 0, 0, struct.pack("<d", 12.5), 0, b""),
+        )
+        + older_frame(3, (2, 1, 3, 1, encode_run([token(3)]), 0, b""))[:-1]  # never completed
+    )
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.header == header("gen_a")
+        assert (recovered.events, recovered.raw) == (tokens(1, 2), [Delta("raw")])
+        assert recovered.left_at == 12.5
+        assert await read_all(store, "gen_b") == [token(1), finish(2)]
+        await store.close()
+
+    run(main())
+
+
+def test_a_file_that_is_no_journal_stops_the_start_by_name(run: Run, path: Path) -> None:
     path.parent.mkdir()
     path.with_name(f"{path.name}.000007.journal").write_bytes(b"\x01\x02 from before")
     with pytest.raises(HeadraceError) as refused:

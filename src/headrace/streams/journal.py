@@ -21,6 +21,7 @@ from pathlib import Path
 from struct import Struct
 from zlib import crc32
 
+from headrace.streams.journal_v1 import read_records_v1
 from headrace.streams.record import Record, read_record
 
 FILE_BYTES = 8 << 20
@@ -43,20 +44,12 @@ def _number_of(file: Path) -> int:
     return int(file.name.split(".")[-2])
 
 
-def check_version(file: Path) -> None:
-    """Raises ``OSError`` for a file that is no journal of this version."""
-    with file.open("rb") as opened:
-        beginning = opened.read(len(_MAGIC) + _FRAME.size)
-    if not beginning.startswith(_MAGIC) and not _MAGIC.startswith(beginning.rstrip(b"\0")):
-        raise OSError(f"{file.name} is not a journal that this version of headrace can read")
-
-
 def read_records(file: Path) -> Iterator[Record]:
-    """Every whole record of a file. Raises ``OSError`` for a file that is no journal of this version."""
+    """Every whole record of a file. Raises ``OSError`` for a file that is no journal of ours."""
     data = file.read_bytes()
-    check_version(file)
     if not data.startswith(_MAGIC):
-        return  # its process died while it was made
+        yield from _read_older(file, data)
+        return
     at = len(_MAGIC)
     while at + _FRAME.size <= len(data):
         length, checksum = _FRAME.unpack_from(data, at)
@@ -69,6 +62,21 @@ def read_records(file: Path) -> Iterator[Record]:
             return
         yield read_record(body)
         at = start + length
+
+
+def _read_older(file: Path, data: bytes) -> Iterator[Record]:
+    """A file of the version before, or one whose process died while it was made."""
+    if _MAGIC.startswith(data.rstrip(b"\0")):
+        return
+    nothing = True
+    for record in read_records_v1(data):
+        nothing = False
+        yield record
+    if nothing:
+        raise OSError(
+            f"{file.name} is not a journal that this version of headrace can read; to start without"
+            " what is in it, move it away"
+        )
 
 
 class Spare:

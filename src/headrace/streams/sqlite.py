@@ -33,7 +33,7 @@ from headrace.streams.checkpoint import BACKLOG_BYTES, Checkpointer
 from headrace.streams.database import Database, Segment
 from headrace.streams.encoded import decode_events, encode_run
 from headrace.streams.entry import END_OF, SEGMENT_BYTES, Entry
-from headrace.streams.journal import FILE_BYTES, Journal, Spare, check_version, journal_files
+from headrace.streams.journal import FILE_BYTES, Journal, Spare, journal_files
 from headrace.streams.pack import Whole
 from headrace.streams.record import APPEND, ERROR, FINISH, HEAD_BYTES, LEFT, left_run, pack_head
 from headrace.streams.recovery import Replay, unfinished
@@ -110,8 +110,6 @@ class SqliteStore:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         files = journal_files(self._path)
-        for file in files:
-            check_version(file)  # before anything is changed that the other version could not read
         self._database = Database(self._path, self._bounds)
         replay = Replay(self._database, self._clock())
         replay.play(files)
