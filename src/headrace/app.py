@@ -19,6 +19,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Sampling
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
+from headrace.flow import Flow
 from headrace.front.limits import Limits as FrontLimits
 from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.sockets import named
@@ -27,7 +28,7 @@ from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
-from headrace.service import TICK_S, Flow, Limits, Service
+from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
 from headrace.settings.tree import Model as ModelSettings
 from headrace.settings.tree import SamplingDefaults

@@ -8,10 +8,9 @@ one terminal event, or is found again by :meth:`Service.recover` after a crash.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -20,12 +19,12 @@ from headrace.admission.keys import Keys
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.domain.ids import Ulids, find_ulid
-from headrace.domain.request import Caller, Request, Sampling
-from headrace.engines.engine import Engine, EngineInfo, Work
+from headrace.domain.request import Caller, Request
+from headrace.engines.engine import Engine, Work
+from headrace.flow import Flow, ModelMetrics
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
-from headrace.routing.model import Model, Models, Place, Replica
-from headrace.scheduling.queue import Queue
+from headrace.routing.model import Models, Place
 from headrace.streams.generation import Generation
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import HookChain
@@ -38,12 +37,6 @@ from headrace.streams.topics import Topics
 TICK_S = 0.1
 """How often waiting times, graces and the engines' health are looked at."""
 
-DEFAULTS = (
-    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty"),
-    *("presence_penalty", "frequency_penalty", "seed"),
-)
-"""Sampling options that a model's settings may answer for a client that said nothing."""
-
 MAX_ATTEMPTS = 5
 """Runs of one generation (the first and four more) before it ends with the last run's error."""
 
@@ -54,73 +47,6 @@ class Limits(msgspec.Struct, frozen=True):
     queue: int = 1024
     queue_timeout_s: float = 300.0
     total_timeout_s: float = 3600.0
-
-
-class ModelMetrics(Protocol):
-    """Counters of one model. Times in seconds."""
-
-    def admitted(self) -> None: ...
-    def started(self, queue_s: float) -> None: ...
-    def first_token(self, after_s: float) -> None: ...
-    def finished(
-        self,
-        reason: str,
-        e2e_s: float,
-        prompt_tokens: int,
-        completion_tokens: int,
-        cached: int = 0,
-    ) -> None: ...
-    def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None: ...
-    def tokens(self, count: int, gap_s: float) -> None: ...
-
-
-class Flow:
-    """One model's way: its queue, its replicas, its counters, its sampling defaults. ``serving``: a replica
-    is ready; ``keeps_raw``: one can go on from raw output, which is only then worth its memory; ``exact``:
-    going on replays token by token also where the client did not ask for it."""
-
-    __slots__ = ("defaults", "exact", "keeps_raw", "metrics", "model", "queue", "serving")
-
-    def __init__(
-        self,
-        model: Model[Engine],
-        queue: Queue[Generation],
-        metrics: ModelMetrics,
-        defaults: Sampling | None,
-        exact: bool = False,
-    ) -> None:
-        self.model = model
-        self.queue = queue
-        self.metrics = metrics
-        self.defaults = defaults
-        self.exact = exact
-        self.serving = False
-        self.keeps_raw = True
-
-
-def with_defaults(request: Request, defaults: Sampling | None) -> Request:
-    """The request with the model's sampling defaults where the client said nothing."""
-    if defaults is None:
-        return request
-    asked = request.sampling
-    missing = {
-        name: value
-        for name in DEFAULTS
-        if getattr(asked, name) is None and (value := getattr(defaults, name)) is not None
-    }
-    if not missing:
-        return request
-    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(asked, **missing))
-
-
-def with_seed(request: Request) -> Request:
-    """The request with a seed if it can only go on by being computed again: a grammar has no middle."""
-    extra = request.extra
-    whole = request.response_format or request.tools or (extra and "grammar" in extra)
-    if not whole or request.sampling.seed is not None:
-        return request
-    sampling = msgspec.structs.replace(request.sampling, seed=secrets.randbits(31))
-    return msgspec.structs.replace(request, sampling=sampling)
 
 
 class Service:
@@ -166,14 +92,8 @@ class Service:
             raise HeadraceError(
                 Code.SHUTTING_DOWN, "The server is shutting down.", retry_after_s=5.0
             )
-        model = self._models.find(request.model)
-        flow = self._flows[model.name]
-        model.check(request)
-        if not flow.serving or len(flow.queue) >= flow.queue.limit:
-            self._check_room(flow)
-        request = with_defaults(request, flow.defaults)
-        if flow.keeps_raw:
-            request = with_seed(request)
+        flow = self._flows[self._models.find(request.model).name]
+        request = flow.admit(request)
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         context = opening = None
@@ -181,17 +101,7 @@ class Service:
             context = HookContext(generation_id, request, caller)
             opening = self._chain.on_start(context)
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
-        generation = Generation(
-            self._hub.create(header),
-            self,
-            chain=self._chain,
-            context=context,
-            spawn=self.spawn,
-            meter=flow.metrics,
-            flow=flow,
-            keep_raw=flow.keeps_raw,
-        )
-        self._register(generation)
+        generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
         flow.metrics.admitted()
         if opening is None:
             self._enqueue(generation, flow)
@@ -240,10 +150,10 @@ class Service:
         return len(found)
 
     def models(self) -> Sequence[ModelCard]:
-        return [self._card(model) for model in self._models.all]
+        return [flow.card() for flow in self._flows.values()]
 
     def model(self, name: str) -> ModelCard:
-        return self._card(self._models.find(name))
+        return self._flows[self._models.find(name).name].card()
 
     async def count_tokens(self, model: str, text: str) -> int:
         for replica in self._models.find(model).replicas:
@@ -330,10 +240,7 @@ class Service:
             return True
         flow.queue.push_front(generation, time.monotonic())
         if error.code is Code.ENGINE_UNAVAILABLE:
-            # It has just died, and nobody has noticed yet: it gets nothing before the next tick has
-            # looked at it.
-            place.replica.went_down()
-            flow.serving = any(replica.ready for replica in flow.model.replicas)
+            flow.lost(place.replica)
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
@@ -371,31 +278,27 @@ class Service:
 
     # Admission.
 
-    def _check_room(self, flow: Flow) -> None:
-        if len(flow.queue) >= flow.queue.limit:
-            raise HeadraceError(
-                Code.QUEUE_FULL,
-                f"{flow.queue.limit} requests wait for model {flow.model.name} already.",
-                retry_after_s=1.0,
-            )
-        replicas = flow.model.replicas
-        if not any(replica.ready for replica in replicas):
-            states = [replica.engine.health() for replica in replicas]
-            if all(state in ("failed", "closed") for state, _ in states):
-                reason = states[0][1] if states else "it has no replica"
-                raise HeadraceError(
-                    Code.ENGINE_UNAVAILABLE,
-                    f"Model {flow.model.name} cannot serve: {reason}",
-                    retry_after_s=5.0,
-                )
-
-    def _register(self, generation: Generation) -> None:
+    def _begin(
+        self, log: Log, flow: Flow, context: HookContext | None, keep_raw: bool
+    ) -> Generation:
+        """A generation on its log, found by its abort token from now on."""
+        generation = Generation(
+            log,
+            self,
+            chain=self._chain,
+            context=context,
+            spawn=self.spawn,
+            meter=flow.metrics,
+            flow=flow,
+            keep_raw=keep_raw,
+        )
         self._running[generation.id] = generation
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.add(generation.caller.tenant, token, generation)
         if self._topics.wanted("generation"):
             self._topics.publish("generation", {"id": generation.id, "state": "admitted"})
+        return generation
 
     async def _enqueue_when_opened(self, generation: Generation, flow: Flow, opening: Any) -> None:
         try:
@@ -427,12 +330,12 @@ class Service:
 
     def _pump(self, flow: Flow) -> None:
         """Start who waits while there are slots."""
-        waiting = flow.queue.items()[:1]
-        while waiting and (place := flow.model.place(waiting[0].request.choices)) is not None:
-            generation = flow.queue.next()
-            assert generation is not None
+        while (generation := flow.queue.first()) is not None:
+            place = flow.model.place(generation.request.choices)
+            if place is None:
+                return
+            flow.queue.next()
             self._start(generation, flow, place)
-            waiting = flow.queue.items()[:1]
 
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
         now = time.monotonic()
@@ -481,28 +384,15 @@ class Service:
         return not generation.first_token_at or generation.keep_raw
 
     def _look_at_replicas(self, flow: Flow) -> None:
-        changed = [
-            replica
-            for replica in flow.model.replicas
-            if (replica.engine.health()[0] == "ready") is not replica.ready
-        ]
-        for replica in changed:
-            if replica.ready:
-                replica.went_down()
-            else:
-                replica.came_up()
-            self._told("ready" if replica.ready else "down", flow, replica)
-        if changed:
-            ready = [replica for replica in flow.model.replicas if replica.ready]
-            flow.serving = bool(ready)
-            flow.keeps_raw = not ready or any(one.engine.info().continues for one in ready)
-            self._pump(flow)
-
-    def _told(self, state: str, flow: Flow, replica: Replica[Engine]) -> None:
+        changed = flow.look_at_replicas()
+        if not changed:
+            return
         if self._topics.wanted("engine"):
-            self._topics.publish(
-                "engine", {"state": state, "model": flow.model.name, "replica": replica.name}
-            )
+            for replica in changed:
+                state = "ready" if replica.ready else "down"
+                news = {"state": state, "model": flow.model.name, "replica": replica.name}
+                self._topics.publish("engine", news)
+        self._pump(flow)
 
     # Endings.
 
@@ -560,18 +450,7 @@ class Service:
         context = None
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
-        generation = Generation(
-            log,
-            self,
-            chain=self._chain,
-            context=context,
-            spawn=self.spawn,
-            meter=flow.metrics,
-            flow=flow,
-            keep_raw=True,
-            seq=log.appended_seq,
-        )
-        self._register(generation)
+        generation = self._begin(log, flow, context, keep_raw=True)
         try:
             generation.rebuild(recovered.raw)
         except HeadraceError as error:
@@ -606,33 +485,7 @@ class Service:
             return True
         return time.time() - recovered.left_at <= leaving.grace_s
 
-    # Small things.
-
     @staticmethod
     def _flow(generation: Generation) -> Flow:
         flow: Flow = generation.flow  # type: ignore[assignment]
         return flow
-
-    def _card(self, model: Model[Engine]) -> ModelCard:
-        ready, reason = model.readiness()
-        info = _info(model)
-        return ModelCard(
-            model.name,
-            model.aliases,
-            model.created,
-            info.type if info else "",
-            info.version if info else "",
-            info.parameters if info else 0,
-            info.max_tokens if info else 0,
-            info.context if info else 0,
-            sum(replica.slots for replica in model.replicas),
-            ready,
-            reason,
-        )
-
-
-def _info(model: Model[Engine]) -> EngineInfo | None:
-    for replica in model.replicas:
-        if replica.ready:
-            return replica.engine.info()
-    return None

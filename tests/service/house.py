@@ -12,10 +12,11 @@ from headrace.domain.event import Error, Event, Finish, Token
 from headrace.domain.request import CANCEL, Caller, Leaving, Message, Request, Sampling
 from headrace.engines.script import Script
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
+from headrace.flow import Flow
 from headrace.protocols.port import Generation
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
-from headrace.service import Flow, Limits, Service
+from headrace.service import Limits, Service
 from headrace.streams.hook_loading import LoadedHook
 from headrace.streams.hooks import HookChain
 from headrace.streams.hub import Hub

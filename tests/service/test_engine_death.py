@@ -17,9 +17,10 @@ from headrace.domain.request import CONTINUE, Caller, Message, Request, Sampling
 from headrace.engines.llama import LlamaEngine
 from headrace.engines.llama_options import LlamaOptions
 from headrace.engines.restarts import RestartRules
+from headrace.flow import Flow
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
-from headrace.service import Flow, Limits, Service
+from headrace.service import Limits, Service
 from headrace.streams.hub import Hub
 from headrace.streams.memory import MemoryStore
 from headrace.streams.topics import Topics

@@ -1,7 +1,7 @@
 """The bounded first-in-first-out queue of one model: who waits, how long, and who is next.
 
 A plain synchronous decider: time comes in as an argument. Policies other than first-in-first-out
-replace :meth:`Queue.next`.
+replace :meth:`Queue.first`.
 """
 
 from __future__ import annotations
@@ -51,11 +51,18 @@ class Queue(Generic[W]):
         self._waiting[item.id] = (item, now)
         self._waiting.move_to_end(item.id, last=False)
 
+    def first(self) -> W | None:
+        """Who is next; None if nobody waits."""
+        for item, _ in self._waiting.values():
+            return item
+        return None
+
     def next(self) -> W | None:
-        """Take who is next; None if nobody waits."""
-        if not self._waiting:
-            return None
-        return self._waiting.popitem(last=False)[1][0]
+        """Take who is :meth:`first`."""
+        item = self.first()
+        if item is not None:
+            del self._waiting[item.id]
+        return item
 
     def remove(self, item: W) -> bool:
         """Leave the queue; whether it was in there."""

@@ -8,7 +8,6 @@ event: every path goes through :meth:`Generation._end`.
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from inspect import isawaitable
 from typing import Any, Literal, Protocol
@@ -16,25 +15,20 @@ from typing import Any, Literal, Protocol
 from headrace.domain.delta import Delta, Outcome, Prefix
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import (
-    MAX_TEXT_BYTES,
     Error,
-    Event,
     Finish,
     FinishReason,
     Phase,
     Progress,
-    Token,
-    ToolCallDelta,
     Usage,
 )
 from headrace.domain.request import Caller, Request
 from headrace.streams.hook import HookContext
 from headrace.streams.log import Log
+from headrace.streams.numbering import numbered
+from headrace.streams.raw import Raw
 from headrace.streams.reader import Reader, Subscription
 from headrace.streams.store import LogHeader
-
-_SURELY_SHORT = MAX_TEXT_BYTES // 4
-"""Characters that are ``MAX_TEXT_BYTES`` at most, whatever they are."""
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -75,64 +69,6 @@ class Meter(Protocol):
     """Counts visible tokens: ``count`` of them together, ``gap_s`` seconds after the ones before."""
 
     def tokens(self, count: int, gap_s: float) -> None: ...
-
-
-class Raw:
-    """What one choice's engine has produced so far, for going on from it: its text and token ids.
-
-    ``held`` are ids whose text was not delivered: an engine holds text back that could become a stop
-    string. ``deltas`` is how many tokens it is, as far as one can tell, where the engine says no ids.
-    They are not part of the prefix; a delta without text and ids drops them (a new run began).
-    ``calls`` are the tool calls told, by their index.
-    """
-
-    __slots__ = ("calls", "deltas", "held", "ids", "text")
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.deltas = 0
-        self.ids = array("i")
-        self.held: tuple[int, ...] = ()
-        self.calls: dict[int, list[ToolCallDelta]] | None = None
-
-    def add(self, delta: Delta) -> None:
-        if delta.tool_calls:
-            if self.calls is None:
-                self.calls = {}
-            for call in delta.tool_calls:
-                self.calls.setdefault(call.index, []).append(call)
-        if delta.text or delta.tool_calls:
-            self.text.append(delta.text)
-            self.deltas += 1
-            self.ids.extend(self.held)
-            self.ids.extend(delta.token_ids)
-            self.held = ()
-        else:
-            self.held = self.held + delta.token_ids if delta.token_ids else ()
-
-    def prefix(self) -> Prefix:
-        calls = tuple(map(_joined, self.calls.values())) if self.calls else ()
-        ids = tuple(self.ids)
-        return Prefix("".join(self.text), ids, len(ids) or self.deltas, calls)
-
-
-def _joined(pieces: list[ToolCallDelta]) -> ToolCallDelta:
-    """A tool call in one piece."""
-    first = pieces[0]
-    arguments = "".join(piece.arguments for piece in pieces)
-    return ToolCallDelta(first.index, first.id, first.name, arguments)
-
-
-def _pieces(text: str) -> list[str]:
-    """A long text in parts of at most ``MAX_TEXT_BYTES`` of UTF-8, split between code points."""
-    parts, data, start = [], text.encode("utf-8", "surrogatepass"), 0
-    while start < len(data):
-        end = min(start + MAX_TEXT_BYTES, len(data))
-        while end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1
-        parts.append(data[start:end].decode("utf-8", "surrogatepass"))
-        start = end
-    return parts
 
 
 class Generation:
@@ -184,7 +120,6 @@ class Generation:
         meter: Meter,
         flow: object = None,
         keep_raw: bool = False,
-        seq: int = 0,
     ) -> None:
         self.log = log
         self.header: LogHeader = log.header
@@ -192,7 +127,7 @@ class Generation:
         self.caller: Caller = log.header.caller
         self.id: str = log.header.id
         self.durable = log.header.caller.leaving.durable
-        self.seq = seq
+        self.seq = log.appended_seq
         self.ended = False
         self.raw: dict[int, Raw] = {}
         self.meter = meter
@@ -444,16 +379,8 @@ class Generation:
         if self.ended:
             return
         now = time.time()
-        if (
-            len(deltas) == 1
-            and 0 < len((delta := deltas[0]).text) <= _SURELY_SHORT
-            and delta.logprobs is None
-            and delta.tool_calls is None
-        ):
-            self.seq = seq = self.seq + 1
-            events: list[Event] = [Token(seq, now, delta.text, delta.index, delta.reasoning)]
-        else:
-            events = self._events(deltas, now)
+        events = numbered(deltas, self.seq, now)
+        self.seq += len(events)
         if self.durable:
             self.log.append(events, raw)
         elif events:
@@ -466,42 +393,6 @@ class Generation:
             self.last_token_at = now
         else:
             self._count(len(events), now)
-
-    def _events(self, deltas: Sequence[Delta], now: float) -> list[Event]:
-        """Visible deltas as the next events."""
-        seq = self.seq
-        events: list[Event] = []
-        for delta in deltas:
-            text = delta.text
-            seq += 1
-            if (
-                text
-                and delta.logprobs is None
-                and delta.tool_calls is None
-                and len(text) <= _SURELY_SHORT
-            ):
-                events.append(Token(seq, now, text, delta.index, delta.reasoning))  # as most are
-                continue
-            seq -= 1
-            if len(text) > _SURELY_SHORT:
-                for part, piece in enumerate(_pieces(text)):
-                    seq += 1
-                    events.append(Token(seq, now, piece, delta.index, delta.reasoning, part=part))
-            elif text or delta.logprobs or delta.tool_calls:
-                seq += 1
-                events.append(
-                    Token(
-                        seq,
-                        now,
-                        text,
-                        delta.index,
-                        delta.reasoning,
-                        delta.logprobs,
-                        delta.tool_calls,
-                    )
-                )
-        self.seq = seq
-        return events
 
     def _count(self, tokens: int, now: float) -> None:
         if self.first_token_at:
@@ -566,8 +457,9 @@ class Generation:
         if self.ended:
             return
         now = time.time()
-        events = self._events(held, now) if held else []
+        events = numbered(held, self.seq, now) if held else []
         count = len(events)
+        self.seq += count
         self.ended = True
         self.cancel_run = None
         self.log.on_failure = None  # and no cycle is left

@@ -102,24 +102,7 @@ class Hold:
 
     def push(self, events: Sequence[Event]) -> None:
         """From the log: the reader has everything before these. May take it out of the live ones."""
-        if self._place != _LIVE:
-            return
-        # As _give does, without a call: once for every token.
-        last = events[-1]
-        self._seq = last.seq
-        self._again = False
-        self._busy = True
-        try:
-            more = self._reader.events(events)
-        except Exception:
-            _logger.exception(_DETACHED, self._log.id)
-            self._leave()
-            return
-        finally:
-            self._busy = False
-        if type(last) in ENDS:
-            self._leave()
-        elif not more and not self._again and self._is(_LIVE):
+        if self._place == _LIVE and not self._give(events) and self._is(_LIVE):
             self._log.leave_live(self)
             self._place = _LAGGING
 

@@ -100,20 +100,7 @@ class Log:
             return
         if events:
             self.appended_seq = seq
-            if type(last) in ENDS:
-                self._closed = True
-            elif (
-                len(self._live) == 1 and not self._showing and not self._later
-            ):  # as for most tokens
-                self.visible_seq = seq
-                self._showing = True
-                self._live[0].push(events)
-                self._showing = False
-                if self._later:
-                    self._show(self._later.pop(0))
-                elif self.failure is not None:
-                    self._tell_failure(self.failure)
-                return
+            self._closed = type(last) in ENDS
             if self._showing:  # a reader's doing: all readers see them in order
                 self._later = [*(self._later or ()), events]
             else:

@@ -63,18 +63,8 @@ class Redact(BaseHook):
     def on_token(self, context: HookContext, deltas: Sequence[Delta]) -> Sequence[Delta]:
         held = context.state.get(self._key)
         if not held:
-            search = self._in_ascii.search
             for delta in deltas:
-                text = delta.text
-                if (
-                    delta.tool_calls is not None
-                    or not text
-                    or not (
-                        search(text) is None
-                        if len(text) < LONG_TEXT and text.isascii()
-                        else self._harmless(text)
-                    )
-                ):
+                if not self._harmless(delta):
                     break
             else:
                 return deltas
@@ -100,14 +90,16 @@ class Redact(BaseHook):
                 out.append(Delta("", index, tool_calls=(call,)))
         return out
 
-    def _harmless(self, text: str) -> bool:
-        """Whether no match can begin in this text."""
-        if text.isascii():
-            if len(self._beginnings) > FEW_BEGINNINGS:
-                return self._in_ascii.search(text) is None
-            # A look for one character is as fast as memory.
-            return not any(map(text.__contains__, self._beginnings))
-        return self._in_any.search(text) is None
+    def _harmless(self, delta: Delta) -> bool:
+        """Whether this delta is nothing but text in which no match can begin."""
+        text = delta.text
+        if not text or delta.tool_calls is not None:
+            return False
+        if not text.isascii():
+            return self._in_any.search(text) is None
+        if len(text) < LONG_TEXT or len(self._beginnings) > FEW_BEGINNINGS:
+            return self._in_ascii.search(text) is None
+        return not any(map(text.__contains__, self._beginnings))  # each as fast as memory
 
     def _pass(self, held: dict[Channel, str], delta: Delta) -> Delta | None:
         """What leaves of this delta; None for nothing."""

@@ -126,7 +126,10 @@ class SqliteStore:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError("another process uses it; is a headrace running already? A second one needs a --state-dir of its own") from None
+            raise OSError(
+                "another process uses it; is a headrace running already? A second one needs a"
+                " --state-dir of its own"
+            ) from None
 
     def _unlock(self) -> None:
         if self._lock >= 0:

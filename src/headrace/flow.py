@@ -1,0 +1,166 @@
+"""A ``Flow``: one model's way through the server, its queue, its replicas, its counters, its defaults."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Protocol
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Request, Sampling
+from headrace.engines.engine import Engine, EngineInfo
+from headrace.protocols.port import ModelCard
+from headrace.routing.model import Model, Replica
+from headrace.scheduling.queue import Queue
+from headrace.streams.generation import Generation
+
+DEFAULTS = (
+    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty"),
+    *("presence_penalty", "frequency_penalty", "seed"),
+)
+"""Sampling options that a model's settings may answer for a client that said nothing."""
+
+
+class ModelMetrics(Protocol):
+    """Counters of one model. Times in seconds."""
+
+    def admitted(self) -> None: ...
+    def started(self, queue_s: float) -> None: ...
+    def first_token(self, after_s: float) -> None: ...
+    def finished(
+        self,
+        reason: str,
+        e2e_s: float,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached: int = 0,
+    ) -> None: ...
+    def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None: ...
+    def tokens(self, count: int, gap_s: float) -> None: ...
+
+
+class Flow:
+    """``serving``: a replica is ready; ``keeps_raw``: one can go on from raw output, which is only then
+    worth its memory; ``exact``: going on replays token by token also where the client did not ask for it."""
+
+    __slots__ = ("defaults", "exact", "keeps_raw", "metrics", "model", "queue", "serving")
+
+    def __init__(
+        self,
+        model: Model[Engine],
+        queue: Queue[Generation],
+        metrics: ModelMetrics,
+        defaults: Sampling | None,
+        exact: bool = False,
+    ) -> None:
+        self.model = model
+        self.queue = queue
+        self.metrics = metrics
+        self.defaults = defaults
+        self.exact = exact
+        self.serving = False
+        self.keeps_raw = True
+
+    def admit(self, request: Request) -> Request:
+        """The request as this model runs it: with its sampling defaults, and with a seed where one may be
+        needed. Raises what its engine lacks, ``QUEUE_FULL``, or ``ENGINE_UNAVAILABLE`` where no replica can serve."""
+        self.model.check(request)
+        if not self.serving or len(self.queue) >= self.queue.limit:
+            self._check_room()
+        if self.defaults is not None:
+            request = with_defaults(request, self.defaults)
+        return with_seed(request) if self.keeps_raw else request
+
+    def look_at_replicas(self) -> list[Replica[Engine]]:
+        """Ask the engines how they are; returns the replicas that went up or down since."""
+        changed = [
+            replica
+            for replica in self.model.replicas
+            if (replica.engine.health()[0] == "ready") is not replica.ready
+        ]
+        for replica in changed:
+            if replica.ready:
+                replica.went_down()
+            else:
+                replica.came_up()
+        if changed:
+            self._count_serving()
+        return changed
+
+    def lost(self, replica: Replica[Engine]) -> None:
+        """It has just died, and its health may not say so yet: it gets nothing before the next look."""
+        replica.went_down()
+        self._count_serving()
+
+    def card(self) -> ModelCard:
+        """What clients are told of the model."""
+        model = self.model
+        ready, reason = model.readiness()
+        info = self._info()
+        return ModelCard(
+            model.name,
+            model.aliases,
+            model.created,
+            info.type if info else "",
+            info.version if info else "",
+            info.parameters if info else 0,
+            info.max_tokens if info else 0,
+            info.context if info else 0,
+            sum(replica.slots for replica in model.replicas),
+            ready,
+            reason,
+        )
+
+    def _count_serving(self) -> None:
+        ready = [replica for replica in self.model.replicas if replica.ready]
+        self.serving = bool(ready)
+        self.keeps_raw = not ready or any(one.engine.info().continues for one in ready)
+
+    def _check_room(self) -> None:
+        name, queue = self.model.name, self.queue
+        if len(queue) >= queue.limit:
+            raise HeadraceError(
+                Code.QUEUE_FULL,
+                f"{queue.limit} requests wait for model {name} already.",
+                retry_after_s=1.0,
+            )
+        replicas = self.model.replicas
+        if not any(replica.ready for replica in replicas):
+            states = [replica.engine.health() for replica in replicas]
+            if all(state in ("failed", "closed") for state, _ in states):
+                reason = states[0][1] if states else "it has no replica"
+                raise HeadraceError(
+                    Code.ENGINE_UNAVAILABLE,
+                    f"Model {name} cannot serve: {reason}",
+                    retry_after_s=5.0,
+                )
+
+    def _info(self) -> EngineInfo | None:
+        for replica in self.model.replicas:
+            if replica.ready:
+                return replica.engine.info()
+        return None
+
+
+def with_defaults(request: Request, defaults: Sampling) -> Request:
+    """The request with the model's sampling defaults where the client said nothing."""
+    asked = request.sampling
+    missing = {
+        name: value
+        for name in DEFAULTS
+        if getattr(asked, name) is None and (value := getattr(defaults, name)) is not None
+    }
+    if not missing:
+        return request
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(asked, **missing))
+
+
+def with_seed(request: Request) -> Request:
+    """The request with a seed if it can only go on by being computed again: a grammar has no middle."""
+    extra = request.extra
+    whole = request.response_format or request.tools or (extra and "grammar" in extra)
+    if not whole or request.sampling.seed is not None:
+        return request
+    sampling = msgspec.structs.replace(request.sampling, seed=secrets.randbits(31))
+    return msgspec.structs.replace(request, sampling=sampling)
