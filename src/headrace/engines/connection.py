@@ -8,6 +8,7 @@ not know about HEAD, which is never asked here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import httptools
@@ -41,10 +42,20 @@ class PendingCall:
             connection.abort()
 
 
+Write = Callable[[asyncio.Transport, bytes], None]
+"""Sends bytes on a transport, soon: may gather what one turn of the event loop sends."""
+
+
+def at_once(transport: asyncio.Transport, data: bytes) -> None:
+    """A ``Write`` that gathers nothing."""
+    transport.write(data)
+
+
 class Owner(Protocol):
     """The pool, as its connections see it."""
 
     patience: Ticks
+    write: Write
 
     def idle(self, connection: Connection) -> None:
         """It may serve the next call."""
@@ -103,7 +114,7 @@ class Connection(asyncio.Protocol):
         self.call = call
         call.connection = self
         self.ticks = self._owner.patience.first_byte
-        transport.write(call.request)
+        self._owner.write(transport, call.request)
         return True
 
     @property

@@ -21,6 +21,7 @@ from headrace.engines import dialect as dialects
 from headrace.engines.ask import Asking, check_continuable, tokens_left
 from headrace.engines.base import StreamingEngine
 from headrace.engines.chunks import ChatFold
+from headrace.engines.connection import Write, at_once
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
 from headrace.engines.fan import FanRun, FanStream
 from headrace.engines.faults import refused
@@ -76,8 +77,9 @@ class ModelList(msgspec.Struct, gc=False):
 class OpenAIEngine(StreamingEngine):
     """An :class:`~headrace.engines.engine.Engine` over HTTP."""
 
-    def __init__(self, options: OpenAIOptions) -> None:
-        """Raises :class:`ValueError` for an impossible URL, dialect or key."""
+    def __init__(self, options: OpenAIOptions, write: Write = at_once) -> None:
+        """``write``: sends requests. Raises :class:`ValueError` for an impossible URL, dialect or key."""
+        self._write = write
         self._options = options
         origin = Origin.parse(options.url)
         self._base = origin.path or "/v1"
@@ -92,7 +94,7 @@ class OpenAIEngine(StreamingEngine):
     async def load(self) -> None:
         """Wait until the upstream answers for its models."""
         options = self._options
-        self._pool = Pool(self._origin, options.limits, _tls(options.ca_file))
+        self._pool = Pool(self._origin, options.limits, _tls(options.ca_file), self._write)
         self._watch = asyncio.get_running_loop().create_task(self._poll_until_ready())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._watch), options.load_timeout_s)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.engines.connection import Connection, PendingCall
+from headrace.engines.connection import Connection, PendingCall, Write, at_once
 from headrace.engines.limits import Limits, Ticks
 from headrace.engines.origin import Origin, with_body
 from headrace.engines.response import Call, Collect, Response, ResponseSink
@@ -41,11 +41,14 @@ class Pool:
         origin: Origin,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        write: Write = at_once,
     ) -> None:
-        """``tls``: the context for an https origin; without one the system's authorities decide."""
+        """``tls``: the context for an https origin; without one the system's authorities decide.
+        ``write``: sends requests."""
         self.origin = origin
         self.limits = limits or Limits()
         self.patience = Ticks.of(self.limits)
+        self.write = write
         self._tls = (tls or ssl.create_default_context()) if origin.scheme == "https" else None
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
