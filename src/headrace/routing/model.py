@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
+
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
 
@@ -53,23 +55,21 @@ class Replica(Generic[E]):
 
     def take(self, weight: int) -> Place[E]:
         """Occupy ``weight`` slots (one a choice, at most all)."""
-        taken = min(weight, self.slots)
+        slots = self.slots
+        taken = weight if weight < slots else slots
         self.in_use += taken
         return Place(self, taken)
 
 
-class Place(Generic[E]):
-    """Slots held on a replica; :meth:`free` gives them back once."""
+class Place(msgspec.Struct, Generic[E]):
+    """``taken`` slots held on a replica; :meth:`free` gives them back once."""
 
-    __slots__ = ("_taken", "replica")
-
-    def __init__(self, replica: Replica[E], taken: int) -> None:
-        self.replica = replica
-        self._taken = taken
+    replica: Replica[E]
+    taken: int
 
     def free(self) -> None:
-        self.replica.in_use -= self._taken
-        self._taken = 0
+        self.replica.in_use -= self.taken
+        self.taken = 0
 
 
 class Model(Generic[E]):
@@ -90,9 +90,10 @@ class Model(Generic[E]):
         choices than there are slots gets a replica to itself."""
         best: Replica[E] | None = None
         for replica in self.replicas:
-            if not replica.ready or replica.in_use + min(weight, replica.slots) > replica.slots:
+            in_use = replica.in_use
+            if not replica.ready or (in_use and in_use + weight > replica.slots):
                 continue
-            if best is None or replica.in_use * best.slots < best.in_use * replica.slots:
+            if best is None or in_use * best.slots < best.in_use * replica.slots:
                 best = replica
         return best.take(weight) if best is not None else None
 

@@ -20,7 +20,7 @@ from headrace.domain.event import Error, Finish
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import BaseHook
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _logger = logging.getLogger("headrace.streams")
 
 
@@ -65,7 +65,7 @@ class Audit(BaseHook):
         self._max_bytes = max_bytes
         self._keep_files = keep_files
         self._clock = clock
-        self._lines: list[bytes] = []  # of one iteration of the event loop
+        self._lines: list[_Line] = []  # of one iteration of the event loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: OSError | None = None
         self._fd = -1
@@ -122,13 +122,13 @@ class Audit(BaseHook):
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._flush)
-        self._lines.append(_encode(line))
+        self._lines.append(line)
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
         if not lines:
             return
-        data = b"\n".join([*lines, b""])
+        data = _encode_lines(lines)
         try:
             if self._size and self._size + len(data) > self._max_bytes:
                 self._rotate()
