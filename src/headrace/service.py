@@ -388,7 +388,7 @@ class Service:
             return False
         if not others and error.code in (Code.RATE_LIMITED, Code.QUEUE_FULL):
             return False
-        return not generation.first_token_at or generation.keep_raw
+        return not generation.last_token_at or generation.keep_raw
 
     def _look_at_replicas(self, flow: Flow) -> None:
         changed = flow.look_at_replicas()

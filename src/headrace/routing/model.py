@@ -53,13 +53,6 @@ class Replica(Generic[E]):
     def went_down(self) -> None:
         self.ready = False
 
-    def take(self, weight: int) -> Place[E]:
-        """Occupy ``weight`` slots (one a choice, at most all)."""
-        slots = self.slots
-        taken = weight if weight < slots else slots
-        self.in_use += taken
-        return Place(self, taken)
-
 
 class Place(msgspec.Struct, Generic[E]):
     """``taken`` slots held on a replica; :meth:`free` gives them back once."""
@@ -86,8 +79,8 @@ class Model(Generic[E]):
         self.created = created
 
     def place(self, weight: int) -> Place[E] | None:
-        """Slots on the least busy ready replica; None when none has room. A request that wants more
-        choices than there are slots gets a replica to itself."""
+        """``weight`` slots (one a choice) on the least busy ready replica; None when none has room. A request
+        that wants more than there are gets a replica to itself."""
         best: Replica[E] | None = None
         for replica in self.replicas:
             in_use = replica.in_use
@@ -95,7 +88,11 @@ class Model(Generic[E]):
                 continue
             if best is None or in_use * best.slots < best.in_use * replica.slots:
                 best = replica
-        return best.take(weight) if best is not None else None
+        if best is None:
+            return None
+        taken = weight if weight < best.slots else best.slots
+        best.in_use += taken
+        return Place(best, taken)
 
     def readiness(self) -> tuple[bool, str]:
         """Whether a replica is ready; if none, what the first one says."""

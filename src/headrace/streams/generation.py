@@ -87,7 +87,6 @@ class Generation:
     place: Any = None
     prefilled = -1
     started_at = 0.0
-    first_token_at = 0.0
     last_token_at = 0.0
     left_at: float | None = None
     _clients = 0
@@ -352,22 +351,21 @@ class Generation:
             return
         now = time.time()
         events = numbered(deltas, self.seq, now)
-        self.seq += len(events)
         if self.durable:
+            self.seq += len(events)
             self.log.append(events, raw)
         elif events:
+            self.seq += len(events)
             self.log.append(events)
         if events:
             self._count(len(events), now)
 
     def _count(self, tokens: int, now: float) -> None:
-        if self.first_token_at:
-            gap_s = now - self.last_token_at
-            self.meter.tokens(tokens, gap_s if gap_s > 0 else 0.0)
+        before, self.last_token_at = self.last_token_at, now
+        if before:
+            self.meter.tokens(tokens, now - before)
         else:
-            self.first_token_at = first_at = time.monotonic()
-            self.meter.first_token(first_at - self.admitted_at)
-        self.last_token_at = now
+            self.meter.first_token(time.monotonic() - self.admitted_at)
 
     # Hooks that await: their results must come out in the order of the deltas.
 

@@ -122,6 +122,8 @@ class ModelMetrics:
 
     def tokens(self, count: int, gap_s: float) -> None:
         """``count`` tokens became visible together, ``gap_s`` after the ones before them."""
+        if gap_s < 0:  # the clock was set
+            gap_s = 0.0
         gap = self.gap
         gap.counts[bisect_left(INTER_TOKEN_S, gap_s / count)] += count
         gap.total_s += gap_s
