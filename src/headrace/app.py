@@ -149,6 +149,7 @@ class App:
         for flow in self.flows:
             for replica in flow.model.replicas:
                 await replica.engine.close()
+                self._model_news(flow, replica, "unloaded")
         await self.store.close()
         if self.operations is not None:
             self.operations.close()
@@ -163,6 +164,12 @@ class App:
             return
         self.service.tick(time.monotonic())
         self.gc_watch.settle()
+        self._model_news(flow, replica, "loaded")
+
+    def _model_news(self, flow: Flow, replica: Replica[Engine], state: str) -> None:
+        if self.topics.wanted("model"):
+            news = {"state": state, "model": flow.model.name, "replica": replica.name}
+            self.topics.publish("model", news)
 
     async def _tick(self) -> None:
         while True:
