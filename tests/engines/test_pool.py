@@ -177,9 +177,9 @@ def test_head_body_and_end_are_told_in_order_with_one_body_a_read(run, upstream,
         async with upstream(answering(answer)) as server, pool_of(server) as pool:
             sink = heard()
             ask(pool, sink)
-            assert await sink.over is None
+            assert await sink.ended is None
             assert sink.calls == ["head", "body", "end"]
-            assert sink.whole == b"event" * 9
+            assert sink.text == b"event" * 9
 
     run(main())
 
@@ -208,7 +208,7 @@ def test_a_request_is_not_repeated_twice_nor_on_a_new_connection(run, upstream, 
         async with upstream(handler) as server, pool_of(server) as pool:
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_FAILED
             assert "without an answer" in error.message
             assert server.connections == 1
@@ -252,7 +252,7 @@ def test_a_broken_answer_fails_once_and_may_be_tried_elsewhere(run, upstream, he
         ):
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_FAILED
             assert error.meaning.retryable
             assert words in error.message
@@ -269,7 +269,7 @@ def test_a_port_nobody_listens_on_is_unavailable(run, upstream, heard):
             sink = heard()
             ask(pool, sink)
             assert sink.calls == []
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_UNAVAILABLE
             assert server.url in error.message
             assert pool.open_connections == 0
@@ -301,7 +301,7 @@ def test_silence_over_the_limit_ends_the_call_and_its_connection(
         async with upstream(handler) as server, pool_of(server, QUICK) as pool:
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_TIMEOUT
             assert f"too long {where} its answer" in error.message
             assert await server.gone.get() == 1
@@ -324,7 +324,7 @@ def test_every_byte_of_a_slow_answer_renews_the_limit(run, upstream, heard):
         async with upstream(handler) as server, pool_of(server, limits) as pool:
             sink = heard()
             ask(pool, sink)
-            assert await sink.over is None
+            assert await sink.ended is None
 
     run(main())
 
@@ -344,7 +344,7 @@ def test_an_upstream_that_does_not_accept_is_given_up(run, heard):
             pool = Pool(Origin.parse(url), QUICK)
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_TIMEOUT
             assert "accept a connection" in error.message
             await pool.close()
@@ -409,11 +409,11 @@ def test_calls_over_the_bound_wait_in_order_and_those_over_the_line_are_refused(
             ask(pool, sinks[3])
             calls[1].cancel()
             ask(pool, sinks[4], b"4")
-            errors = [await sinks[i].over for i in (0, 2, 3, 4)]
+            errors = [await sinks[i].ended for i in (0, 2, 3, 4)]
             assert [error and error.code for error in errors] == [
                 *[None, None, Code.ENGINE_UNAVAILABLE, None]
             ]
-            assert [sink.whole for sink in sinks] == [b"0", b"", b"2", b"", b"4"]
+            assert [sink.text for sink in sinks] == [b"0", b"", b"2", b"", b"4"]
             assert server.connections == 1
 
     run(main())
@@ -432,7 +432,7 @@ def test_close_fails_everything_under_way_once(run, upstream, heard):
             await pool.close()
             ask(pool, late)
             for sink in (running, waiting, late):
-                assert (await sink.over).code is Code.ENGINE_UNAVAILABLE
+                assert (await sink.ended).code is Code.ENGINE_UNAVAILABLE
             await pool.close()
 
     run(main())
@@ -489,7 +489,7 @@ def test_https_is_verified(run, upstream, heard, tmp_path):
             async with pool_of(server) as doubting:
                 sink = heard()
                 ask(doubting, sink)
-                error = await sink.over
+                error = await sink.ended
                 assert error.code is Code.ENGINE_UNAVAILABLE
                 assert "certificate" in error.message.lower()
 

@@ -98,20 +98,17 @@ _FAILURES = frozenset({"abort", "error"})
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
-class ChatFold:
+class ChatFold(msgspec.Struct, gc=False):
     """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on."""
 
-    __slots__ = ("_first_index", "_pieces", "_usage", "reasons")
-
-    def __init__(self, first_index: int) -> None:
-        self._first_index = first_index
-        self._pieces = 0
-        self._usage: Counted | None = None
-        self.reasons: dict[int, FinishReason] = {}
+    first_index: int
+    reasons: dict[int, FinishReason] = {}
+    _pieces: int = 0
+    _counted: Counted | None = None
 
     def take(self, payloads: Sequence[bytes], deltas: list[Delta]) -> bool:
         """Events; True: the last was among them. Raises what the upstream reported, and
-        ``ENGINE_FAILED`` for what is no event."""
+        ``ENGINE_FAILED`` for what is no event. Hot: one frame for all of a read."""
         for payload in payloads:
             if payload == b"[DONE]":
                 return True
@@ -122,14 +119,31 @@ class ChatFold:
             if chunk.error is not None:
                 raise broken_off(chunk.error)
             if chunk.usage is not None:
-                self._usage = chunk.usage
+                self._counted = chunk.usage
             for choice in chunk.choices:
-                self._take_choice(choice, deltas)
+                content = choice.delta or choice.message
+                if (
+                    content is None
+                    or choice.logprobs is not None
+                    or choice.text
+                    or content.tool_calls
+                    or content.reasoning_content
+                    or content.reasoning
+                    or content.refusal
+                ):
+                    self._take_more(choice, content, deltas)
+                else:  # what nearly every event is
+                    text, ids = content.content, choice.token_ids
+                    if text or ids:
+                        self._pieces += 1
+                        deltas.append(Delta(text or "", self.first_index + choice.index, ids or ()))
+                if choice.finish_reason:
+                    self._take_reason(choice, choice.finish_reason)
         return False
 
     def usage(self) -> Usage:
         """What the upstream counted; else an estimate: one token a piece of output, prompt unknown."""
-        counted = self._usage
+        counted = self._counted
         if counted is None:
             return Usage(0, self._pieces, 0)
         details = counted.prompt_tokens_details
@@ -139,32 +153,12 @@ class ChatFold:
             (details.cached_tokens or 0) if details is not None else 0,
         )
 
-    def _take_choice(self, choice: Choice, deltas: list[Delta]) -> None:
-        index = self._first_index + choice.index
-        content = choice.delta or choice.message
-        if (
-            content is None
-            or choice.logprobs is not None
-            or choice.text
-            or content.tool_calls
-            or content.reasoning_content
-            or content.reasoning
-            or content.refusal
-        ):
-            self._take_more(choice, content, index, deltas)
-        else:  # what nearly every event is
-            text, ids = content.content, choice.token_ids
-            if text or ids:
-                self._pieces += 1
-                deltas.append(Delta(text or "", index, ids) if ids else Delta(text or "", index))
-        if choice.finish_reason:
-            word = choice.finish_reason
-            self.reasons[index] = _REASONS.get(word) or _unusual_reason(word)
+    def _take_reason(self, choice: Choice, word: str) -> None:
+        self.reasons[self.first_index + choice.index] = _REASONS.get(word) or _unusual_reason(word)
 
-    def _take_more(
-        self, choice: Choice, content: Content | None, index: int, deltas: list[Delta]
-    ) -> None:
+    def _take_more(self, choice: Choice, content: Content | None, deltas: list[Delta]) -> None:
         """A choice with anything besides text and token ids, or in the form of completions."""
+        index = self.first_index + choice.index
         text = choice.text or (content.content or content.refusal if content else "") or ""
         ids = choice.token_ids or ()
         logprobs = probabilities(choice.logprobs) if choice.logprobs is not None else None

@@ -117,14 +117,14 @@ class OpenAIEngine(StreamingEngine):
         request = work.request
         if work.prefixes:
             return self._continue(work, sink)
+        kind, live = request.kind, work.live
+        choices = request.sampling.n if kind == "chat" else request.choices
+        run = SoloRun(sink, ChatFold(0), live, choices, self)
         pool = self._pool
-        choices = request.sampling.n if request.kind == "chat" else request.choices
-        run = SoloRun(sink, choices, work.live, self._on_failure)
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
-        else:
-            body = self._asking.body(request, work.live)
-            run.call = pool.send(with_body(self._heads[request.kind], body), run)
+            return run
+        pool.send(with_body(self._heads[kind], self._asking.body(request, live)), run)
         return run
 
     async def count_tokens(self, text: str) -> int:
@@ -170,10 +170,10 @@ class OpenAIEngine(StreamingEngine):
         pool = self._pool
         if pool is None:
             raise _not_loaded()
-        sink = FanStream(run, ChatFold(index), live, self._on_failure)
+        sink = FanStream(run, ChatFold(index), live, self.on_failure)
         run.adopt(pool.send(with_body(self._heads[kind], body), sink))
 
-    def _on_failure(self, error: HeadraceError) -> None:
+    def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""
         if error.code is Code.ENGINE_UNAVAILABLE and self._health[0] == "ready":
             self._health = ("failed", error.message)
