@@ -110,11 +110,11 @@ class ChatFold(msgspec.Struct, gc=False):
         """Events; True: the last was among them. Raises what the upstream reported, and
         ``ENGINE_FAILED`` for what is no event. Hot: one frame for all of a read."""
         for payload in payloads:
-            if payload == b"[DONE]":
-                return True
             try:
                 chunk = _decode(payload)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                if payload == b"[DONE]":  # once a stream: the others need not be compared
+                    return True
                 raise _no_event(error) from None
             if chunk.error is not None:
                 raise broken_off(chunk.error)
@@ -125,20 +125,22 @@ class ChatFold(msgspec.Struct, gc=False):
                 if (
                     content is None
                     or choice.logprobs is not None
-                    or choice.text
                     or content.tool_calls
                     or content.reasoning_content
                     or content.reasoning
                     or content.refusal
                 ):
                     self._take_more(choice, content, deltas)
-                else:  # what nearly every event is
-                    text, ids = content.content, choice.token_ids
-                    if text or ids:
-                        self._pieces += 1
-                        deltas.append(Delta(text or "", self.first_index + choice.index, ids or ()))
-                if choice.finish_reason:
-                    self._take_reason(choice, choice.finish_reason)
+                elif text := content.content:  # what nearly every event is
+                    self._pieces += 1
+                    index = self.first_index + choice.index
+                    deltas.append(Delta(text, index, choice.token_ids or ()))
+                elif choice.token_ids or choice.text:
+                    self._take_more(choice, content, deltas)
+                word = choice.finish_reason
+                if word:
+                    reason = _REASONS.get(word) or _unusual_reason(word)
+                    self.reasons[self.first_index + choice.index] = reason
         return False
 
     def usage(self) -> Usage:
@@ -152,9 +154,6 @@ class ChatFold(msgspec.Struct, gc=False):
             counted.completion_tokens or 0,
             (details.cached_tokens or 0) if details is not None else 0,
         )
-
-    def _take_reason(self, choice: Choice, word: str) -> None:
-        self.reasons[self.first_index + choice.index] = _REASONS.get(word) or _unusual_reason(word)
 
     def _take_more(self, choice: Choice, content: Content | None, deltas: list[Delta]) -> None:
         """A choice with anything besides text and token ids, or in the form of completions."""

@@ -48,9 +48,11 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """llhttp tells all but a head's end to methods of C, so that no frame of Python belongs to it:
-    headers and body go into containers, an answer that begins takes a token from ``_due`` (more bytes
-    than the answer has find none, and are a fault), one that is complete empties ``_open``."""
+    """llhttp tells all but a head's end to methods of C, so that no frame of Python belongs to it. An
+    answer that begins takes a token from ``_due``: more bytes than the answer has find none there, which
+    is a fault. Headers go into ``_fields``, which is never empty between the end of the head and the end
+    of the answer, and empty after it. Body goes into ``_parts``.
+    """
 
     __slots__ = (
         *(
@@ -83,14 +85,13 @@ class Connection(asyncio.Protocol):
         self._upstream = upstream
         self._transport: asyncio.Transport | None = None
         self._due: list[None] = []
-        self._open: list[None] = []
         self._parts: list[bytes] = []
         self._fields: Headers = {}
         self._headers: Headers = {}
         self.on_message_begin = self._due.pop
         self.on_header = self._fields.__setitem__
         self.on_body = self._parts.append
-        self.on_message_complete = self._open.clear
+        self.on_message_complete = self._fields.clear
         self._parser: Any = httptools.HttpResponseParser(self)
         self._status = self._quiet_bytes = self.ticks = 0
         self._told = self._keep = self._used = False
@@ -103,7 +104,6 @@ class Connection(asyncio.Protocol):
             return False
         self._status = self._quiet_bytes = 0
         self._told = False
-        self._fields.clear()
         self._due.append(None)
         self.call = call
         call.connection = self
@@ -136,15 +136,16 @@ class Connection(asyncio.Protocol):
         """llhttp read a head. What it says of the connection is known only while it is parsed."""
         parser = self._parser
         status = parser.get_status_code()
-        if status < 200:
-            self._fields.clear()
+        if status == 200:
+            self._headers = {}
+        elif status >= 200:
+            self._headers = self._fields.copy()  # without trailers, which come later
+        else:  # the answer proper is still due
             self._due.append(None)
             return
         self._status = status
         self._keep = parser.should_keep_alive()
-        # Trailers come into the same fields later.
-        self._headers = {} if status == 200 else self._fields.copy()
-        self._open.append(None)
+        self._fields[b""] = b""
 
     # What the transport calls.
 
@@ -161,21 +162,20 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except _FAULTS as error:
             self._keep = False
-            if self._open or not self._status:
+            if self._fields or not self._status:
                 self._spoilt(call, error)
                 return
+        body = b""
         parts = self._parts
-        if not self._open:
-            if self._status:
-                self._finish(call)
-            else:
-                self._quiet(call, len(data))
-        elif parts:
-            if not self._told:
-                self._tell_head(call)
+        if parts:
             body = parts.pop()
             if parts:
                 body = self._joined(body)
+        if not self._fields and self._status:
+            self._finish(call, body)
+        elif body:
+            if not self._told:
+                self._tell_head(call)
             self._quiet_bytes = 0
             self.ticks = self._patience.between_bytes
             call.body(body)
@@ -212,15 +212,9 @@ class Connection(asyncio.Protocol):
             self._break(Code.ENGINE_FAILED, "sent a head that does not end")
             self.abort()
 
-    def _finish(self, call: ResponseSink) -> None:
-        """The answer is complete. The connection goes on if both sides are through with it: before the
-        call is told, whose end may begin the next one."""
-        parts = self._parts
-        body = b""
-        if parts:
-            body = parts.pop()
-            if parts:
-                body = self._joined(body)
+    def _finish(self, call: ResponseSink, body: bytes) -> None:
+        """The answer is complete with this. The connection goes on if both sides are through with it: before
+        the call is told, since that may begin the next one."""
         told, status, headers = self._told, self._status, self._headers
         self.call = call.connection = None
         transport = self._transport
@@ -252,9 +246,9 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def _lost_with(self, call: ResponseSink, exc: Exception | None) -> None:
-        if exc is None and self._open and self._ends_with_connection():
+        if exc is None and self._status and self._fields and self._ends_with_connection():
             self._keep = False
-            self._finish(call)
+            self._finish(call, b"")
         elif call.request and self._used and not call.repeated:
             self.call = call.connection = None
             call.repeated = True

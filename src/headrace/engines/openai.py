@@ -85,6 +85,7 @@ class OpenAIEngine(StreamingEngine):
         self._base = origin.path or "/v1"
         self._origin = msgspec.structs.replace(origin, path="")
         self._asking = _asking(options)
+        self.check = self._asking.check
         self._heads = self._request_heads()
         self._pool: Pool | None = None
         self._health: tuple[Health, str] = ("starting", f"{self._origin} was not asked yet")
@@ -109,9 +110,6 @@ class OpenAIEngine(StreamingEngine):
 
     def health(self) -> tuple[Health, str]:
         return self._health
-
-    def check(self, request: Request) -> None:
-        self._asking.check(request)
 
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         request = work.request

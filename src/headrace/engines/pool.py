@@ -139,7 +139,13 @@ class Pool:
     # What connections say.
 
     def idle(self, connection: Connection) -> None:
-        call = self._next_waiting() if self._waiting else None
+        if self._waiting or self._closed:
+            self._employ(connection)
+        else:
+            self._idle[connection] = None
+
+    def _employ(self, connection: Connection) -> None:
+        call = self._next_waiting()
         if call is not None:
             self._start(connection, call)
         elif self._closed:

@@ -40,11 +40,13 @@ class SoloRun(Stream):
             self.sink.failed(error)
 
     def _done(self, deltas: list[Delta]) -> None:
-        if not self.over:
-            self.over = True
-            fold = self.fold
-            seen = fold.reasons
-            reasons: tuple[FinishReason, ...] = (seen.get(0, "stop"),)
-            if self.choices > 1:
-                reasons = tuple(seen.get(index, "stop") for index in range(self.choices))
-            self.sink.finished(Outcome(reasons, fold.usage()), deltas)
+        if self.over:
+            return
+        self.over = True
+        seen = self.fold.reasons
+        reasons: tuple[FinishReason, ...]
+        if self.choices == 1:
+            reasons = (seen.get(0, "stop"),)
+        else:
+            reasons = tuple(seen.get(index, "stop") for index in range(self.choices))
+        self.sink.finished(Outcome(reasons, self.fold.usage()), deltas)

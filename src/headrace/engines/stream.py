@@ -63,10 +63,8 @@ class Stream(_Reading):
     def body(self, data: bytes) -> None:
         """All events of one read: their deltas go on as one list. Hot: one frame for all of it."""
         sse = self._sse
-        if sse is None:
+        if sse is None or self.over:
             self._keep(data)
-            return
-        if self.over:
             return
         deltas: list[Delta] = []
         try:
@@ -99,15 +97,21 @@ class Stream(_Reading):
             else:
                 self.failed(_cut())
         elif self._status == 200:
-            self._whole(b"".join(self._parts))
+            self.whole(200, {}, b"".join(self._parts))
         else:
             self.failed(refused(self._status, self._headers, b"".join(self._parts)))
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         if self.live or status != 200:
             ResponseSink.whole(self, status, headers, body)
+            return
+        deltas: list[Delta] = []
+        try:
+            self.fold.take((body,), deltas)
+        except HeadraceError as error:
+            self.failed(error)
         else:
-            self._whole(body)
+            self._done(deltas)
 
     def _done(self, deltas: list[Delta]) -> None:
         """It is complete with these; the run may be over already, if it was cancelled meanwhile."""
@@ -124,15 +128,6 @@ class Stream(_Reading):
         bound = MAX_ANSWER_BYTES if accepted else MAX_ERROR_BYTES
         if not self._gather(data, bound) and accepted:
             self.failed(too_large(bound))
-
-    def _whole(self, body: bytes) -> None:
-        deltas: list[Delta] = []
-        try:
-            self.fold.take((body,), deltas)
-        except HeadraceError as error:
-            self.failed(error)
-            return
-        self._done(deltas)
 
 
 def _cut() -> HeadraceError:
