@@ -1,6 +1,6 @@
 """What OpenAI-compatible engines send, typed as far as we read it, and folded into deltas.
 
-One decode an event. A whole answer and a chunk of a stream have the same form but for
+One decode an event, or two where plain text (:mod:`headrace.engines.plain`) ends. A whole answer and a chunk of a stream have the same form but for
 ``message`` in place of ``delta``, so both are folded by the same code.
 """
 
@@ -15,6 +15,7 @@ from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usage
 from headrace.engines.faults import broken_off
+from headrace.engines.plain import UNREADABLE, Counted, decode_plain_event
 
 
 class Function(msgspec.Struct, gc=False):
@@ -70,16 +71,6 @@ class Choice(msgspec.Struct, gc=False):
     token_ids: tuple[int, ...] | None = None
 
 
-class PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class Counted(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: PromptDetails | None = None
-
-
 class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] = []
     usage: Counted | None = None
@@ -99,10 +90,12 @@ _decode = msgspec.json.Decoder(Chunk).decode
 
 
 class ChatFold(msgspec.Struct, gc=False):
-    """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on."""
+    """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on.
+    ``_plain``: the next is probably plain text."""
 
     first_index: int
     reasons: dict[int, FinishReason] = {}
+    _plain: bool = False
     _pieces: int = 0
     _counted: Counted | None = None
 
@@ -110,50 +103,63 @@ class ChatFold(msgspec.Struct, gc=False):
         """Events; True: the last was among them. Raises what the upstream reported, and
         ``ENGINE_FAILED`` for what is no event. Hot: one frame for all of a read."""
         for payload in payloads:
-            try:
-                chunk = _decode(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                if payload == b"[DONE]":  # once a stream: the others need not be compared
-                    return True
-                raise _no_event(error) from None
-            if chunk.error is not None:
-                raise broken_off(chunk.error)
-            if chunk.usage is not None:
-                self._counted = chunk.usage
-            for choice in chunk.choices:
-                content = choice.delta or choice.message
-                if (
-                    content is None
-                    or choice.logprobs is not None
-                    or content.tool_calls
-                    or content.reasoning_content
-                    or content.reasoning
-                    or content.refusal
-                ):
-                    self._take_more(choice, content, deltas)
-                elif text := content.content:  # what nearly every event is
-                    self._pieces += 1
-                    index = self.first_index + choice.index
-                    deltas.append(Delta(text, index, choice.token_ids or ()))
-                elif choice.token_ids or choice.text:
-                    self._take_more(choice, content, deltas)
-                word = choice.finish_reason
-                if word:
-                    reason = _REASONS.get(word) or _unusual_reason(word)
-                    self.reasons[self.first_index + choice.index] = reason
+            if self._plain:
+                try:
+                    (piece,) = decode_plain_event(payload).choices
+                except UNREADABLE:
+                    self._plain = False
+                else:
+                    text, ids = piece.delta.content, piece.token_ids
+                    if text or ids:
+                        self._pieces += 1
+                        index = self.first_index + piece.index
+                        deltas.append(Delta(text or "", index, ids or ()))
+                    continue
+            if self._take(payload, deltas):
+                return True
         return False
 
     def usage(self) -> Usage:
         """What the upstream counted; else an estimate: one token a piece of output, prompt unknown."""
         counted = self._counted
-        if counted is None:
-            return Usage(0, self._pieces, 0)
-        details = counted.prompt_tokens_details
-        return Usage(
-            counted.prompt_tokens or 0,
-            counted.completion_tokens or 0,
-            (details.cached_tokens or 0) if details is not None else 0,
-        )
+        return Usage(0, self._pieces, 0) if counted is None else counted.usage()
+
+    def _take(self, payload: bytes, deltas: list[Delta]) -> bool:
+        """One event of any kind."""
+        if payload == b"[DONE]":
+            return True
+        try:
+            chunk = _decode(payload)
+        except UNREADABLE as error:
+            raise _no_event(error) from None
+        if chunk.error is not None:
+            raise broken_off(chunk.error)
+        if chunk.usage is not None:
+            self._counted = chunk.usage
+        for choice in chunk.choices:
+            content = choice.delta or choice.message
+            if (
+                content is None
+                or choice.logprobs is not None
+                or choice.text
+                or content.tool_calls
+                or content.reasoning_content
+                or content.reasoning
+                or content.refusal
+            ):
+                self._take_more(choice, content, deltas)
+            else:
+                text, ids = content.content, choice.token_ids
+                if text or ids:
+                    # One plain event follows another; to be wrong costs an exception.
+                    self._plain = chunk.usage is None and len(chunk.choices) == 1
+                    self._pieces += 1
+                    deltas.append(Delta(text or "", self.first_index + choice.index, ids or ()))
+            word = choice.finish_reason
+            if word:
+                reason = _REASONS.get(word) or _unusual_reason(word)
+                self.reasons[self.first_index + choice.index] = reason
+        return False
 
     def _take_more(self, choice: Choice, content: Content | None, deltas: list[Delta]) -> None:
         """A choice with anything besides text and token ids, or in the form of completions."""

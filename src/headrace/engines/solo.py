@@ -12,6 +12,8 @@ from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import FinishReason
 from headrace.engines.engine import Sink
+from headrace.engines.plain import UNREADABLE, decode_plain_answer
+from headrace.engines.response import Headers
 from headrace.engines.stream import Stream
 
 
@@ -38,6 +40,22 @@ class SoloRun(Stream):
             self.cancel()
             self.upstream.on_failure(error)
             self.sink.failed(error)
+
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Most answers that are not streamed are plain text, and need no fold."""
+        if status != 200 or self.live or self.choices != 1:
+            Stream.whole(self, status, headers, body)
+            return
+        try:
+            answer = decode_plain_answer(body)
+        except UNREADABLE:
+            Stream.whole(self, status, headers, body)
+            return
+        (choice,) = answer.choices
+        text, ids = choice.message.content, choice.token_ids
+        deltas = [Delta(text or "", 0, ids or ())] if text or ids else []
+        self.over = True
+        self.sink.finished(Outcome((choice.finish_reason,), answer.usage.usage()), deltas)
 
     def _done(self, deltas: list[Delta]) -> None:
         if self.over:
