@@ -98,15 +98,19 @@ ANSWERS = {
 }
 
 
+@pytest.mark.parametrize("status", [200, 503])
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
-def test_every_framing_is_read_and_keeps_the_connection(run, upstream, answer):
+def test_every_framing_is_read_and_keeps_the_connection(run, upstream, answer, status):
     async def main():
-        async with upstream(answering(answer)) as server, pool_of(server) as pool:
+        head = b"HTTP/1.1 %d OK\r\nretry-after: 7\r\n" % status
+        said = answer.replace(b"HTTP/1.1 200 OK\r\n", head)
+        async with upstream(answering(said)) as server, pool_of(server) as pool:
             for _ in range(2):
                 response = await pool.fetch("GET", "/")
-                assert (response.status, response.body) == (200, b"ok")
-                assert b"x" not in dict(response.headers)
-                assert b"link" not in dict(response.headers)
+                assert (response.status, response.body) == (status, b"ok")
+                # Those of a refusal, without its trailers and what came before; nobody needs others.
+                assert response.headers.get(b"retry-after") == (b"7" if status == 503 else None)
+                assert response.headers.keys().isdisjoint((b"x", b"link"))
             assert server.connections == 1
 
     run(main())
@@ -140,11 +144,18 @@ def test_a_status_without_body_ends_at_its_head(run, upstream, status):
     run(main())
 
 
-def test_an_answer_without_a_length_ends_with_its_connection(run, upstream):
+@pytest.mark.parametrize("pieces", [[b"until the end"], [b"until", b" the end"], []])
+@pytest.mark.parametrize("head", [b"", b"connection: close\r\n"])
+def test_an_answer_without_a_length_ends_with_its_connection(run, upstream, head, pieces):
     async def main():
-        answer = b"HTTP/1.1 200 OK\r\n\r\nuntil the end"
-        async with upstream(answering(answer, close=True)) as server, pool_of(server) as pool:
-            assert (await pool.fetch("GET", "/")).body == b"until the end"
+        async def handler(reader, writer):
+            await read_request(reader)
+            for piece in (b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", *pieces):
+                writer.write(piece)
+                await asyncio.sleep(0.005)  # a read of its own
+
+        async with upstream(handler) as server, pool_of(server) as pool:
+            assert (await pool.fetch("GET", "/")).body == b"".join(pieces)
             assert pool.idle_connections == 0
 
     run(main())
@@ -157,8 +168,14 @@ def test_an_answer_without_a_length_ends_with_its_connection(run, upstream):
         b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
         OK + b"and more",
         OK + OK,
+        OK + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nx: y\r\n",
+        OK + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nmore",
+        OK + b"HTTP/1.1 100 Continue\r\n\r\n",
     ],
-    ids=["close", "http/1.0", "garbage after it", "a second answer"],
+    ids=[
+        *["close", "http/1.0", "garbage after it", "a second answer", "a second head"],
+        *["half a second answer", "a second answer's 100"],
+    ],
 )
 def test_a_connection_is_not_used_again_when_it_must_not_be(run, upstream, answer):
     async def main():
