@@ -1,7 +1,8 @@
 """What OpenAI-compatible engines send, typed as far as we read it, and folded into deltas.
 
-One decode an event, or two where plain text (:mod:`headrace.engines.plain`) ends. A whole answer and a chunk of a stream have the same form but for
-``message`` in place of ``delta``, so both are folded by the same code.
+One decode an event, and a second one where plain text ends (:mod:`headrace.engines.plain`). A whole
+answer and a chunk of a stream have the same form but for ``message`` in place of ``delta``, so both are
+folded by the same code.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
-from headrace.domain.request import Request
 from headrace.engines import dialect as dialects
 from headrace.engines.ask import Asking, check_continuable, tokens_left
 from headrace.engines.base import StreamingEngine
@@ -85,7 +84,7 @@ class OpenAIEngine(StreamingEngine):
         self._base = origin.path or "/v1"
         self._origin = msgspec.structs.replace(origin, path="")
         self._asking = _asking(options)
-        self.check = self._asking.check
+        self.check = self._asking.check  # asked of every request, so without a frame of its own
         self._heads = self._request_heads()
         self._pool: Pool | None = None
         self._health: tuple[Health, str] = ("starting", f"{self._origin} was not asked yet")

@@ -79,20 +79,24 @@ class Response(NamedTuple):
     body: bytes
 
 
-class Gathering(ResponseSink, kw_only=True):
-    """A sink that keeps the head, and body as far as it is wanted."""
+class Kept:
+    """An answer that is kept until its end: its head, and body as far as it is wanted."""
 
-    _status: int = 0
-    _headers: Headers = msgspec.field(default_factory=dict)
-    _parts: list[bytes] = msgspec.field(default_factory=list)
-    _size: int = 0
+    __slots__ = ("_parts", "_size", "headers", "status")
 
-    def head(self, status: int, headers: Headers) -> None:
-        self._status = status
-        self._headers = headers
+    def __init__(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = headers
+        self._parts: list[bytes] = []
+        self._size = 0
 
-    def _gather(self, data: bytes, limit_bytes: int) -> bool:
-        """Keep it. False: it is not kept, there is too much."""
+    @property
+    def body(self) -> bytes:
+        """All of it so far."""
+        return b"".join(self._parts)
+
+    def add(self, data: bytes, limit_bytes: int) -> bool:
+        """More body. False: it is not kept, there is too much."""
         self._size += len(data)
         if self._size > limit_bytes:
             return False
@@ -100,20 +104,25 @@ class Gathering(ResponseSink, kw_only=True):
         return True
 
 
-class Collect(Gathering):
+class Collect(ResponseSink):
     """Hands the whole answer over, at most ``limit_bytes`` of body."""
 
     found: Callable[[Response], None]
     on_failure: Callable[[HeadraceError], None]
     limit_bytes: int
+    _kept: Kept | None = None
+
+    def head(self, status: int, headers: Headers) -> None:
+        self._kept = Kept(status, headers)
 
     def body(self, data: bytes) -> None:
-        if not self._gather(data, self.limit_bytes):
+        if self._kept is not None and not self._kept.add(data, self.limit_bytes):
             self.cancel()
             self.on_failure(too_large(self.limit_bytes))
 
     def end(self) -> None:
-        self.found(Response(self._status, self._headers, b"".join(self._parts)))
+        if self._kept is not None:
+            self.found(Response(self._kept.status, self._kept.headers, self._kept.body))
 
     def failed(self, error: HeadraceError) -> None:
         self.on_failure(error)

@@ -14,7 +14,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.engines.faults import MAX_ERROR_BYTES, refused
 from headrace.engines.pool import MAX_ANSWER_BYTES
-from headrace.engines.response import Gathering, Headers, ResponseSink, too_large
+from headrace.engines.response import Headers, Kept, ResponseSink, too_large
 from headrace.engines.sse import CR, LF, SseParser
 
 
@@ -40,13 +40,15 @@ class Deltas(Protocol):
         """New output, in order."""
 
 
-class _Reading(Gathering, kw_only=True):
-    """The parser of an answer that turned out to be a stream."""
+class _Begun(ResponseSink, kw_only=True):
+    """What the head of an answer made, as it is read: events, or an answer that is kept. So that no request
+    pays for what its answer does not need."""
 
     _sse: SseParser | None = None
+    _kept: Kept | None = None
 
 
-class Stream(_Reading):
+class Stream(_Begun):
     """The answer of one request, streamed (``live``) or whole, folded and given to ``sink``. Who inherits
     says what its end means."""
 
@@ -58,7 +60,7 @@ class Stream(_Reading):
         if status == 200 and self.live:
             self._sse = SseParser()
         else:
-            Gathering.head(self, status, headers)
+            self._kept = Kept(status, headers)
 
     def body(self, data: bytes) -> None:
         """All events of one read: their deltas go on as one list. Hot: one frame for all of it."""
@@ -89,17 +91,18 @@ class Stream(_Reading):
             self.sink.deltas(deltas)
 
     def end(self) -> None:
+        kept = self._kept
         if self.over:
             return
-        if self._sse is not None:
+        if kept is None:
             if self.fold.reasons:
                 self._done([])
             else:
                 self.failed(_cut())
-        elif self._status == 200:
-            self.whole(200, {}, b"".join(self._parts))
+        elif kept.status == 200:
+            self.whole(200, kept.headers, kept.body)
         else:
-            self.failed(refused(self._status, self._headers, b"".join(self._parts)))
+            self.failed(refused(kept.status, kept.headers, kept.body))
 
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         if self.live or status != 200:
@@ -124,10 +127,12 @@ class Stream(_Reading):
 
     def _keep(self, data: bytes) -> None:
         """Body that is no stream: an answer, or the words of a refusal as far as they are read."""
-        accepted = self._status == 200
-        bound = MAX_ANSWER_BYTES if accepted else MAX_ERROR_BYTES
-        if not self._gather(data, bound) and accepted:
-            self.failed(too_large(bound))
+        kept = self._kept
+        if kept is not None and kept.status == 200:
+            if not kept.add(data, MAX_ANSWER_BYTES):
+                self.failed(too_large(MAX_ANSWER_BYTES))
+        elif kept is not None:
+            kept.add(data, MAX_ERROR_BYTES)
 
 
 def _cut() -> HeadraceError:
