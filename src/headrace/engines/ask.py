@@ -94,6 +94,7 @@ class Asking:
         return self._any_body(request, stream, more)
 
     def _any_body(self, request: Request, stream: bool, more: Mapping[str, Any]) -> bytes:
+        """:meth:`body`, whatever the request has."""
         body = self._filled(request, stream)
         if request.kind == "chat":
             body.messages = request.messages

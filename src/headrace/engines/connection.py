@@ -55,28 +55,26 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        *(
-            "_due",
-            "_fields",
-            "_headers",
-            "_keep",
-            "_open",
-            "_owner",
-            "_parser",
-            "_parts",
-            "_patience",
-        ),
-        *(
-            "_quiet_bytes",
-            "_status",
-            "_told",
-            "_transport",
-            "_upstream",
-            "_used",
-            "call",
-            "on_body",
-        ),
-        *("on_header", "on_message_begin", "on_message_complete", "ticks"),
+        "_due",
+        "_fields",
+        "_headers",
+        "_keep",
+        "_owner",
+        "_parser",
+        "_parts",
+        "_patience",
+        "_quiet_bytes",
+        "_status",
+        "_told",
+        "_transport",
+        "_upstream",
+        "_used",
+        "call",
+        "on_body",
+        "on_header",
+        "on_message_begin",
+        "on_message_complete",
+        "ticks",
     )
 
     def __init__(self, owner: Owner, upstream: str) -> None:
@@ -145,7 +143,7 @@ class Connection(asyncio.Protocol):
             return
         self._status = status
         self._keep = parser.should_keep_alive()
-        self._fields[b""] = b""
+        self._fields[b""] = b""  # not empty, whatever headers there are
 
     # What the transport calls.
 
