@@ -16,7 +16,6 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
-from headrace.domain.request import Request
 from headrace.engines import dialect as dialects
 from headrace.engines.ask import Asking, check_continuable, tokens_left
 from headrace.engines.base import StreamingEngine
@@ -85,6 +84,7 @@ class OpenAIEngine(StreamingEngine):
         self._base = origin.path or "/v1"
         self._origin = msgspec.structs.replace(origin, path="")
         self._asking = _asking(options)
+        self.check = self._asking.check  # asked of every request, so without a frame of its own
         self._heads = self._request_heads()
         self._pool: Pool | None = None
         self._health: tuple[Health, str] = ("starting", f"{self._origin} was not asked yet")
@@ -110,21 +110,18 @@ class OpenAIEngine(StreamingEngine):
     def health(self) -> tuple[Health, str]:
         return self._health
 
-    def check(self, request: Request) -> None:
-        self._asking.check(request)
-
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         request = work.request
         if work.prefixes:
             return self._continue(work, sink)
+        kind, live = request.kind, work.live
+        choices = request.sampling.n if kind == "chat" else request.choices
+        run = SoloRun(sink, ChatFold(0), live, choices, self)
         pool = self._pool
-        choices = request.sampling.n if request.kind == "chat" else request.choices
-        run = SoloRun(sink, choices, work.live, self._on_failure)
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
-        else:
-            body = self._asking.body(request, work.live)
-            run.call = pool.send(with_body(self._heads[request.kind], body), run)
+            return run
+        pool.send(with_body(self._heads[kind], self._asking.body(request, live)), run)
         return run
 
     async def count_tokens(self, text: str) -> int:
@@ -170,10 +167,10 @@ class OpenAIEngine(StreamingEngine):
         pool = self._pool
         if pool is None:
             raise _not_loaded()
-        sink = FanStream(run, ChatFold(index), live, self._on_failure)
+        sink = FanStream(run, ChatFold(index), live, self.on_failure)
         run.adopt(pool.send(with_body(self._heads[kind], body), sink))
 
-    def _on_failure(self, error: HeadraceError) -> None:
+    def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""
         if error.code is Code.ENGINE_UNAVAILABLE and self._health[0] == "ready":
             self._health = ("failed", error.message)
