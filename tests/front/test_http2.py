@@ -183,6 +183,25 @@ def test_streams_are_answered_as_they_are_ready(wire):
     wire.run(main())
 
 
+def test_prepared_lines_of_an_answer_are_its_fields(wire):
+    async def main():
+        def handler(exchange):
+            exchange.respond(200, b"content-type: text/plain\r\nx-a: 1: 2\r\n", b"body")
+
+        async with wire.serve(handler) as front:
+            client = await H2Client.open(wire, front)
+            status, headers, body = await client.answer(client.request())
+            assert (status, headers["content-type"], headers["x-a"]) == (200, "text/plain", "1: 2")
+            assert body == b"body"
+            await client.client.close()
+            one = await wire.Client.open(front)
+            answer = await one.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (answer.header(b"x-a"), answer.body) == (b"1: 2", b"body")
+            await one.close()
+
+    wire.run(main())
+
+
 def test_a_handler_that_raises_is_answered_500(wire):
     async def main():
         def fails(exchange):
