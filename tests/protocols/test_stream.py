@@ -42,9 +42,11 @@ class RecordedExchange:
         self.calls.append("respond")
         self.status, self.headers, self.sent = status, dict(headers), body
 
-    def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def start(self, status: int, headers: bytes) -> None:
         self.calls.append("start")
-        self.status, self.headers = status, dict(headers)
+        lines = headers.split(b"\r\n")[:-1]
+        self.status = status
+        self.headers = dict(tuple(line.split(b": ", 1)) for line in lines)  # type: ignore[misc]
 
     def send(self, data: bytes) -> bool:
         self.calls.append("send")

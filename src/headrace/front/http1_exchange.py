@@ -97,7 +97,7 @@ class Http1Exchange(BaseExchange, eq=False):
             connection.shared.outbox.write(connection.transport, data)
         elif self.framing == _UNSTARTED:
             raise RuntimeError("send before start")
-        elif self.framing == _TO_THE_END:
+        elif self.framing == _TO_THE_END and data:
             connection.send(data)
         elif not self.open:
             return True

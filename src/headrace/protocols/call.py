@@ -24,11 +24,10 @@ _logger = logging.getLogger("headrace.protocols")
 _JSON = (b"content-type", b"application/json")
 _TOOK = b"openai-processing-ms"
 """How long the call had been going on when its answer began, in whole milliseconds."""
-_ANSWER = (
-    "content-type: application/json\r\nx-generation-id: %s\r\n"
-    "openai-processing-ms: %d\r\nx-request-id: %s\r\n%s"
-)
-"""The head of an answer from a log, ready to be sent: no value that goes in can have a line break in it."""
+_NAMED = "x-generation-id: %s\r\nopenai-processing-ms: %d\r\nx-request-id: %s\r\n%s"
+"""What the head of every answer from a log has, as lines: no value that goes in can have a line break in it."""
+_ANSWER = "content-type: application/json\r\n" + _NAMED
+_STREAM = "content-type: %s\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n" + _NAMED
 _encode = msgspec.json.Encoder().encode
 MAX_QUERY_FIELDS = 32
 """Fields of a query string; more is refused."""
@@ -84,7 +83,10 @@ class Call(msgspec.Struct, eq=False):
             ) from None
 
     def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        self.exchange.respond(status, self._headers(headers), body)
+        took = b"%d" % ((perf_counter() - self.started) * 1000)
+        request_id = (b"x-request-id", self.request_id.encode())
+        common = self.terms.common
+        self.exchange.respond(status, [*headers, (_TOOK, took), request_id, *common], body)
 
     def answer(self, generation_id: str, body: bytes) -> None:
         """Answer from a generation's log with JSON, in one piece."""
@@ -96,10 +98,13 @@ class Call(msgspec.Struct, eq=False):
         """Answer with a value as JSON."""
         self.respond(status, [_JSON, *headers], _encode(body))
 
-    def start(self, headers: Sequence[Header]) -> None:
-        """The head of a streamed answer."""
+    def start(self, content_type: str, generation_id: str) -> None:
+        """The head of an answer that is streamed from a generation's log."""
         self.streams = True
-        self.exchange.start(200, self._headers(headers))
+        took_ms = (perf_counter() - self.started) * 1000
+        common = self.terms.lines
+        lines = _STREAM % (content_type, generation_id, took_ms, self.request_id, common)
+        self.exchange.start(200, lines.encode("latin-1"))
 
     def fail(self, error: HeadraceError, headers: Sequence[Header] = ()) -> None:
         """Answer with an error."""
@@ -116,9 +121,3 @@ class Call(msgspec.Struct, eq=False):
         else:
             said = f"The server failed at this request; its log says why under {self.request_id}."
             self.fail(HeadraceError(Code.INTERNAL, said))
-
-    def _headers(self, headers: Sequence[Header]) -> Sequence[Header]:
-        """These, and those that every answer has."""
-        took = b"%d" % ((perf_counter() - self.started) * 1000)
-        request_id = self.request_id.encode()
-        return [*headers, (_TOOK, took), (b"x-request-id", request_id), *self.terms.common]

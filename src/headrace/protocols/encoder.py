@@ -42,7 +42,7 @@ class Framing(Protocol):
 
     preamble: bytes
     heartbeat: bytes
-    content_type: bytes
+    content_type: str
 
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         """A message that ends an event: it carries the event's cursor where the framing has one."""
@@ -67,7 +67,7 @@ class ServerSentEvents:
 
     preamble = b"retry: 5000\n"
     heartbeat = b":\n"
-    content_type = b"text/event-stream; charset=utf-8"
+    content_type = "text/event-stream; charset=utf-8"
 
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         if name is None:
@@ -89,7 +89,7 @@ class Lines:
 
     preamble = b""
     heartbeat = b""
-    content_type = b"application/x-ndjson; charset=utf-8"
+    content_type = "application/x-ndjson; charset=utf-8"
 
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         return data + b"\n"

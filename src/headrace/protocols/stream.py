@@ -115,7 +115,7 @@ class ClientStream:
         exchange.on_drain = self._drained
         self._open.add(self)
         if self._reading:
-            self._start()
+            self._start_alone()
         counts = not self._reading or self._generation.caller.leaving.durable
         subscription = self._generation.attach(self, client=counts)
         if self._closed:
@@ -174,7 +174,7 @@ class ClientStream:
             return
         self._quiet_rounds = 0
         if not self._flows:
-            self._start()
+            self._start_alone()
         if self._framing.heartbeat:
             self._call.exchange.send(self._framing.heartbeat)
 
@@ -194,20 +194,18 @@ class ClientStream:
             data = self._encode(events)
         if data or self._generation.caller.leaving.durable:
             self._start()
-        return data
+            return self._framing.preamble + data
+        return b""
 
     def _start(self) -> None:
         self._flows = True
-        self._call.start(
-            [
-                (b"content-type", self._framing.content_type),
-                (b"cache-control", b"no-cache"),
-                (b"x-accel-buffering", b"no"),
-                *named(self._generation),
-            ]
-        )
+        self._call.start(self._framing.content_type, self._generation.id)
+
+    def _start_alone(self) -> None:
+        """The head before there is an event to follow it."""
+        self._start()
         if self._framing.preamble:
-            self._call.exchange.send(self._framing.preamble)
+            self._send(self._framing.preamble)
 
     def _close(self) -> None:
         """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
