@@ -114,7 +114,11 @@ class Recorder:
         exchange.on_gone = lambda: self._gone(exchange)
         self._changed.set()
         if not self.hold:
-            text = b"%b %b %b" % (exchange.method.encode(), exchange.path.encode(), exchange.body)
+            text = b"%b %b %b" % (
+                exchange.head.method.encode(),
+                exchange.head.path.encode(),
+                exchange.body,
+            )
             exchange.respond(200, ((b"content-type", b"text/plain"),), text)
 
     def _gone(self, exchange: Exchange) -> None:

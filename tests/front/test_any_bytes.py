@@ -85,9 +85,9 @@ def test_any_split_of_pipelined_requests_gives_the_same_exchanges(wire, runner, 
             await client.close()
         got = [
             (
-                exchange.method,
-                exchange.path,
-                [field for field in exchange.headers if field[0].startswith(b"x-")],
+                exchange.head.method,
+                exchange.head.path,
+                [field for field in exchange.head.headers if field[0].startswith(b"x-")],
                 exchange.body,
             )
             for exchange in handler.seen

@@ -40,12 +40,13 @@ heads = st.builds(
 )
 
 
-def said(parser: HeadParser, head: bytes) -> object:
+def said(parser: HeadParser, raw: bytes) -> object:
     try:
-        line = parser.parse(head)
+        head = parser.parse(raw)
     except Refusal as refusal:
         return refusal.status, refusal.message
-    return line, parser.headers, parser.length, parser.keep_alive, parser.expects_continue
+    meaning = (head.method, head.path, head.query, head.headers, head.http10, head.keep_alive)
+    return meaning, head.before, head.after, parser.length, parser.expects_continue
 
 
 @settings(deadline=None, max_examples=300)
@@ -56,20 +57,27 @@ def test_a_head_means_the_same_whatever_was_parsed_before_it(seen: list[bytes]) 
         assert said(parser, head) == said(HeadParser(Limits()), head)
 
 
-def test_every_length_of_one_head_is_its_own() -> None:
+def test_heads_that_differ_in_their_length_are_one_and_every_length_is_its_own() -> None:
     parser = HeadParser(Limits())
+    heads = []
     for length in (5, 0, 123_456, 5):
-        parser.parse(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX-A: 1\r\n\r\n" % length)
+        raw = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX-A: 1\r\n\r\n" % length
+        heads.append(parser.parse(raw))
         assert parser.length == length
-        assert parser.headers[1] == (b"content-length", b"%d" % length)
+        assert heads[0].before + b"%d" % length + heads[0].after == raw
+    assert heads == [heads[0]] * 4
+    assert heads[0].headers == ((b"host", b"a"), (b"x-a", b"1"))
 
 
-def test_what_becomes_of_one_requests_headers_is_not_seen_by_the_next() -> None:
+def test_what_was_concluded_of_a_head_comes_back_with_it_and_with_no_other() -> None:
     parser = HeadParser(Limits())
-    for _ in range(3):
-        parser.parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert parser.headers == [(b"host", b"a")]
-        parser.headers.clear()
+    raw = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n"
+    parser.parse(raw % b"a").known = "concluded"
+    assert parser.parse(raw % b"b").known is None
+    assert parser.parse(raw % b"a").known == "concluded"
+    for number in range(_HEADS):
+        parser.parse(raw % b"%d" % number)
+    assert parser.parse(raw % b"a").known is None
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -132,8 +132,12 @@ def test_a_request_reaches_the_handler_as_over_http_1(wire):
             assert (status, headers["content-length"], body) == (200, "7", b"")
             await client.client.close()
         exchange = handler.seen[0]
-        assert (exchange.method, exchange.path, exchange.query) == ("POST", "/a b", "x=1")
-        assert exchange.headers == [(b"host", b"a"), (b"cookie", b"a=1; b=2")]
+        assert (exchange.head.method, exchange.head.path, exchange.head.query) == (
+            "POST",
+            "/a b",
+            "x=1",
+        )
+        assert exchange.head.headers == ((b"host", b"a"), (b"cookie", b"a=1; b=2"))
         assert exchange.peer.startswith("127.0.0.1:")
 
     wire.run(main())
@@ -179,10 +183,29 @@ def test_streams_are_answered_as_they_are_ready(wire):
     wire.run(main())
 
 
+def test_prepared_lines_of_an_answer_are_its_fields(wire):
+    async def main():
+        def handler(exchange):
+            exchange.respond(200, b"content-type: text/plain\r\nx-a: 1: 2\r\n", b"body")
+
+        async with wire.serve(handler) as front:
+            client = await H2Client.open(wire, front)
+            status, headers, body = await client.answer(client.request())
+            assert (status, headers["content-type"], headers["x-a"]) == (200, "text/plain", "1: 2")
+            assert body == b"body"
+            await client.client.close()
+            one = await wire.Client.open(front)
+            answer = await one.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert (answer.header(b"x-a"), answer.body) == (b"1: 2", b"body")
+            await one.close()
+
+    wire.run(main())
+
+
 def test_a_handler_that_raises_is_answered_500(wire):
     async def main():
         def fails(exchange):
-            if exchange.path == "/late":
+            if exchange.head.path == "/late":
                 exchange.start(200, ())
             raise LookupError("a mistake of ours")
 
@@ -206,14 +229,14 @@ class Pump:
 
     def __call__(self, exchange):
         self.exchanges.append(exchange)
-        self.sent[exchange.path] = 0
+        self.sent[exchange.head.path] = 0
         exchange.start(200, ())
         exchange.on_drain = lambda: self.go_on(exchange)
         self.go_on(exchange)
 
     def go_on(self, exchange):
-        while self.sent[exchange.path] < self.total:
-            self.sent[exchange.path] += len(PIECE)
+        while self.sent[exchange.head.path] < self.total:
+            self.sent[exchange.head.path] += len(PIECE)
             if not exchange.send(PIECE):
                 return
         exchange.end()

@@ -21,11 +21,11 @@ COMPLETION = {"model": "m", "prompt": "One,"}
 
 
 def chat(**fields: Any) -> Request:
-    return decode_chat(json.dumps(CHAT | fields).encode()).request
+    return decode_chat(json.dumps(CHAT | fields).encode())[0]
 
 
 def completion(**fields: Any) -> Request:
-    return decode_completion(json.dumps(COMPLETION | fields).encode()).request
+    return decode_completion(json.dumps(COMPLETION | fields).encode())[0]
 
 
 def refusal(decode: Callable[..., Any], *args: Any, **fields: Any) -> HeadraceError:
@@ -124,7 +124,7 @@ def test_a_completion_has_openais_default_length() -> None:
 def test_include_usage_is_remembered_for_the_wire() -> None:
     body = CHAT | {"stream": True, "stream_options": {"include_usage": True}}
 
-    assert decode_chat(json.dumps(body).encode()).wire_options == {"usage": True}
+    assert decode_chat(json.dumps(body).encode())[1] == {"usage": True}
 
 
 def test_what_clients_send_without_meaning_anything_here_is_taken() -> None:
@@ -359,7 +359,7 @@ fields = st.sampled_from(
 
 def is_request_or_4xx(decode: Callable[[bytes], Asked], body: bytes) -> None:
     try:
-        request = decode(body).request
+        request = decode(body)[0]
     except HeadraceError as error:
         refused = error
     else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headrace.domain.event import Event, Token
 from headrace.domain.request import Request, Sampling
-from headrace.protocols.encoder import FRAMINGS
+from headrace.protocols.encoder import FRAMINGS, Encoder, Rest
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import ENCODERS
 from headrace.protocols.infer import infer_answer
@@ -61,7 +61,9 @@ def encoded(
 ) -> bytes:
     if options is None:
         options = {"usage": True, "progress": True, "prompt": True}
-    encoder = ENCODERS[wire](generation, options, FRAMINGS[form], after)
+    encoder: Encoder = ENCODERS[wire](generation, options, FRAMINGS[form])
+    if after:
+        encoder = Rest(encoder, after)
     batches = [log[start : start + size] for start in range(0, len(log), size)]
     return b"".join(encoder.encode(batch) for batch in batches)
 
@@ -131,8 +133,8 @@ def test_one_token_less_in_the_log_is_a_gap_in_every_whole_answer(
     generation: Any, log: list[Event], answer: Any
 ) -> None:
     def rendered(events: list[Event]) -> bytes:
-        fold = Fold(2)
-        fold.add(events)
+        fold = Fold()
+        fold.events(events)
         return bytes(answer(generation, fold))
 
     for missing in log:
@@ -339,8 +341,8 @@ def test_text_logprobs_are_lists_and_offsets_go_on_over_chunks(kit: Any) -> None
         kit.token(2, " two", logprobs=(kit.TokenLogprob(" two", -1.0, (), ((" two", -1.0, ()),)),)),
         kit.finish(3, "length"),
     ]
-    fold = Fold(1)
-    fold.add(log)
+    fold = Fold()
+    fold.events(log)
     whole = json.loads(text_completion(generation, fold))["choices"][0]["logprobs"]
     parts = chunks(encoded(generation, log, "openai-completions", options={}))
 
@@ -356,8 +358,8 @@ def test_text_logprobs_are_lists_and_offsets_go_on_over_chunks(kit: Any) -> None
 def test_a_whole_chat_answer_has_the_nullable_fields_and_the_tool_calls(
     generation: Any, log: list[Event]
 ) -> None:
-    fold = Fold(2)
-    fold.add(log)
+    fold = Fold()
+    fold.events(log)
     first, second = json.loads(chat_completion(generation, fold))["choices"]
 
     assert first["message"] == {
@@ -389,10 +391,10 @@ def test_a_whole_chat_answer_is_its_struct_byte_for_byte(
     kit: Any, texts: list[tuple[str, int, bool]], reasons: list[str], logprobs: int | None
 ) -> None:
     generation = kit.Generation(kit.chat_request(sampling=Sampling(n=3, logprobs=logprobs)))
-    fold = Fold(3)
+    fold = Fold()
     for seq, (text, index, reasoning) in enumerate(texts, 1):
-        fold.add([kit.token(seq, text, index=index, reasoning=reasoning)])
-    fold.add([kit.finish(len(texts) + 1, *reasons, usage=kit.Usage(7, 2**40, 3))])
+        fold.events([kit.token(seq, text, index=index, reasoning=reasoning)])
+    fold.events([kit.finish(len(texts) + 1, *reasons, usage=kit.Usage(7, 2**40, 3))])
 
     answer = chat_completion(generation, fold)
 
@@ -405,8 +407,10 @@ def test_a_whole_chat_answer_is_its_struct_byte_for_byte(
 
 
 def test_content_is_null_when_there_are_only_tool_calls(kit: Any) -> None:
-    fold = Fold(1)
-    fold.add([kit.token(1, "", tool_calls=(kit.ToolCallDelta(0, "c", "f", "{}"),)), kit.finish(2)])
+    fold = Fold()
+    fold.events(
+        [kit.token(1, "", tool_calls=(kit.ToolCallDelta(0, "c", "f", "{}"),)), kit.finish(2)]
+    )
 
     answer = json.loads(chat_completion(kit.Generation(kit.chat_request()), fold))
 

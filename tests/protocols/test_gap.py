@@ -219,7 +219,8 @@ def test_every_whole_answer_of_a_stored_log_shows_the_gap(
         try:
             kept = Kept(await Hub(store).find(gap.id))
             read: asyncio.Future[Fold | HeadraceError] = asyncio.get_running_loop().create_future()
-            collector = Collector(kept, read.set_result, client=False)
+            collector = Collector(done=read.set_result)
+            collector.attach(kept, client=False)
             fold = await read
             collector.close()
             if isinstance(fold, HeadraceError):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,36 +15,38 @@ import pytest
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import CANCEL, CONTINUE, Caller
-from headrace.protocols.call import Call, request_ids
+from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.formats import ENCODERS
 from headrace.protocols.stream import HEARTBEAT_ROUNDS, ClientStream, OpenStreams
+from headrace.protocols.terms import Terms
 
 
 class RecordedExchange:
     """Keeps what is answered; ``room`` is how many more sends it takes before it says stop."""
 
     def __init__(self) -> None:
-        self.method, self.path, self.query = "POST", "/", ""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.head = SimpleNamespace(method="POST", path="/", query="", headers=(), known=None)
         self.body = b""
         self.on_gone: Any = None
         self.on_drain: Any = None
         self.gone = False
         self.calls: list[str] = []
         self.status = 0
-        self.head: dict[bytes, bytes] = {}
+        self.headers: dict[bytes, bytes] = {}
         self.sent = b""
         self.room = 1_000
         self.heartbeat = asyncio.Event()
 
     def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         self.calls.append("respond")
-        self.status, self.head, self.sent = status, dict(headers), body
+        self.status, self.headers, self.sent = status, dict(headers), body
 
-    def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def start(self, status: int, headers: bytes) -> None:
         self.calls.append("start")
-        self.status, self.head = status, dict(headers)
+        lines = headers.split(b"\r\n")[:-1]
+        self.status = status
+        self.headers = dict(tuple(line.split(b": ", 1)) for line in lines)  # type: ignore[misc]
 
     def send(self, data: bytes) -> bool:
         self.calls.append("send")
@@ -74,9 +78,9 @@ class Scene:
         self.streams = OpenStreams(heartbeat_s)
         self.generation = kit.Generation(kit.chat_request(), caller=Caller(leaving=leaving))
         self.exchange = RecordedExchange()
-        encoder = ENCODERS[wire](self.generation, {}, FRAMINGS["sse"], 0)
+        encoder = ENCODERS[wire](self.generation, {}, FRAMINGS["sse"])
         self.stream = ClientStream(
-            Call(self.exchange, request_ids()),
+            Call(self.exchange, Terms(self.exchange.head), "req_1", time.perf_counter()),
             self.generation,
             encoder,
             FRAMINGS["sse"],
@@ -102,11 +106,11 @@ def test_the_head_comes_with_the_first_event_that_is_shown(kit: Any) -> None:
 
         assert scene.exchange.calls[0] == "start"
         assert scene.exchange.sent.startswith(b"retry: 5000\ndata: {")
-        assert scene.exchange.head[b"content-type"] == b"text/event-stream; charset=utf-8"
-        assert scene.exchange.head[b"cache-control"] == b"no-cache"
-        assert scene.exchange.head[b"x-accel-buffering"] == b"no"
-        assert scene.exchange.head[b"x-generation-id"] == scene.generation.id.encode()
-        assert b"x-request-id" in scene.exchange.head
+        assert scene.exchange.headers[b"content-type"] == b"text/event-stream; charset=utf-8"
+        assert scene.exchange.headers[b"cache-control"] == b"no-cache"
+        assert scene.exchange.headers[b"x-accel-buffering"] == b"no"
+        assert scene.exchange.headers[b"x-generation-id"] == scene.generation.id.encode()
+        assert b"x-request-id" in scene.exchange.headers
 
     kit.run(main())
 
@@ -142,7 +146,7 @@ def test_an_error_that_comes_first_is_an_http_status(
         assert scene.exchange.calls == ["respond"]
         assert scene.exchange.status == 408
         assert b'"code":"queue_timeout"' in scene.exchange.sent
-        assert scene.exchange.head[b"x-should-retry"] == b"true"
+        assert scene.exchange.headers[b"x-should-retry"] == b"true"
         assert len(scene.streams) == 0
 
     kit.run(main())

@@ -17,13 +17,14 @@ BODYLESS = frozenset((204, 304))
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class AnswerHeads:
-    """Renders heads. ``renew`` once a second keeps ``date`` right; ``date`` is HTTP-date bytes."""
+class AnswerHeads(dict[int, bytes]):
+    """How heads begin, by status: made when first asked for, at most one entry a status. ``renew`` once a
+    second keeps ``date`` right; ``date`` is HTTP-date bytes."""
 
-    __slots__ = ("_starts", "date")
+    __slots__ = ("date",)
 
     def __init__(self, unix_s: float) -> None:
-        self._starts: dict[int, bytes] = {}  # at most one entry a status
+        super().__init__()
         self.date = b""
         self.renew(unix_s)
 
@@ -31,36 +32,45 @@ class AnswerHeads:
         date = formatdate(unix_s, usegmt=True).encode()
         if date != self.date:
             self.date = date
-            self._starts.clear()
+            self.update({status: self._start(status) for status in self})
 
     def whole(self, status: int, headers: Headers, more: bytes, body: bytes) -> bytes:
         """Head and body in one piece. ``more``: whole lines. Raises ValueError as :meth:`lines` does."""
-        start = self._starts.get(status) or self._start(status)
-        fields = lines(headers) if headers else b""
-        return b"%b%b%bcontent-length: %d\r\n\r\n%b" % (start, fields, more, len(body), body)
+        parts = (self[status], lines(headers), more, len(body), body)
+        return b"%b%b%bcontent-length: %d\r\n\r\n%b" % parts
 
     def head(self, status: int, headers: Headers, more: bytes) -> bytes:
         """A head without ``content-length``."""
-        start = self._starts.get(status) or self._start(status)
-        if headers:
-            start += lines(headers)
-        return b"%b%b\r\n" % (start, more)
+        return b"%b%b%b\r\n" % (self[status], lines(headers), more)
+
+    def __missing__(self, status: int) -> bytes:
+        start = self._start(status)
+        if 200 <= status <= 599:
+            self[status] = start
+        return start
 
     def _start(self, status: int) -> bytes:
         reason = _REASONS.get(status, b"Status")
-        start = b"HTTP/1.1 %d %b\r\nserver: headrace\r\ndate: %b\r\n" % (status, reason, self.date)
-        if 200 <= status <= 599:
-            self._starts[status] = start
-        return start
+        return b"HTTP/1.1 %d %b\r\nserver: headrace\r\ndate: %b\r\n" % (status, reason, self.date)
 
 
 def lines(headers: Headers) -> bytes:
     """Header fields as lines. Raises ValueError where a field would break out of its line."""
+    if isinstance(headers, bytes):
+        return headers
+    if not headers:
+        return b""
     block = b"\r\n".join(map(b": ".join, headers)) + b"\r\n"
     count = len(headers)
     if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
         raise ValueError(f"a header of the answer has a line break or NUL in it: {block!r:.200}")
     return block
+
+
+def pairs(block: bytes) -> list[tuple[bytes, bytes]]:
+    """Lines as header fields, the reverse of :func:`lines`."""
+    fields = [line.partition(b": ") for line in block.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in fields]
 
 
 def plain_refusal(status: int, message: str) -> tuple[Headers, bytes]:

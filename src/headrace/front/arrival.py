@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
 from headrace.front.body import ChunkedBody, OpenBody, SizedBody
 from headrace.front.connections import Connections
+from headrace.front.exchange import Head
 from headrace.front.refusal import Refusal
 
 SLOWEST_BODY = 16 * 1024
 """Bytes per second below which a body must be complete within ``Limits.body_s``."""
 
-Line = TypeVar("Line")
 
-
-class Arrival(Generic[Line]):
+class Arrival:
     """Head and incomplete body. ``close`` it in any case: its bytes count for the whole front."""
 
-    __slots__ = ("_shared", "_since", "_taken", "body", "headers", "line", "moved")
+    __slots__ = ("_shared", "_since", "_taken", "body", "head", "moved")
 
     def __init__(
         self,
         shared: Connections,
-        line: Line,
-        headers: list[tuple[bytes, bytes]],
+        head: Head,
         body: SizedBody | ChunkedBody | OpenBody,
     ) -> None:
-        self.line = line
-        self.headers = headers
+        self.head = head
         self.body = body
         self._shared = shared
         self._since = self.moved = shared.now

@@ -4,58 +4,58 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from headrace.front.exchange import Head, Headers
+from headrace.front.peer import certificate
 
 _log = logging.getLogger("headrace.front")
 
 
-class BaseExchange:
-    """The request side of ``Exchange``. Subclasses set every field: that saves a call a request."""
+class BaseExchange(msgspec.Struct, eq=False):
+    """The request side of ``Exchange``. A struct, since that is made without a call in Python."""
 
-    __slots__ = (
-        "_blocked",
-        "body",
-        "gone",
-        "headers",
-        "method",
-        "on_drain",
-        "on_gone",
-        "path",
-        "peer",
-        "query",
-        "scheme",
-    )
-
-    method: str
-    path: str
-    query: str
-    headers: list[tuple[bytes, bytes]]
+    connection: Any
+    """Of HTTP/1.1 or HTTP/2. Kept when the exchange is over: see :attr:`open`."""
+    head: Head
     body: bytes
-    peer: str
-    scheme: str
-    gone: bool
-    on_gone: Callable[[], None] | None
-    on_drain: Callable[[], None] | None
-    _blocked: bool
+    on_gone: Callable[[], None] | None = None
+    on_drain: Callable[[], None] | None = None
+    gone: bool = False
+    blocked: bool = False
     """``send`` said stop, and ``on_drain`` is owed."""
 
-    def header(self, name: bytes) -> str | None:
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return None
+    __repr__ = object.__repr__  # a request has secrets
+
+    @property
+    def peer(self) -> str:
+        name: str = self.connection.peer
+        return name
+
+    @property
+    def scheme(self) -> str:
+        scheme: str = self.connection.shared.scheme
+        return scheme
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's certificate (DER), if TLS asked for one and it has one."""
+        return certificate(self.connection.transport)
 
     def leave(self) -> None:
         """The client has left; for the connection to call."""
         self.gone = True
         on_gone = self.on_gone
-        self._detach()
+        self.close()
         if on_gone is not None:
             self._tell(on_gone)
 
     def drained(self) -> None:
         """There is room again; for the connection to call."""
-        if self._blocked:
-            self._blocked = False
+        if self.blocked:
+            self.blocked = False
             if self.on_drain is not None:
                 self._tell(self.on_drain)
 
@@ -64,8 +64,35 @@ class BaseExchange:
         try:
             callback()
         except Exception:  # noqa: BLE001  (the boundary to the application)
-            _log.exception("a callback of %s %s raised", self.method, self.path)
+            _log.exception("a callback of %s %s raised", self.head.method, self.head.path)
 
-    def _detach(self) -> None:
-        """Let go of the connection and of the callbacks: nothing later may touch the next request."""
-        raise AssertionError("every exchange has its own")
+    def crash(self) -> None:
+        """The handler raised, which is being handled: logged here and only here. For the connection to call."""
+        _log.exception("the handler of %s %s raised", self.head.method, self.head.path)
+        if not self.open:
+            return
+        if self.started:
+            self.abort()
+        else:
+            headers, body = self.connection.shared.refuse(500, "internal error")
+            self.respond(500, headers, body)
+
+    def close(self) -> None:
+        """Let go of the callbacks: nothing later may touch the connection, which has its next request."""
+        raise NotImplementedError
+
+    @property
+    def open(self) -> bool:
+        """Whether there is somebody to answer, and something left to say."""
+        raise NotImplementedError
+
+    @property
+    def started(self) -> bool:
+        """Whether the answer's head is out."""
+        raise NotImplementedError
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        raise NotImplementedError

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from headrace.front.answer import AnswerHeads, Refuse
-from headrace.front.exchange import Exchange, Handler
+from headrace.front.exchange import Handler
 from headrace.front.head import HeadParser
 from headrace.front.limits import Limits
 from headrace.front.outbox import Outbox
@@ -91,15 +91,6 @@ class Connections:
         self.open.discard(connection)
         if not self.open:
             self._emptied.set()
-
-    def handle(self, exchange: Exchange) -> bool:
-        """Give the exchange to the handler. False: it raised, which is logged here and only here."""
-        try:
-            self.handler(exchange)
-        except Exception:  # noqa: BLE001  (the boundary to the application)
-            _log.exception("the handler of %s %s raised", exchange.method, exchange.path)
-            return False
-        return True
 
     def under_way(self) -> int:
         return sum(connection.under_way for connection in self.open)

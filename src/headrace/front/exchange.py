@@ -7,36 +7,63 @@ cannot tell them apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-Headers = Sequence[tuple[bytes, bytes]]
+import msgspec
+
+Fields = tuple[tuple[bytes, bytes], ...]
+Headers = Sequence[tuple[bytes, bytes]] | bytes
+"""Fields of an answer. As bytes: whole lines, each with its CRLF, made by one who knows that no value of
+them has a line break or NUL in it; they are not looked at again."""
 
 HIGH_WATER_BYTES = 64 * 1024
 """Unsent bytes of one exchange above which :meth:`Exchange.send` says stop."""
 
 
-class Exchange(Protocol):
-    """One HTTP request whose body is complete, and its answer.
+class Head(msgspec.Struct, eq=False):
+    """What a request's head says. All requests share one that differ in nothing but the length of their
+    body: so nobody changes it, and ``headers`` (names in lower case) have no ``content-length``.
 
-    ``path`` is percent-decoded without the query, ``query`` the raw query string. Header names are
-    lower case; ``peer`` is ``host:port``, ``[host]:port`` or ``unix``. Exactly one of ``respond`` or
-    ``start … end`` answers it. ``on_gone`` is called once, if the client leaves before the answer is
-    complete (not after ``abort``); ``on_drain`` after ``send`` returned False and the unsent bytes fell
-    below the low-water mark. Calls after the client is gone, or after the answer, do nothing.
+    ``path`` is percent-decoded without the query, ``query`` the raw query string. ``known`` is the handler's
+    place for what it concludes from the head: it comes back with every request that shares the head, and is
+    forgotten with it. ``plain``: a whole answer needs no ``connection`` header, and has its body.
+    ``before`` and ``after``: the head's bytes around the digits of the length; ``after`` is empty where such a
+    head is not remembered.
     """
 
     method: str
     path: str
     query: str
-    headers: list[tuple[bytes, bytes]]
+    headers: Fields
+    http10: bool = False
+    keep_alive: bool = True
+    plain: bool = False
+    before: bytes = b""
+    after: bytes = b""
+    known: Any = None
+
+    __repr__ = object.__repr__  # there are secrets in it
+
+
+class Exchange(Protocol):
+    """One HTTP request whose body is complete, and its answer.
+
+    ``peer`` is ``host:port``, ``[host]:port`` or ``unix``. Exactly one of ``respond`` or
+    ``start … end`` answers it. ``on_gone`` is called once, if the client leaves before the answer is
+    complete (not after ``abort``); ``on_drain`` after ``send`` returned False and the unsent bytes fell
+    below the low-water mark. Calls after the client is gone, or after the answer, do nothing.
+    """
+
+    head: Head
     body: bytes
-    peer: str
-    scheme: str
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
 
-    def header(self, name: bytes) -> str | None:
-        """The header's value (latin-1), the first one if there are several; None if there is none."""
+    @property
+    def peer(self) -> str: ...
+
+    @property
+    def scheme(self) -> str: ...
 
     @property
     def gone(self) -> bool:

@@ -8,10 +8,9 @@ requests mostly differ in their ``content-length`` alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from headrace.front.exchange import Head
 from headrace.front.limits import Limits
 from headrace.front.refusal import Refusal
 from headrace.front.target import RequestLine, request_line
@@ -40,105 +39,92 @@ _HEADS = 256
 _HEAD_BYTES = 2048
 """Longer heads are not remembered."""
 _LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
-_LENGTH_DIGITS = 10
-
-
-class _Known(NamedTuple):
-    """What :class:`HeadParser` says of a head. ``length_at``: where ``headers`` have its length, or -1."""
-
-    line: RequestLine
-    headers: list[tuple[bytes, bytes]]
-    keep_alive: bool
-    length_at: int
+LENGTH_DIGITS = 10
+"""Longer lengths, written with zeros in front, are not remembered."""
 
 
 class HeadParser:
-    """Parses heads one after the other; the attributes describe the last one.
-
-    ``headers``: lower-case names. ``length``: of the body in bytes, or ``CHUNKED``. ``keep_alive``: what
-    the client asked for. ``expects_continue``: it waits for ``100 Continue``.
-    """
+    """Parses heads one after the other. ``length``: of the last one's body in bytes, or ``CHUNKED``.
+    ``expects_continue``: its client waits for ``100 Continue``."""
 
     __slots__ = (
+        "_closes",
         "_coding",
         "_complete",
+        "_fields",
         "_heads",
         "_hosts",
-        "_kept",
+        "_keeps",
         "_limits",
         "_lines",
         "_llhttp",
         "expects_continue",
-        "headers",
-        "keep_alive",
         "length",
     )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._lines: dict[bytes, RequestLine] = {}
-        self._heads: dict[bytes, _Known] = {}
+        self._heads: dict[bytes, Head] = {}
         self._llhttp = HttpRequestParser(self)
         self._forget()
 
     def _forget(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
         self.length = 0
-        self.keep_alive = True
         self.expects_continue = False
+        self._fields: list[tuple[bytes, bytes]] = []
         self._coding = b""
         self._hosts = 0
-        self._kept = False
+        self._closes = False
+        self._keeps = False
         self._complete = False
 
-    def parse(self, head: bytes) -> RequestLine:
-        """``head`` ends with its empty line. Raises :class:`Refusal`."""
-        if len(head) > self._limits.header_bytes:
-            raise too_large(head, self._limits)
-        key, digits = _without_length(head)
+    def parse(self, raw: bytes) -> Head:
+        """``raw`` ends with its empty line. Raises :class:`Refusal`."""
+        if len(raw) > self._limits.header_bytes:
+            raise too_large(raw, self._limits)
+        before, digits, after = _around_length(raw)
+        key = before + after
         known = self._heads.get(key)
         if known is not None:
-            return self._recall(known, digits)
-        line = self._parse(head)
-        if key and len(key) <= _HEAD_BYTES and not self._coding and not self.expects_continue:
-            self._remember(key, line, digits)
-        return line
+            self.length = int(digits or 0)
+            self.expects_continue = False
+            return known
+        head = self._parse(raw)
+        if key and not self._coding and not self.expects_continue and self._is_short(key):
+            self._remember(key, head)
+            if digits:
+                head.before, head.after = before, after
+        return head
 
-    def _recall(self, known: _Known, digits: bytes) -> RequestLine:
-        line, headers, self.keep_alive, length_at = known
-        self.headers = headers = headers.copy()
-        self.length = 0
-        self.expects_continue = False
-        if length_at >= 0:
-            headers[length_at] = (b"content-length", digits)
-            self.length = int(digits)
-        return line
+    def _is_short(self, key: bytes) -> bool:
+        return len(key) <= min(_HEAD_BYTES, self._limits.header_bytes - LENGTH_DIGITS)
 
-    def _remember(self, key: bytes, line: RequestLine, digits: bytes) -> None:
+    def _remember(self, key: bytes, head: Head) -> None:
         if len(self._heads) >= _HEADS:
             self._heads.clear()
-        at = self.headers.index((b"content-length", digits)) if digits else -1
-        self._heads[key] = _Known(line, self.headers.copy(), self.keep_alive, at)
+        self._heads[key] = head
 
-    def _parse(self, head: bytes) -> RequestLine:
-        raw = head.partition(b"\r\n")[0]
-        line = self._lines.get(raw) or self._line(raw)
+    def _parse(self, raw: bytes) -> Head:
+        line = raw.partition(b"\r\n")[0]
+        method, path, query, http10 = self._lines.get(line) or self._line(line)
         self._forget()
         try:
-            self._llhttp.feed_data(head)
+            self._llhttp.feed_data(raw)
         except HttpParserUpgrade:
             self._complete = False  # an offer, which is not taken up
         except HttpParserError as error:
             self._llhttp = HttpRequestParser(self)
             raise Refusal(400, f"malformed HTTP: {error}") from None
-        if line.http10:
-            self.keep_alive = self._kept
-        if not self._complete or not self.keep_alive or line.http10:
+        keep_alive = not self._closes and (self._keeps or not http10)
+        if not self._complete or not keep_alive or http10:
             # It waits for a body, or for nothing more: a new one costs 0.4 µs.
             self._llhttp = HttpRequestParser(self)
-        if self._hosts != 1 or self._coding or len(self.headers) > self._limits.headers:
-            self._check(line)
-        return line
+        if self._hosts != 1 or self._coding or len(self._fields) > self._limits.headers:
+            self._check(http10)
+        headers = tuple([field for field in self._fields if field[0] != b"content-length"])
+        plain = keep_alive and not http10 and method != "HEAD"
+        return Head(method, path, query, headers, http10, keep_alive, plain)
 
     def probe(self, beginning: bytes) -> None:
         """Look at an incomplete head. Raises :class:`Refusal` if it can no longer become a good one."""
@@ -161,7 +147,7 @@ class HeadParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = _LOWER.get(name) or name.lower()
-        self.headers.append((name, value))
+        self._fields.append((name, value))
         if name in _FRAMING:
             self._framing(name, value)
 
@@ -176,9 +162,9 @@ class HeadParser:
         elif name == b"connection":
             value = value.lower()
             if b"close" in value:
-                self.keep_alive = False
+                self._closes = True
             elif b"keep-alive" in value:
-                self._kept = True
+                self._keeps = True
         elif name == b"content-length":
             self.length = int(value)
         elif name == b"transfer-encoding":
@@ -196,37 +182,38 @@ class HeadParser:
             self._lines[raw] = line
         return line
 
-    def _check(self, line: RequestLine) -> None:
-        if len(self.headers) > self._limits.headers:
+    def _check(self, http10: bool) -> None:
+        if len(self._fields) > self._limits.headers:
             raise Refusal(431, f"more than {self._limits.headers} header fields")
-        if self._hosts != 1 and (self._hosts or not line.http10):
+        if self._hosts != 1 and (self._hosts or not http10):
             raise Refusal(400, "exactly one Host header is needed")
         if self._coding:
-            self._check_coding(line)
+            self._check_coding(http10)
 
-    def _check_coding(self, line: RequestLine) -> None:
+    def _check_coding(self, http10: bool) -> None:
         if b"?" in self._coding:
             raise Refusal(417, "the only expectation that can be met is 100-continue")
-        if line.http10 or self.length:
+        if http10 or self.length:
             raise Refusal(400, "Transfer-Encoding does not go with Content-Length or HTTP/1.0")
         if self._coding != b"chunked,":
             raise Refusal(501, "the only transfer coding taken is chunked")
         self.length = CHUNKED
 
 
-def _without_length(head: bytes) -> tuple[bytes, bytes]:
-    """The head without the digits of its ``content-length``, and these. Such heads differ in nothing
-    that is judged. No head at all where it is not written as nearly all clients write it."""
+def _around_length(raw: bytes) -> tuple[bytes, bytes, bytes]:
+    """What is before the digits of the head's ``content-length``, these, and what is after them. Heads that
+    differ in the digits differ in nothing that is judged. Nothing at all where the length is not
+    written as nearly all clients write it; a head without one is all before."""
     for name in _LENGTHS:
-        at = head.find(name)
+        at = raw.find(name)
         if at >= 0:
             start = at + len(name)
-            end = head.find(b"\r\n", start)
-            digits = head[start:end]
-            if digits.isdigit() and len(digits) <= _LENGTH_DIGITS:
-                return head[:start] + head[end:], digits
-            return b"", b""
-    return (b"" if b"length:" in head.lower() else head), b""
+            end = raw.find(b"\r\n", start)
+            digits = raw[start:end]
+            if digits.isdigit() and len(digits) <= LENGTH_DIGITS:
+                return raw[:start], digits, raw[end:]
+            return b"", b"", b""
+    return (b"" if b"length:" in raw.lower() else raw), b"", b""
 
 
 class _Nobody:

@@ -17,12 +17,11 @@ from typing import Any
 from headrace.front.arrival import Arrival
 from headrace.front.body import ChunkedBody, SizedBody
 from headrace.front.connections import Connections
-from headrace.front.exchange import HIGH_WATER_BYTES
+from headrace.front.exchange import HIGH_WATER_BYTES, Head
 from headrace.front.head import CHUNKED
 from headrace.front.http1_exchange import Http1Exchange
 from headrace.front.peer import peer_name
 from headrace.front.refusal import Refusal
-from headrace.front.target import RequestLine
 
 LOW_WATER_BYTES = 16 * 1024
 HELD_BYTES = 64 * 1024
@@ -35,6 +34,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
 _KEEP = b"connection: keep-alive\r\n"
+_NO_HEAD = Head("", "", "", (), before=b"\0")
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 # The state of a connection. Up to _BODY it may take a request.
@@ -52,6 +52,7 @@ class Http1Connection(asyncio.Protocol):
     __slots__ = (
         "_arrival",
         "_exchange",
+        "_head",
         "_input",
         "_progress",
         "_pumping",
@@ -79,7 +80,9 @@ class Http1Connection(asyncio.Protocol):
         """Bytes given to the transport, roughly: its change tells progress."""
         self._progress = 0
         self._exchange: Http1Exchange | None = None
-        self._arrival: Arrival[RequestLine] | None = None
+        self._arrival: Arrival | None = None
+        self._head = _NO_HEAD
+        """Of a request before, with a body: the next one may share it."""
         self._input = b""  # at most a head, or HELD_BYTES, and one read
         self._pumping = False
         self._reading = True
@@ -108,11 +111,18 @@ class Http1Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state == _IDLE and not self._input and not self.paused:
-            self._input = data
-            self._pumping = True
-            self._begin()
-            self._pumping = False
-            if self._input:
+            # Nearly always this is one whole request, with the head of the one before but for its length:
+            # then its length is that of what follows the head, and nothing else is to be judged again.
+            head = self._head
+            start = data.find(b"\r\n\r\n") + 4
+            length = len(data) - start
+            if (
+                data.startswith(b"%b%d%b" % (head.before, length, head.after))
+                and length <= self.shared.limits.body_bytes
+            ):
+                self._serve(head, data[start:])
+            else:
+                self._input = data
                 self._pump()
         elif state <= _BUSY:
             self._input = self._input + data if self._input else data
@@ -169,22 +179,25 @@ class Http1Connection(asyncio.Protocol):
             return self._wait_for_preface(data)
         parser = self.shared.parser
         try:
-            line = parser.parse(data if end == len(data) else data[:end])
+            head = parser.parse(data if end == len(data) else data[:end])
         except Refusal as refusal:
             return self._refuse(refusal.status, refusal.message)
-        self.keep = parser.keep_alive
+        if head.after:
+            self._head = head
         stop = end + parser.length
         if end <= stop <= len(data) and stop - end <= self.shared.limits.body_bytes:
             self._input = data[stop:]
-            self._serve(Http1Exchange(self, line, parser.headers, data[end:stop]))
+            self._serve(head, data[end:stop])
             return True
-        return self._wait_for_body(line, data[end:])
+        return self._wait_for_body(head, data[end:])
 
-    def _serve(self, exchange: Http1Exchange) -> None:
-        self._exchange = exchange
+    def _serve(self, head: Head, body: bytes) -> None:
+        self._exchange = exchange = Http1Exchange(self, head, body)
         self._state = _BUSY
-        if not self.shared.handle(exchange):
-            exchange.fail()
+        try:
+            self.shared.handler(exchange)
+        except Exception:  # noqa: BLE001  (the boundary to the application)
+            exchange.crash()
 
     def _wait_for_head(self, data: bytes) -> bool:
         if data[:2] == b"\r\n":  # empty lines before a request are ignored (RFC 9112 §2.2)
@@ -208,7 +221,7 @@ class Http1Connection(asyncio.Protocol):
             self._since = self.shared.now
         return False
 
-    def _wait_for_body(self, line: RequestLine, data: bytes) -> bool:
+    def _wait_for_body(self, head: Head, data: bytes) -> bool:
         shared = self.shared
         parser = shared.parser
         if parser.length > shared.limits.body_bytes:
@@ -218,11 +231,11 @@ class Http1Connection(asyncio.Protocol):
             if parser.length == CHUNKED
             else SizedBody(parser.length)
         )
-        self._arrival = Arrival(shared, line, parser.headers, body)
+        self._arrival = Arrival(shared, head, body)
         self._input = data
         self._state = _BODY
         self._since = shared.now
-        if parser.expects_continue and not data and not line.http10:
+        if parser.expects_continue and not data and not head.http10:
             self.send(_CONTINUE)
         return True
 
@@ -240,7 +253,7 @@ class Http1Connection(asyncio.Protocol):
             return False
         self._input = rest
         self._arrival = None
-        self._serve(Http1Exchange(self, arrival.line, arrival.headers, arrival.close()))
+        self._serve(arrival.head, arrival.close())
         return True
 
     def _speak_http2(self, data: bytes) -> None:
@@ -251,10 +264,10 @@ class Http1Connection(asyncio.Protocol):
 
     # Answers.
 
-    def closing_line(self, http10: bool) -> bytes:
+    def closing_line(self, head: Head) -> bytes:
         """The ``connection`` header that the answer needs; settles whether the connection goes on."""
-        if self.keep and not self.shared.draining:
-            return _KEEP if http10 else b""
+        if head.keep_alive and self.keep and not self.shared.draining:
+            return _KEEP if head.http10 else b""
         self.keep = False
         return _CLOSE
 

@@ -36,7 +36,7 @@ from headrace.front.body import OpenBody
 from headrace.front.connections import Connections
 from headrace.front.exchange import HIGH_WATER_BYTES
 from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_fields
-from headrace.front.http2_request import Http2Head, request_head
+from headrace.front.http2_request import request_head
 from headrace.front.peer import peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.strain import Strain
@@ -72,9 +72,7 @@ class Http2Connection(asyncio.Protocol):
         self.transport: Any = None
         self._frames = _frames(shared)
         self._strain = Strain(shared.now)
-        self._arrivals: dict[
-            int, Arrival[Http2Head]
-        ] = {}  # with _exchanges: at most Limits.streams
+        self._arrivals: dict[int, Arrival] = {}  # with _exchanges: at most Limits.streams
         self._exchanges: dict[int, Http2Exchange] = {}
         self._paused = False
         self._closing = False
@@ -170,15 +168,15 @@ class Http2Connection(asyncio.Protocol):
             self._try(self._frames.reset_stream, stream, ErrorCodes.REFUSED_STREAM)
             return
         try:
-            head = request_head(event.headers, limits)
-            if head.length > limits.body_bytes:
+            head, length, expects_continue = request_head(event.headers, limits)
+            if length > limits.body_bytes:
                 raise Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
         except Refusal as refusal:
             self._refuse(stream, refusal, ended=event.stream_ended is not None)
             return
         body = OpenBody(limits.body_bytes)
-        self._arrivals[stream] = Arrival(self.shared, head, head.headers, body)
-        if head.expects_continue and event.stream_ended is None:
+        self._arrivals[stream] = Arrival(self.shared, head, body)
+        if expects_continue and event.stream_ended is None:
             self._try(self._frames.send_headers, stream, [(b":status", b"100")])
 
     def _on_data(self, event: DataReceived) -> int:
@@ -197,11 +195,14 @@ class Http2Connection(asyncio.Protocol):
         arrival = self._arrivals.pop(stream, None)
         if arrival is None:
             return
-        head = arrival.line
-        exchange = Http2Exchange(self, stream, head.target, arrival.headers, arrival.close())
+        exchange = Http2Exchange(
+            self, arrival.head, arrival.close(), stream=stream, moved=self.shared.now
+        )
         self._exchanges[stream] = exchange
-        if not self.shared.handle(exchange):
-            exchange.fail()
+        try:
+            self.shared.handler(exchange)
+        except Exception:  # noqa: BLE001  (the boundary to the application)
+            exchange.crash()
 
     def _on_window(self, stream: int) -> int:
         exchange = self._exchanges.get(stream)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from headrace.front.exchange import Head
 from headrace.front.limits import Limits
 from headrace.front.refusal import Refusal
 from headrace.front.target import METHODS, path_and_query
@@ -16,10 +17,9 @@ _VALUE = re.compile(rb"[\t -~\x80-\xff]*")
 
 
 class Http2Head(NamedTuple):
-    """``target``: method, path, query. ``length``: what ``content-length`` says, -1 without one."""
+    """``length``: what ``content-length`` says, -1 without one."""
 
-    target: tuple[str, str, str]
-    headers: list[tuple[bytes, bytes]]
+    head: Head
     length: int
     expects_continue: bool
 
@@ -47,9 +47,10 @@ def request_head(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Http2
         headers.insert(0, (b"host", pseudo[b":authority"]))
     elif b"host" not in names:
         raise Refusal(400, "the request has no :authority")
+    method, path, query = _target(pseudo, limits)
+    fields = tuple([field for field in headers if field[0] != b"content-length"])
     return Http2Head(
-        _target(pseudo, limits),
-        headers,
+        Head(method, path, query, fields),
         _length(names.get(b"content-length")),
         names.get(b"expect", b"").lower() == b"100-continue",
     )

@@ -7,13 +7,13 @@ exception becomes an answer: a :class:`HeadraceError` its own, anything else a l
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from time import perf_counter
 
 import msgspec
 
 from headrace.domain.errors import HeadraceError
-from headrace.protocols.asking import bearer_key
 from headrace.protocols.call import Call, request_ids
-from headrace.protocols.exchange import Exchange
+from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
 from headrace.protocols.infer import Infer
@@ -21,9 +21,10 @@ from headrace.protocols.models import ModelEndpoints
 from headrace.protocols.openapi import OpenApi
 from headrace.protocols.operations import Metrics, Operations
 from headrace.protocols.port import Service
-from headrace.protocols.router import Route, Router, WrongMethod
+from headrace.protocols.router import Handler, Route, Router, WrongMethod
 from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
+from headrace.protocols.terms import Terms
 
 _EXPOSED = (
     b"access-control-expose-headers",
@@ -65,17 +66,13 @@ class Api:
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later. Never raises."""
-        call = Call(exchange, self._new_id)
+        terms: Terms = exchange.head.known or self._conclude(exchange.head)
+        call = Call(exchange, terms, terms.request_id or self._new_id(), perf_counter())
         try:
-            if self._origins:
-                self._allow_origin(call)
-            if exchange.method == "OPTIONS":
-                self._options(call)
-                return
-            route, argument = self._router.find(exchange.method, exchange.path)
-            if not route.open:
-                call.tenant = self._service.authenticate(bearer_key(call))
-            waiting = route.handler(call, argument)
+            handler = terms.handler or self._route(exchange.head, terms)
+            if not terms.open:
+                call.tenant = self._service.authenticate(terms.key)
+            waiting = handler(call, terms.argument)
             if waiting is not None:
                 self._run(call, waiting)
         except HeadraceError as error:
@@ -104,29 +101,44 @@ class Api:
         except Exception:  # noqa: BLE001 - a boundary: every request gets an answer
             call.crash()
 
-    def _options(self, call: Call) -> None:
-        allow = self._router.allowed(call.exchange.path).encode()
+    def _conclude(self, head: Head) -> Terms:
+        """From a head that is new."""
+        head.known = terms = Terms(head)
+        if self._origins:
+            self._allow_origin(terms)
+        return terms
+
+    def _route(self, head: Head, terms: Terms) -> Handler:
+        """Who answers requests with this head. Raises ``NOT_FOUND`` and :class:`WrongMethod`."""
+        if head.method == "OPTIONS":
+            terms.handler, terms.open = self._options, True
+            return self._options
+        route, terms.argument = self._router.find(head.method, head.path)
+        terms.handler, terms.open = route.handler, route.open
+        return route.handler
+
+    def _options(self, call: Call, _: str) -> None:
+        fields = call.terms.fields
+        allow = self._router.allowed(call.exchange.head.path).encode()
         headers = [(b"allow", allow)]
-        if b"access-control-request-method" in call.fields and len(call.common) > 1:
+        if b"access-control-request-method" in fields and call.terms.common:
             headers.append((b"access-control-allow-methods", allow))
             headers.append((b"access-control-max-age", b"600"))
-            asked = call.fields.get(b"access-control-request-headers")
+            asked = fields.get(b"access-control-request-headers")
             if asked is not None:
                 headers.append((b"access-control-allow-headers", asked))
         call.respond(204, headers, b"")
 
-    def _allow_origin(self, call: Call) -> None:
-        origin = call.fields.get(b"origin")
+    def _allow_origin(self, terms: Terms) -> None:
+        origin = terms.fields.get(b"origin")
         if origin is None:
             return
         if b"*" in self._origins:
-            call.common += [(b"access-control-allow-origin", b"*"), _EXPOSED]
+            terms.add_common(((b"access-control-allow-origin", b"*"), _EXPOSED))
         elif origin in self._origins:
-            call.common += [
-                (b"access-control-allow-origin", origin),
-                (b"vary", b"origin"),
-                _EXPOSED,
-            ]
+            terms.add_common(
+                ((b"access-control-allow-origin", origin), (b"vary", b"origin"), _EXPOSED)
+            )
 
 
 def _fail(call: Call, error: HeadraceError) -> None:

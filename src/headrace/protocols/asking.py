@@ -7,6 +7,7 @@ import re
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import EVENT_TYPES
 from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving
+from headrace.protocols.accept import StreamForm, require_json, stream_form
 from headrace.protocols.call import Call
 from headrace.protocols.native import OPTIONAL_EVENTS
 
@@ -15,44 +16,51 @@ GRACE = Leaving(30.0)
 MAX_GRACE_S = 86_400.0
 MAX_TOKEN = 256
 """Characters of an abort token, a session id, an idempotency key."""
-_WISHES = frozenset(
-    (
-        b"idempotency-key",
-        b"x-abort-token",
-        b"x-continue-mode",
-        b"x-on-disconnect",
-        b"x-session-id",
-        b"x-stream-events",
-    )
-)
-"""Headers that make a caller more than a tenant: few requests have one."""
 _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
 
 
 def caller_of(call: Call, session_id: str | None = None) -> Caller:
     """Who asks, and how. ``session_id``: of the body, where the header has none. Raises ``INVALID_REQUEST``."""
-    fields = call.fields
-    if _WISHES.isdisjoint(fields):
-        return Caller(call.tenant, call.request_id.decode(), session_id)
+    said = call.terms.caller or _conclude(call)
+    return Caller(
+        call.tenant,
+        call.request_id,
+        said.session_id or session_id,
+        said.abort_token,
+        said.leaving,
+        said.exact,
+    )
+
+
+def _conclude(call: Call) -> Caller:
+    """What the head says of its caller; remembered. Raises ``INVALID_REQUEST``."""
+    fields = call.terms.fields
     leaving = CANCEL
     if b"x-on-disconnect" in fields:
         leaving = _leaving(call.header(b"x-on-disconnect") or "")
     elif b"idempotency-key" in fields or b"x-stream-events" in fields:
         leaving = GRACE
-    if b"idempotency-key" in fields:
-        text_header(call, b"idempotency-key")
+    text_header(call, b"idempotency-key")
     exact = False
     if b"x-continue-mode" in fields:
         exact = _continue_mode(call.header(b"x-continue-mode") or "")
-    return Caller(
-        call.tenant,
-        call.request_id.decode(),
-        text_header(call, b"x-session-id") or session_id,
-        text_header(call, b"x-abort-token"),
-        leaving,
-        exact,
-    )
+    session_id = text_header(call, b"x-session-id")
+    abort_token = text_header(call, b"x-abort-token")
+    call.terms.caller = said = Caller("", "", session_id, abort_token, leaving, exact)
+    return said
+
+
+def chosen_form(call: Call) -> StreamForm:
+    """The form that ``Accept`` wants a stream in; remembered. Raises ``NOT_ACCEPTABLE``."""
+    form = call.terms.form = stream_form(call.header(b"accept"))
+    return form
+
+
+def check_takes_json(call: Call) -> None:
+    """Raise ``NOT_ACCEPTABLE`` if the client does not take JSON; remembered."""
+    require_json(call.header(b"accept"))
+    call.terms.takes_json = True
 
 
 def stream_events(call: Call) -> dict[str, bool] | None:
@@ -65,15 +73,6 @@ def stream_events(call: Call) -> dict[str, bool] | None:
     if unknown or not names:
         raise _bad("X-Stream-Events", f"a list of {', '.join(sorted(EVENT_TYPES))}")
     return {name: name in names for name in OPTIONAL_EVENTS}
-
-
-def bearer_key(call: Call) -> str | None:
-    """The key of ``Authorization: Bearer KEY``; None if there is none."""
-    value = call.fields.get(b"authorization")
-    if value is None:
-        return None
-    scheme, _, key = value.decode("latin-1").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else None
 
 
 def last_event_id(call: Call) -> int | None:

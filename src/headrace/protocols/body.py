@@ -21,18 +21,29 @@ _MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
 _AT = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 
 
-def require_json_body(call: Call) -> bytes:
-    """The body of a call, if it may be JSON. Raises ``UNSUPPORTED_MEDIA_TYPE``, ``INVALID_JSON``."""
-    content_type = call.fields.get(b"content-type")
-    if content_type is not None and content_type != b"application/json":
-        kind = content_type.partition(b";")[0].strip().lower()
-        if kind != b"application/json":
+def check_json_body(call: Call) -> None:
+    """Raise ``UNSUPPORTED_MEDIA_TYPE`` or ``INVALID_JSON`` if the body cannot be JSON; what the head
+    says is remembered."""
+    terms = call.terms
+    if not terms.sends_json:
+        content_type = terms.fields.get(b"content-type", b"application/json")
+        if content_type.partition(b";")[0].strip().lower() != b"application/json":
             raise HeadraceError(
                 Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8."
             )
+        terms.sends_json = True
     if not call.exchange.body:
         raise HeadraceError(Code.INVALID_JSON, "The body is empty; it must be a JSON value.")
+
+
+def require_json_body(call: Call) -> bytes:
+    """The body of a call. Raises as :func:`check_json_body`."""
+    check_json_body(call)
     return call.exchange.body
+
+
+COMPLAINTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises."""
 
 
 class Body(Generic[T]):
@@ -41,18 +52,23 @@ class Body(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         self._kind = kind
         self._known = frozenset(field.encode_name for field in msgspec.structs.fields(kind))
-        self._decoder = msgspec.json.Decoder(kind)
+        self.strict = msgspec.json.Decoder(kind).decode
+        """Decodes a body that has no other fields. Raises ``COMPLAINTS``."""
 
     def decode(self, body: bytes) -> tuple[T, Unknown | None]:
         """The body and the fields that its type lacks: an engine may know them. In the usual case, no such
         field, this is one decode. Raises ``INVALID_JSON`` or ``INVALID_REQUEST`` naming the field's path."""
         try:
-            return self._decoder.decode(body), None
-        except msgspec.ValidationError as complaint:
-            if _UNKNOWN_FIELD.fullmatch(str(complaint)) is None:
-                raise invalid_request(complaint) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as complaint:
+            return self.strict(body), None
+        except COMPLAINTS as complaint:
+            return self.tolerate(body, complaint)
+
+    def tolerate(self, body: bytes, complaint: Exception) -> tuple[T, Unknown | None]:
+        """What :meth:`decode` does after :attr:`strict` has complained."""
+        if not isinstance(complaint, msgspec.ValidationError):
             raise invalid_json(complaint) from None
+        if _UNKNOWN_FIELD.fullmatch(str(complaint)) is None:
+            raise invalid_request(complaint) from None
         return self.convert(decode_any(body))
 
     def decode_closed(self, body: bytes) -> T:
@@ -84,7 +100,7 @@ def decode_any(body: bytes) -> Any:
     """Any JSON value. Raises ``INVALID_JSON``."""
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as complaint:
+    except COMPLAINTS as complaint:
         raise invalid_json(complaint) from None
 
 

@@ -8,12 +8,13 @@ client's cursor, so it is byte for byte the rest.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
 
-from headrace.domain.event import Event
+from headrace.domain.event import Event, Token
 from headrace.protocols.accept import StreamForm
 
 encode_json = msgspec.json.Encoder().encode
@@ -21,9 +22,16 @@ encode_json = msgspec.json.Encoder().encode
 Writer = Callable[[tuple[int, bytes]], bytes]
 """``(seq, data)`` to a message, with everything around ``data`` prepared."""
 
+NO_WRITERS: Mapping[int, Writer] = MappingProxyType({})
+
 
 class Encoder(Protocol):
-    """State of one reader's stream."""
+    """State of one reader's stream. ``writers``: for choices that have begun, what makes of the ``seq`` and
+    the text as JSON of a token that is nothing but text what :meth:`encode` makes of it: whoever has such a
+    token may use it, as nearly always. Empty where :meth:`encode` has to be asked."""
+
+    @property
+    def writers(self) -> Mapping[int, Writer]: ...
 
     def encode(self, events: Sequence[Event]) -> bytes:
         """The bytes of these events, empty if this format shows none of them. Each event once, in order."""
@@ -34,7 +42,7 @@ class Framing(Protocol):
 
     preamble: bytes
     heartbeat: bytes
-    content_type: bytes
+    content_type: str
 
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         """A message that ends an event: it carries the event's cursor where the framing has one."""
@@ -59,7 +67,7 @@ class ServerSentEvents:
 
     preamble = b"retry: 5000\n"
     heartbeat = b":\n"
-    content_type = b"text/event-stream; charset=utf-8"
+    content_type = "text/event-stream; charset=utf-8"
 
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         if name is None:
@@ -81,7 +89,7 @@ class Lines:
 
     preamble = b""
     heartbeat = b""
-    content_type = b"application/x-ndjson; charset=utf-8"
+    content_type = "application/x-ndjson; charset=utf-8"
 
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         return data + b"\n"
@@ -101,22 +109,51 @@ FRAMINGS: dict[StreamForm, Framing] = {"sse": ServerSentEvents(), "ndjson": Line
 
 
 class EventEncoder(ABC):
-    """An encoder that shows events one by one. ``after``: the client's cursor, 0 for all."""
+    """An encoder that shows events one by one."""
 
-    __slots__ = ("_after",)
+    __slots__ = ("writers",)
 
-    def __init__(self, after: int) -> None:
-        self._after = after
+    def __init__(self) -> None:
+        self.writers: dict[int, Writer] = {}
 
     def encode(self, events: Sequence[Event]) -> bytes:
-        if len(events) == 1 and events[0].seq > self._after:
-            return self._event(events[0])
-        shown = [(event.seq, self._event(event)) for event in events]
-        return b"".join([data for seq, data in shown if seq > self._after])
+        pieces = []
+        for event in events:
+            if (
+                type(event) is Token
+                and event.logprobs is None
+                and event.tool_calls is None
+                and not event.reasoning
+                and event.index in self.writers
+            ):
+                data = self.writers[event.index]((event.seq, encode_json(event.text)))
+            else:
+                data = self._event(event)
+            pieces.append(data)
+        return b"".join(pieces)
 
     @abstractmethod
     def _event(self, event: Event) -> bytes:
-        """The bytes of one event; also called for events that are then dropped, to keep the fold's state."""
+        """The bytes of one event."""
+
+
+class Rest:
+    """What an encoder has to say after a cursor. It is told of the events before it, to keep its state."""
+
+    __slots__ = ("_after", "_encoder")
+
+    writers = NO_WRITERS
+
+    def __init__(self, encoder: Encoder, after: int) -> None:
+        self._encoder = encoder
+        self._after = after
+
+    def encode(self, events: Sequence[Event]) -> bytes:
+        known = [event for event in events if event.seq <= self._after]
+        if known:
+            self._encoder.encode(known)
+            events = events[len(known) :]
+        return self._encoder.encode(events) if events else b""
 
 
 def _literal(text: bytes) -> bytes:

@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error
+from headrace.protocols.port import Generation
 
 Header = tuple[bytes, bytes]
 
@@ -68,6 +69,11 @@ def retry_headers(error: HeadraceError) -> list[Header]:
         headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after_s * 1000)))
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
     return headers
+
+
+def named(generation: Generation) -> list[Header]:
+    """The header by which an answer names its generation."""
+    return [(b"x-generation-id", generation.id.encode())]
 
 
 def refusal(status: int, message: str) -> tuple[list[Header], bytes]:

@@ -6,22 +6,35 @@ The same shape as the front's own ``Exchange``, so that rooms need not know each
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-Headers = Sequence[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]] | bytes
+"""Fields of an answer. As bytes: whole lines, each with its CRLF, made by one who knows that no value of
+them has a line break or NUL in it; the front does not look at them again."""
+
+
+class Head(Protocol):
+    """What a request's head says. All requests share one that differ in nothing but the length of their
+    body: so nobody changes it, and ``headers`` (names in lower case) have no ``content-length``. ``known``
+    is our own place for what we conclude from it."""
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    known: Any
 
 
 class Exchange(Protocol):
     """One HTTP request whose body is complete. Exactly one of ``respond`` or ``start … end`` answers it;
     calls after the client is gone do nothing."""
 
-    method: str
-    path: str
-    query: str
-    headers: list[tuple[bytes, bytes]]
     body: bytes
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
+
+    @property
+    def head(self) -> Head: ...
 
     @property
     def gone(self) -> bool:

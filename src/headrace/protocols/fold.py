@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from headrace.domain.event import (
     Error,
     Event,
@@ -30,8 +32,8 @@ class FoldedChoice:
 
     __slots__ = ("calls", "logprobs", "texts", "thoughts")
 
-    def __init__(self) -> None:
-        self.texts: list[str] = []
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
         self.thoughts: list[str] = []
         self.calls: dict[int, FoldedCall] = {}
         self.logprobs: list[TokenLogprob] = []
@@ -55,31 +57,53 @@ class FoldedChoice:
             call.arguments += piece.arguments
 
 
-class Fold:
-    """Takes events in order; ``end`` is the terminal one as soon as it has come."""
+class Fold(msgspec.Struct, eq=False):
+    """The reader of a whole log. ``texts``: the first choice's. ``more``: the choices that have more than
+    text, or are not the first; None while there is no such, as in nearly every log. ``end``: the terminal
+    event as soon as it has come."""
 
-    __slots__ = ("choices", "end")
+    texts: list[str] = []
+    more: dict[int, FoldedChoice] | None = None
+    end: Finish | Error | None = None
 
-    def __init__(self, choices: int) -> None:
-        self.choices = [FoldedChoice() for _ in range(choices)]
-        self.end: Finish | Error | None = None
+    __repr__ = object.__repr__  # subclasses know a request, which has secrets
 
-    def add(self, events: Sequence[Event]) -> None:
-        choices = self.choices
+    def events(self, events: Sequence[Event]) -> bool:
         for event in events:
             if type(event) is Token:  # not a match, which asks the classes of structs at length
-                if event.logprobs is None and event.tool_calls is None and not event.reasoning:
-                    choices[event.index].texts.append(event.text)
+                if (
+                    event.logprobs is None
+                    and event.tool_calls is None
+                    and not event.reasoning
+                    and not event.index
+                ):
+                    self.texts.append(event.text)
                 else:
-                    choices[event.index].add(event)
+                    self._choice(event.index).add(event)
             elif type(event) is Finish or type(event) is Error:
                 self.end = event
+                self.over()
+        return True
+
+    def over(self) -> None:
+        """``end`` has come."""
 
     def finish(self) -> Finish:
         """The good end. Raises the error that the log ended with."""
         end = self.end
-        assert end is not None
         if type(end) is Finish:
             return end
-        assert isinstance(end, Error)
+        assert type(end) is Error
         raise from_event(end)
+
+    def choices(self, count: int) -> list[FoldedChoice]:
+        """The first ``count`` choices."""
+        return [self._choice(index) for index in range(count)]
+
+    def _choice(self, index: int) -> FoldedChoice:
+        if self.more is None:
+            self.more = {}
+        choice = self.more.get(index)
+        if choice is None:
+            self.more[index] = choice = FoldedChoice([] if index else self.texts)
+        return choice

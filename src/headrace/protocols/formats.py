@@ -15,7 +15,7 @@ NATIVE = "native"
 OPENAI_CHAT = "openai-chat"
 OPENAI_COMPLETIONS = "openai-completions"
 
-EncoderFactory = Callable[[Generation, dict[str, bool], Framing, int], Encoder]
+EncoderFactory = Callable[[Generation, dict[str, bool], Framing], Encoder]
 
 ENCODERS: dict[str, EncoderFactory] = {
     NATIVE: NativeEncoder,

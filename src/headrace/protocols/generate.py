@@ -7,15 +7,21 @@ The way is synchronous from the body to ``submit``: a request costs no task. A `
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event
-from headrace.protocols.accept import require_json, stream_form
-from headrace.protocols.asking import caller_of, last_event_id, stream_events
-from headrace.protocols.body import require_json_body
+from headrace.protocols.asking import (
+    caller_of,
+    check_takes_json,
+    chosen_form,
+    last_event_id,
+    stream_events,
+)
+from headrace.protocols.body import check_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
-from headrace.protocols.errors import Header
+from headrace.protocols.errors import named
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import ENCODERS, OPENAI_CHAT, OPENAI_COMPLETIONS
 from headrace.protocols.openai_chat import chat_completion
@@ -25,8 +31,19 @@ from headrace.protocols.port import Generation, Service, Subscription
 from headrace.protocols.router import Route
 from headrace.protocols.stream import ClientStream, OpenStreams
 
-Render = Callable[[Generation, Fold], bytes]
 Resume = Callable[[Call, str, int], Awaitable[None]]
+
+
+class Form(NamedTuple):
+    """What an endpoint reads and says: its body, the format of its log's first reader, its whole answer."""
+
+    decode: Callable[[bytes], Asked]
+    wire: str
+    render: Callable[[Generation, Fold], bytes]
+
+
+CHAT = Form(decode_chat, OPENAI_CHAT, chat_completion)
+COMPLETION = Form(decode_completion, OPENAI_COMPLETIONS, text_completion)
 
 
 class Generate:
@@ -39,42 +56,38 @@ class Generate:
 
     def routes(self) -> Sequence[Route]:
         return (
-            Route("POST", "/v1/chat/completions", self.chat),
-            Route("POST", "/v1/completions", self.completion),
+            Route("POST", "/v1/chat/completions", partial(self.begin, CHAT)),
+            Route("POST", "/v1/completions", partial(self.begin, COMPLETION)),
         )
 
-    def chat(self, call: Call, _: str) -> Awaitable[None] | None:
-        return self.begin(call, decode_chat, OPENAI_CHAT, chat_completion)
-
-    def completion(self, call: Call, _: str) -> Awaitable[None] | None:
-        return self.begin(call, decode_completion, OPENAI_COMPLETIONS, text_completion)
-
-    def begin(
-        self, call: Call, decode: Callable[[bytes], Asked], wire: str, render: Render
-    ) -> Awaitable[None] | None:
+    def begin(self, form: Form, call: Call, _: str) -> Awaitable[None] | None:
         """Decode, submit, and answer from the log: as a stream, or at once when it has ended."""
-        if b"last-event-id" in call.fields:
+        terms = call.terms
+        if terms.resumes:
             return self.resumed(call)
-        asked = decode(require_json_body(call))
-        if asked.request.stream:
-            self.stream(call, asked, wire)
-        else:
-            require_json(call.header(b"accept"))
-            WholeAnswer(call, self.submit(call, asked, wire), render).attach()
-        return None
-
-    def submit(self, call: Call, asked: Asked, wire: str) -> Generation:
-        options = asked.wire_options
-        if b"x-stream-events" in call.fields:
+        body = call.exchange.body
+        if not body or not terms.sends_json:
+            check_json_body(call)
+        decode, wire, render = form
+        request, options, session_id = decode(body)
+        if request.stream:
+            framing = FRAMINGS[terms.form or chosen_form(call)]
+        elif not terms.takes_json:
+            check_takes_json(call)
+        if terms.shows:
             options = options | (stream_events(call) or {})
-        caller = caller_of(call, asked.session_id)
-        return self._service.submit(asked.request, caller, wire, options)
-
-    def stream(self, call: Call, asked: Asked, wire: str) -> None:
-        framing = FRAMINGS[stream_form(call.header(b"accept"))]
-        generation = self.submit(call, asked, wire)
-        encoder = ENCODERS[wire](generation, generation.wire_options, framing, 0)
-        ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
+        caller = caller_of(call, session_id)
+        generation = self._service.submit(request, caller, wire, options)
+        if request.stream:
+            encoder = ENCODERS[wire](generation, generation.wire_options, framing)
+            ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
+        else:
+            answer = WholeAnswer(call=call, generation=generation, render=render)
+            call.exchange.on_gone = answer.gone
+            subscription = generation.attach(answer, client=True)
+            if answer.open:  # else it is answered already
+                answer.subscription = subscription
+        return None
 
     def resumed(self, call: Call) -> Awaitable[None]:
         """Read on where this client was. Raises ``INVALID_REQUEST`` if it does not say in which generation."""
@@ -88,58 +101,38 @@ class Generate:
         return self._resume(call, generation_id, last_event_id(call) or 0)
 
 
-class WholeAnswer:
+class WholeAnswer(Fold, kw_only=True, eq=False):
     """The reader behind an answer without a stream: folds the whole log, then answers once."""
 
-    __slots__ = ("_call", "_fold", "_generation", "_open", "_render", "_subscription")
+    call: Call
+    generation: Generation
+    render: Callable[[Generation, Fold], bytes]
+    subscription: Subscription | None = None
+    open: bool = True
 
-    def __init__(self, call: Call, generation: Generation, render: Render) -> None:
-        self._call = call
-        self._generation = generation
-        self._render = render
-        self._fold = Fold(generation.request.choices)
-        self._open = True
-        self._subscription: Subscription | None = None
-
-    def attach(self) -> None:
-        """Begin to read; a log that has ended is answered before this returns."""
-        self._call.exchange.on_gone = self._gone
-        subscription = self._generation.attach(self, client=True)
-        if self._open:
-            self._subscription = subscription
-
-    def events(self, events: Sequence[Event]) -> bool:
-        fold = self._fold
-        fold.add(events)
-        if fold.end is not None and self._open:
-            self._close()
-            self._answer()
-        return True
+    def over(self) -> None:
+        if not self.open:
+            return
+        self.open = False
+        self.subscription = None  # it holds this reader: no cycle is left behind
+        call, generation = self.call, self.generation
+        try:
+            call.answer(generation.id, self.render(generation, self))
+        except HeadraceError as error:
+            call.fail(error, named(generation))
+        except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
+            call.crash()
 
     def lost(self, error: HeadraceError) -> None:
-        if self._open:
-            self._close()
-            self._call.fail(error, self._headers())
+        if self.open:
+            self.open = False
+            self.subscription = None
+            self.call.fail(error, named(self.generation))
 
-    def _answer(self) -> None:
-        try:
-            body = self._render(self._generation, self._fold)
-            self._call.json_bytes(body, self._headers())
-        except HeadraceError as error:
-            self._call.fail(error, self._headers())
-        except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
-            self._call.crash()
-
-    def _headers(self) -> tuple[Header]:
-        return ((b"x-generation-id", self._generation.id.encode()),)
-
-    def _close(self) -> None:
-        """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
-        self._open = False
-        self._subscription = None
-
-    def _gone(self) -> None:
-        subscription = self._subscription
-        self._close()
+    def gone(self) -> None:
+        """The client left."""
+        subscription = self.subscription
+        self.open = False
+        self.subscription = None
         if subscription is not None:
             subscription.close()

@@ -11,13 +11,19 @@ from msgspec import Meta
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish
-from headrace.protocols.accept import stream_form
-from headrace.protocols.asking import MAX_TOKEN, cursor, last_event_id, stream_events, text_header
+from headrace.protocols.asking import (
+    MAX_TOKEN,
+    chosen_form,
+    cursor,
+    last_event_id,
+    stream_events,
+    text_header,
+)
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.collector import Collector
-from headrace.protocols.encoder import FRAMINGS
-from headrace.protocols.errors import ErrorBody, error_object
+from headrace.protocols.encoder import FRAMINGS, Encoder, Rest
+from headrace.protocols.errors import ErrorBody, error_object, named
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import ENCODERS, NATIVE, chosen_format
 from headrace.protocols.native import usage_payload
@@ -87,7 +93,7 @@ class Generations:
 
     async def state(self, call: Call, any_id: str) -> None:
         generation = await self._service.find(any_id, call.tenant)
-        call.json(await _with_end(generation), headers=_named(generation))
+        call.json(await _with_end(generation), headers=named(generation))
 
     async def list(self, call: Call, _: str) -> None:
         query = call.query()
@@ -100,7 +106,7 @@ class Generations:
     async def cancel(self, call: Call, any_id: str) -> None:
         generation = await self._service.find(any_id, call.tenant)
         self._service.cancel(generation)
-        call.json(_outside(generation), headers=_named(generation))
+        call.json(_outside(generation), headers=named(generation))
 
     def abort(self, call: Call, _: str) -> None:
         token = text_header(call, b"x-abort-token")
@@ -122,7 +128,7 @@ class Generations:
         await self._read(call, any_id, after, None)
 
     async def _read(self, call: Call, any_id: str, after: int, asked: str | None) -> None:
-        framing = FRAMINGS[stream_form(call.header(b"accept"))]
+        framing = FRAMINGS[chosen_form(call)]
         wanted = stream_events(call)
         generation = await self._service.find(any_id, call.tenant)
         wire, options = chosen_format(asked or generation.wire, generation)
@@ -137,14 +143,12 @@ class Generations:
                 param="after",
             )
         if ended and after == generation.last_seq:
-            call.respond(204, _named(generation), b"")
+            call.respond(204, named(generation), b"")
             return
-        encoder = ENCODERS[wire](generation, options, framing, after)
+        encoder: Encoder = ENCODERS[wire](generation, options, framing)
+        if after:
+            encoder = Rest(encoder, after)
         ClientStream(call, generation, encoder, framing, self._streams, reading=True).attach()
-
-
-def _named(generation: Generation) -> Sequence[tuple[bytes, bytes]]:
-    return [(b"x-generation-id", generation.id.encode())]
 
 
 def _outside(generation: Generation) -> GenerationState:
@@ -165,7 +169,8 @@ async def _with_end(generation: Generation) -> GenerationState:
     if state.state not in ("finished", "failed"):
         return state
     ended: asyncio.Future[Fold | HeadraceError] = asyncio.get_running_loop().create_future()
-    collector = Collector(generation, ended.set_result, client=False)
+    collector = Collector(done=ended.set_result)
+    collector.attach(generation, client=False)
     try:
         result = await ended
     finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -11,8 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason
 from headrace.domain.request import Caller, Request, Sampling
-from headrace.protocols.accept import require_json
-from headrace.protocols.asking import caller_of
+from headrace.protocols.asking import caller_of, check_takes_json
 from headrace.protocols.body import Body, Unknown, invalid_json, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.collector import Collector
@@ -20,7 +20,7 @@ from headrace.protocols.encoder import encode_json
 from headrace.protocols.errors import ErrorBody, error_of
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import NATIVE
-from headrace.protocols.generate import Generate
+from headrace.protocols.generate import Form, Generate
 from headrace.protocols.openai_request import (
     Asked,
     Identity,
@@ -82,32 +82,29 @@ class Infer:
         self._generate = generate
 
     def routes(self) -> Sequence[Route]:
+        begin = self._generate.begin
+        whole = Form(self._decode, NATIVE, infer_answer)
+        stream = Form(self._decode_stream, NATIVE, infer_answer)
         return (
-            Route("POST", "/v1/infer", self.infer),
-            Route("POST", "/v1/stream_infer", self.stream),
+            Route("POST", "/v1/infer", partial(begin, whole)),
+            Route("POST", "/v1/stream_infer", partial(begin, stream)),
             Route("POST", "/v1/batch_infer", self.batch),
         )
-
-    def infer(self, call: Call, _: str) -> Awaitable[None] | None:
-        return self._generate.begin(call, self._decode, NATIVE, infer_answer)
-
-    def stream(self, call: Call, _: str) -> Awaitable[None] | None:
-        return self._generate.begin(call, self._decode_stream, NATIVE, infer_answer)
 
     def batch(self, call: Call, _: str) -> None:
         """Every item is a generation of its own; the answer comes when the last one has ended."""
         items = _split(require_json_body(call))
-        require_json(call.header(b"accept"))
+        check_takes_json(call)
         caller = caller_of(call)
         batch = _Batch(call, len(items))
         call.exchange.on_gone = batch.close
         for position, item in enumerate(items):
             try:
-                asked = self._decode(item)
-                if asked.request.stream:
+                request, options, session_id = self._decode(item)
+                if request.stream:
                     raise refuse("stream", "is not possible in a batch", Code.UNSUPPORTED)
                 generation = self._service.submit(
-                    asked.request, _with_session(caller, asked.session_id), NATIVE, {}
+                    request, _with_session(caller, session_id), NATIVE, options
                 )
             except HeadraceError as error:
                 batch.put(position, _failed(error, None, 0.0))
@@ -139,7 +136,7 @@ class Infer:
             user=body.user_id,
             extra=plain_extra(unknown),
         )
-        return Asked(request, {}, body.session_id)
+        return request, {}, body.session_id
 
     def _first_model(self) -> str:
         cards = self._service.models()
@@ -165,7 +162,9 @@ class _Batch:
         def done(result: Fold | HeadraceError) -> None:
             self.put(position, _item(generation, result))
 
-        self._collectors.append(Collector(generation, done, client=True))
+        collector = Collector(done=done)
+        self._collectors.append(collector)
+        collector.attach(generation, client=True)
 
     def submitted(self) -> None:
         self._count_down()
@@ -178,7 +177,7 @@ class _Batch:
     def _count_down(self) -> None:
         self._missing -= 1
         if not self._missing:
-            self._call.json_bytes(encode_json(self._answers))
+            self._call.json(self._answers)
 
 
 def infer_answer(generation: Generation, fold: Fold) -> bytes:
@@ -189,8 +188,9 @@ def infer_answer(generation: Generation, fold: Fold) -> bytes:
 def _answer(generation: Generation, fold: Fold) -> InferAnswer:
     end = fold.finish()
     usage = end.usage
+    choices = fold.choices(generation.request.choices)
     return InferAnswer(
-        "".join(choice.text for choice in fold.choices),
+        "".join(choice.text for choice in choices),
         usage.completion_tokens,
         max(0.0, end.timestamp - generation.created),
         InferUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens),

@@ -34,10 +34,8 @@ class NativeEncoder(EventEncoder):
 
     __slots__ = ("_framing", "_generation", "_hidden", "_text")
 
-    def __init__(
-        self, generation: Generation, options: dict[str, bool], framing: Framing, after: int
-    ) -> None:
-        super().__init__(after)
+    def __init__(self, generation: Generation, options: dict[str, bool], framing: Framing) -> None:
+        super().__init__()
         self._framing = framing
         self._generation = generation.id
         self._hidden = {name for name in OPTIONAL_EVENTS if not options.get(name, True)}

@@ -6,17 +6,16 @@ that OpenAI's schema requires are there as ``null``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from headrace.domain.event import Event, FinishReason, Token, TokenLogprob, ToolCallDelta
-from headrace.protocols.encoder import Framing, Writer, encode_json
+from headrace.domain.event import Finish, FinishReason, Token, TokenLogprob, ToolCallDelta
+from headrace.protocols.encoder import Framing, encode_json
 from headrace.protocols.fold import Fold, FoldedChoice
 from headrace.protocols.openai_chunks import ChunkEncoder
-from headrace.protocols.openai_usage import CompletionUsage, usage_json
+from headrace.protocols.openai_usage import USAGE, CompletionUsage, completion_usage
 from headrace.protocols.port import Generation
 
 
@@ -76,32 +75,56 @@ class ChatCompletion(msgspec.Struct, frozen=True, gc=False):
     usage: CompletionUsage
 
 
-_COMPLETION = (
-    b'{"id":"%b","object":"chat.completion","created":%d,"model":%b,"choices":[%b],"usage":%b}'
+_PLAIN = (
+    (
+        b'{"id":"chatcmpl-%b","object":"chat.completion","created":%d,"model":%b,"choices":['
+        b'{"index":0,"message":{"role":"assistant","content":%b,"refusal":null,"annotations":[]},'
+        b'"logprobs":null,"finish_reason":%b}],"usage":'
+    )
+    + USAGE
+    + b"}"
 )
-"""A :class:`ChatCompletion`; with the next one it saves the structs of nearly every answer."""
-_PLAIN_CHOICE = (
-    b'{"index":%d,"message":{"role":"assistant","content":%b,"refusal":null,"annotations":[]},'
-    b'"logprobs":null,"finish_reason":%b}'
-)
-"""A :class:`ChatChoice` that has only text."""
+"""A :class:`ChatCompletion` with one choice that has only text: it saves nearly every answer the structs."""
 
 
 def chat_completion(generation: Generation, fold: Fold) -> bytes:
     """The whole answer. Raises the error that the log ended with."""
-    end = fold.finish()
+    end = fold.end
+    if type(end) is not Finish:
+        end = fold.finish()
+    usage = end.usage
+    sampling = generation.request.sampling
+    if fold.more is not None or sampling.n != 1 or sampling.logprobs is not None:
+        return _full_completion(generation, fold, end)
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    return _PLAIN % (
+        generation.id[4:].encode(),  # after "gen_"
+        generation.created,
+        encode_json(generation.model),
+        encode_json("".join(fold.texts)),
+        encode_json(end.reasons[0]),
+        prompt,
+        completion,
+        prompt + completion,
+        usage.cached_tokens,
+    )
+
+
+def _full_completion(generation: Generation, fold: Fold, end: Finish) -> bytes:
     logprobs = generation.request.sampling.logprobs is not None
     choices = [
         _choice(index, choice, end.reason(index), logprobs)
-        for index, choice in enumerate(fold.choices)
+        for index, choice in enumerate(fold.choices(generation.request.choices))
     ]
-    return _COMPLETION % (
-        chat_id(generation).encode(),
+    answer = ChatCompletion(
+        chat_id(generation),
+        "chat.completion",
         int(generation.created),
-        encode_json(generation.model),
-        b",".join(choices),
-        usage_json(end.usage),
+        generation.model,
+        choices,
+        completion_usage(end.usage),
     )
+    return encode_json(answer)
 
 
 def chat_id(generation: Generation) -> str:
@@ -114,31 +137,9 @@ class ChatEncoder(ChunkEncoder):
 
     __slots__ = ("_writers",)
 
-    def __init__(
-        self, generation: Generation, options: dict[str, bool], framing: Framing, after: int
-    ) -> None:
+    def __init__(self, generation: Generation, options: dict[str, bool], framing: Framing) -> None:
         name, kind = chat_id(generation), b"chat.completion.chunk"
-        super().__init__(generation, options, framing, after, id=name, kind=kind)
-        self._writers: dict[int, Writer] = {}
-
-    def encode(self, events: Sequence[Event]) -> bytes:
-        """Text is nearly all that comes: here it costs no call of its own."""
-        after = self._after
-        pieces = []
-        for event in events:
-            if (
-                type(event) is Token
-                and event.logprobs is None
-                and event.tool_calls is None
-                and not event.reasoning
-                and event.index in self._writers
-            ):
-                data = self._writers[event.index]((event.seq, encode_json(event.text)))
-            else:
-                data = self._event(event)
-            if event.seq > after:
-                pieces.append(data)
-        return b"".join(pieces)
+        super().__init__(generation, options, framing, id=name, kind=kind)
 
     def _token(self, event: Token) -> bytes:
         """A token that is its choice's first, or has more than text."""
@@ -150,11 +151,11 @@ class ChatEncoder(ChunkEncoder):
 
     def _role(self, index: int) -> bytes:
         """The chunk that opens a choice, before its first other chunk; nothing after that."""
-        if index in self._writers:
+        if index in self.writers:
             return b""
         before = b'%b{"index":%d,"delta":{"content":' % (self._head, index)
         after = b'},"logprobs":null,"finish_reason":null}]' + self._usage
-        self._writers[index] = self._framing.writer(before, after)
+        self.writers[index] = self._framing.writer(before, after)
         opening = b'{"role":"assistant","content":null}'
         return self._framing.part(self._chunk(index, opening, b"null", b"null"))
 
@@ -206,15 +207,7 @@ def _call_delta(piece: ToolCallDelta) -> DeltaToolCall:
     return DeltaToolCall(piece.index, function, piece.id, "function")
 
 
-def _choice(index: int, choice: FoldedChoice, reason: FinishReason, logprobs: bool) -> bytes:
-    if logprobs or choice.calls or choice.thoughts:
-        return encode_json(_full_choice(index, choice, reason, logprobs))
-    return _PLAIN_CHOICE % (index, encode_json("".join(choice.texts)), encode_json(reason))
-
-
-def _full_choice(
-    index: int, choice: FoldedChoice, reason: FinishReason, logprobs: bool
-) -> ChatChoice:
+def _choice(index: int, choice: FoldedChoice, reason: FinishReason, logprobs: bool) -> ChatChoice:
     calls = [
         ToolCall(call.id, FunctionCall(call.name, call.arguments))
         for _, call in sorted(choice.calls.items())

@@ -27,12 +27,11 @@ class ChunkEncoder(EventEncoder):
         generation: Generation,
         options: dict[str, bool],
         framing: Framing,
-        after: int,
         *,
         id: str,
         kind: bytes,
     ) -> None:
-        super().__init__(after)
+        super().__init__()
         self._framing = framing
         self._generation = generation.id
         self._choices = generation.request.choices

@@ -55,7 +55,7 @@ def text_completion(generation: Generation, fold: Fold) -> bytes:
             None if asked is None else _logprobs(choice.logprobs, asked, 0),
             end.reason(index),
         )
-        for index, choice in enumerate(fold.choices)
+        for index, choice in enumerate(fold.choices(generation.request.choices))
     ]
     answer = TextCompletion(
         completion_id(generation),
@@ -76,28 +76,25 @@ def completion_id(generation: Generation) -> str:
 class CompletionEncoder(ChunkEncoder):
     """Chunks of one stream; the options are those of :class:`ChunkEncoder`."""
 
-    __slots__ = ("_asked", "_offsets", "_writers")
+    __slots__ = ("_asked", "_offsets")
 
-    def __init__(
-        self, generation: Generation, options: dict[str, bool], framing: Framing, after: int
-    ) -> None:
+    def __init__(self, generation: Generation, options: dict[str, bool], framing: Framing) -> None:
         name, kind = completion_id(generation), b"text_completion"
-        super().__init__(generation, options, framing, after, id=name, kind=kind)
+        super().__init__(generation, options, framing, id=name, kind=kind)
         self._asked = generation.request.sampling.logprobs or 0
         self._offsets = [0] * self._choices
-        self._writers: list[Writer | None] = [None] * self._choices
 
     def _token(self, event: Token) -> bytes:
         if event.logprobs is not None:
             return self._with_logprobs(event, event.logprobs)
-        writer = self._writers[event.index] or self._new_writer(event.index)
+        writer = self.writers.get(event.index) or self._new_writer(event.index)
         return writer((event.seq, encode_json(event.text)))
 
     def _new_writer(self, index: int) -> Writer:
         before = b'%b{"text":' % self._head
         after = b',"index":%d,"logprobs":null,"finish_reason":null}]%b' % (index, self._usage)
         writer = self._framing.writer(before, after)
-        self._writers[index] = writer
+        self.writers[index] = writer
         return writer
 
     def _with_logprobs(self, event: Token, entries: Sequence[TokenLogprob]) -> bytes:

@@ -8,15 +8,15 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import astuple
 
 from headrace.domain.errors import Code
 from headrace.domain.request import ImagePart, Message, Request, Sampling
-from headrace.protocols.body import Body, Unknown, refuse, require_plain
+from headrace.protocols.body import COMPLAINTS, Body, Unknown, refuse, require_plain
 
 MAX_STOPS = 16
 MAX_PROMPTS = 128
@@ -48,10 +48,15 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fa
 
     model: Name
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_tokens: MaxTokens | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    session_id: Identity | None = None
+    # harmless
+    priority: int | None = None
+    metadata: dict[str, str] | None = None
+    # rare
+    stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     stop: Stop | Stops | None = None
     seed: Seed | None = None
@@ -64,30 +69,19 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fa
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     ignore_eos: bool | None = None
-    session_id: Identity | None = None
-    # harmless
-    priority: int | None = None
-    metadata: dict[str, str] | None = None
 
 
 class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[tuple[Message, ...], Meta(min_length=1)]
-    max_completion_tokens: MaxTokens | None = None
+    # rare; they follow the rare fields of both bodies, so that one look tells whether any is there
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
-    # harmless
     safety_identifier: Identity | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
     # lacking
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
@@ -98,6 +92,15 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
     moderation: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
+    # not rare
+    messages: Annotated[tuple[Message, ...], Meta(min_length=1)]
+    max_completion_tokens: MaxTokens | None = None
+    # harmless
+    store: bool | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
 
 class CompletionBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -111,16 +114,17 @@ class CompletionBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=Fa
     suffix: str | None = None
 
 
-class Asked(msgspec.Struct, frozen=True, gc=False):
-    """A decoded body: the request, and what the wire has to remember. ``session_id`` of the body, if any."""
-
-    request: Request
-    wire_options: dict[str, bool]
-    session_id: str | None
-
+Asked = tuple[Request, dict[str, bool], str | None]
+"""A decoded body: the request, what the wire has to remember, and the body's ``session_id``, if any."""
 
 _chat = Body(ChatBody)
+_decode_chat = _chat.strict
 _completion = Body(CompletionBody)
+
+_NAMES = ChatBody.__struct_fields__
+_RARE = slice(_NAMES.index("stream_options"), _NAMES.index("messages"))
+"""Where a body's values have what few bodies say. All of them are None where nothing is said."""
+_NOTHING_RARE = (None,) * len(_NAMES[_RARE])
 
 _CHAT_LACKS: tuple[tuple[str, Any], ...] = (
     ("modalities", ["text"]),
@@ -134,13 +138,25 @@ _CHAT_LACKS: tuple[tuple[str, Any], ...] = (
     ("verbosity", "medium"),
 )
 """Options that no engine here has, and the value that asks for nothing."""
-_lacking_options = attrgetter(*(name for name, _ in _CHAT_LACKS))
-_NONE_LACKING = (None,) * len(_CHAT_LACKS)
 
 
 def decode_chat(body: bytes) -> Asked:
     """A chat request. Raises ``INVALID_JSON``, ``INVALID_REQUEST`` and ``UNSUPPORTED``."""
-    return chat_request(*_chat.decode(body))
+    try:
+        said = _decode_chat(body)
+    except COMPLAINTS as complaint:
+        return chat_request(*_chat.tolerate(body, complaint))
+    if astuple(said)[_RARE] != _NOTHING_RARE:
+        return chat_request(said, None)
+    messages = said.messages
+    for message in messages:
+        if type(message.content) is not str or message.tool_calls is not None:
+            _check_messages(messages)
+            break
+    max_tokens = said.max_completion_tokens or said.max_tokens
+    sampling = Sampling(max_tokens, said.temperature, said.top_p)
+    request = Request(said.model, "chat", messages, (), sampling, said.stream is True)
+    return request, {}, said.session_id
 
 
 def decode_completion(body: bytes) -> Asked:
@@ -149,8 +165,8 @@ def decode_completion(body: bytes) -> Asked:
 
 
 def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
-    if _lacking_options(body) != _NONE_LACKING:  # one comparison for all of them
-        _refuse_lacking_options(body)
+    """The request of any body. Raises as :func:`decode_chat` does, which knows a shorter way for most."""
+    _refuse_lacking_options(body)
     _check_messages(body.messages)
     if body.tools is not None:
         _check_tools(body.tools)
@@ -174,7 +190,7 @@ def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
         user=body.safety_identifier or body.user,
         extra=plain_extra(unknown),
     )
-    return Asked(request, _wire_options(body), body.session_id)
+    return request, _wire_options(body), body.session_id
 
 
 def completion_request(body: CompletionBody, unknown: Unknown | None) -> Asked:
@@ -192,7 +208,7 @@ def completion_request(body: CompletionBody, unknown: Unknown | None) -> Asked:
         user=body.user,
         extra=plain_extra(unknown),
     )
-    return Asked(request, _wire_options(body), body.session_id)
+    return request, _wire_options(body), body.session_id
 
 
 DEFAULT_COMPLETION_TOKENS = 16
@@ -267,8 +283,7 @@ def _refuse_lacking_options(body: ChatBody) -> None:
 
 def _check_messages(messages: tuple[Message, ...]) -> None:
     for position, message in enumerate(messages):
-        if type(message.content) is not str or message.tool_calls is not None:
-            _check_message(message, f"messages[{position}]")
+        _check_message(message, f"messages[{position}]")
 
 
 def _check_message(message: Message, path: str) -> None:

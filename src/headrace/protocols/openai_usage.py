@@ -29,12 +29,13 @@ class CompletionUsage(msgspec.Struct, frozen=True, gc=False):
     completion_tokens_details: CompletionTokensDetails
 
 
-_USAGE = (
-    b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,'
-    b'"prompt_tokens_details":{"cached_tokens":%d,"audio_tokens":0},"completion_tokens_details":%b}'
-)
 _NO_DETAILS = CompletionTokensDetails()
-_NO_DETAILS_JSON = msgspec.json.encode(_NO_DETAILS)
+USAGE = (
+    b'{"prompt_tokens":%%d,"completion_tokens":%%d,"total_tokens":%%d,'
+    b'"prompt_tokens_details":{"cached_tokens":%%d,"audio_tokens":0},"completion_tokens_details":%b}'
+    % msgspec.json.encode(_NO_DETAILS)
+)
+"""A :class:`CompletionUsage` of these four numbers."""
 
 
 def completion_usage(usage: Usage) -> CompletionUsage:
@@ -51,10 +52,4 @@ def completion_usage(usage: Usage) -> CompletionUsage:
 def usage_json(usage: Usage) -> bytes:
     """The same as JSON, without the structs between."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    return _USAGE % (
-        prompt,
-        completion,
-        prompt + completion,
-        usage.cached_tokens,
-        _NO_DETAILS_JSON,
-    )
+    return USAGE % (prompt, completion, prompt + completion, usage.cached_tokens)

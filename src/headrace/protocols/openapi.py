@@ -250,7 +250,7 @@ class OpenApi:
     def document(self, call: Call, _: str) -> None:
         if self._document is None:
             self._document = msgspec.json.encode(describe(self._version))
-        call.json_bytes(self._document)
+        call.json(msgspec.Raw(self._document))
 
 
 def describe(version: str) -> Json:

@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import Sequence
 
 from headrace.domain.errors import HeadraceError
-from headrace.domain.event import Error, Event, Finish
+from headrace.domain.event import Error, Event, Finish, Token
 from headrace.protocols.call import Call
-from headrace.protocols.encoder import Encoder, Framing
-from headrace.protocols.errors import error_body, from_event
+from headrace.protocols.encoder import NO_WRITERS, Encoder, Framing, encode_json
+from headrace.protocols.errors import error_body, from_event, named
 from headrace.protocols.port import Generation, Subscription
 
 HEARTBEAT_ROUNDS = 3
@@ -70,7 +70,8 @@ class ClientStream:
     __slots__ = (
         "_call",
         "_closed",
-        "_encoder",
+        "_encode",
+        "_flows",
         "_framing",
         "_generation",
         "_lagging",
@@ -78,8 +79,8 @@ class ClientStream:
         "_quiet_rounds",
         "_reading",
         "_send",
-        "_started",
         "_subscription",
+        "_writers",
     )
 
     def __init__(
@@ -95,11 +96,13 @@ class ClientStream:
         self._call = call
         self._send = call.exchange.send
         self._generation = generation
-        self._encoder = encoder
+        self._encode = encoder.encode
+        self._writers = encoder.writers
         self._framing = framing
         self._open = open_streams
         self._reading = reading
-        self._started = False
+        self._flows = False
+        """Whether the head is out and the end is not."""
         self._lagging = False
         self._closed = False
         self._quiet_rounds = 0
@@ -112,7 +115,7 @@ class ClientStream:
         exchange.on_drain = self._drained
         self._open.add(self)
         if self._reading:
-            self._start()
+            self._start_alone()
         counts = not self._reading or self._generation.caller.leaving.durable
         subscription = self._generation.attach(self, client=counts)
         if self._closed:
@@ -124,20 +127,32 @@ class ClientStream:
 
     def events(self, events: Sequence[Event]) -> bool:
         """Encode and send as one piece; False while the client lags."""
-        if self._closed:
-            return True
+        last = events[-1]
         try:
-            data = self._encoder.encode(events) if self._started else self._first(events)
+            if (
+                len(events) == 1
+                and type(last) is Token
+                and last.logprobs is None
+                and last.tool_calls is None
+                and not last.reasoning
+                and last.index in self._writers
+            ):  # as nearly always: then nobody has to be asked, and nothing begins or ends
+                self._quiet_rounds = 0
+                if self._send(self._writers[last.index]((last.seq, encode_json(last.text)))):
+                    return True
+                self._lagging = True
+                return False
+            data = self._encode(events) if self._flows else self._first(events)
         except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
             self._close()
             self._call.crash()
             return True
         if data:
             self._quiet_rounds = 0
-            self._lagging = not self._send(data)
-        if type(events[-1]) in _ENDS and not self._closed:
+            if not self._send(data):
+                self._lagging = True
+        if type(last) in _ENDS and not self._closed:
             self._close()
-            self._subscription = None  # it holds this reader: no cycle is left behind
             self._call.exchange.end()
         return not self._lagging
 
@@ -146,11 +161,11 @@ class ClientStream:
         if self._closed:
             return
         self._close()
-        if self._started:
+        if self._call.streams:
             self._call.exchange.send(self._framing.part(error_body(error)))
             self._call.exchange.end()
         else:
-            self._call.fail(error, self._headers())
+            self._call.fail(error, named(self._generation))
 
     def sweep(self) -> None:
         """One round without a byte; the last of ``HEARTBEAT_ROUNDS`` sends a heartbeat."""
@@ -158,46 +173,45 @@ class ClientStream:
         if self._quiet_rounds < HEARTBEAT_ROUNDS or self._lagging:
             return
         self._quiet_rounds = 0
-        if not self._started:
-            self._start()
+        if not self._flows:
+            self._start_alone()
         if self._framing.heartbeat:
             self._call.exchange.send(self._framing.heartbeat)
 
     def _first(self, events: Sequence[Event]) -> bytes:
         """The first events: they open the stream, are not shown at all, or are an HTTP error."""
+        if self._closed:
+            return b""
         end = events[-1]
         if isinstance(end, Error):
-            data = self._encoder.encode(events[:-1])
+            data = self._encode(events[:-1])
             if not data:
                 self._close()
-                self._call.fail(from_event(end), self._headers())
+                self._call.fail(from_event(end), named(self._generation))
                 return b""
-            data += self._encoder.encode(events[-1:])
+            data += self._encode(events[-1:])
         else:
-            data = self._encoder.encode(events)
+            data = self._encode(events)
         if data or self._generation.caller.leaving.durable:
             self._start()
-        return data
+            return self._framing.preamble + data
+        return b""
 
     def _start(self) -> None:
-        self._started = True
-        self._call.start(
-            [
-                (b"content-type", self._framing.content_type),
-                (b"cache-control", b"no-cache"),
-                (b"x-accel-buffering", b"no"),
-                *self._headers(),
-            ]
-        )
-        if self._framing.preamble:
-            self._call.exchange.send(self._framing.preamble)
+        self._flows = True
+        self._call.start(self._framing.content_type, self._generation.id)
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        return [(b"x-generation-id", self._generation.id.encode())]
+    def _start_alone(self) -> None:
+        """The head before there is an event to follow it."""
+        self._start()
+        if self._framing.preamble:
+            self._send(self._framing.preamble)
 
     def _close(self) -> None:
         """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
         self._closed = True
+        self._flows = False
+        self._writers = NO_WRITERS
         self._subscription = None
         self._open.discard(self)
 
