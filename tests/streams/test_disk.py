@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,7 @@ def test_what_was_appended_is_counted_in_the_journal_and_in_the_database(
         for seq in range(1, 101):
             log.append([Token(seq, 0.0, f"{seq}{BIG}")])
         log.append([Finish(101, 0.0, ("stop",), Usage(1, 100))])
-        ended = asyncio.Event()
-        log.on_end(lambda _: ended.set())
-        await ended.wait()
+        assert log.ended
         await store.checkpoint()
         assert log_bytes(path) >= empty + 100 * len(BIG)  # the journal has its size from the start
         await store.close()

@@ -12,11 +12,12 @@ import pytest
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
+from headrace.streams.hold import Hold
 from headrace.streams.hub import Hub
 from headrace.streams.log import Log
 from headrace.streams.memory import MemoryStore
 from headrace.streams.reader import Subscription
-from headrace.streams.store import Appended
+from headrace.streams.store import End, LogHeader, LogWriter
 from tests.streams.parts import (
     Collector,
     error,
@@ -30,15 +31,33 @@ from tests.streams.parts import (
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+class Told:
+    """In the place of a log's owner: how often it was told of the end, and what ``reader`` had seen then."""
+
+    def __init__(self, log: Log, reader: Collector | None = None) -> None:
+        self.behind: set[Hold] = set()
+        self.times = 0
+        self.seen: list[int] = []
+        self._reader = reader
+        log.owner = self
+
+    def ended(self, log: Log) -> None:
+        self.times += 1
+        if self._reader is not None:
+            self.seen = list(self._reader.seqs)
+
+
 def new_log(id: str = "gen_a") -> Log:
     return Hub(MemoryStore()).create(header(id))
 
 
 def test_an_event_is_visible_once_the_store_has_it_and_not_before(run: Run) -> None:
     class Watched(MemoryStore):
-        def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
+        def begin(
+            self, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta], end: End | None
+        ) -> LogWriter | None:
             assert (reader.seen, the_log.visible_seq) == ([], 0)
-            super().append(log, events, raw)
+            return super().begin(header, events, raw, end)
 
     reader = Collector()
     the_log = Hub(Watched()).create(header("gen_a"))
@@ -136,13 +155,13 @@ def test_the_hub_knows_how_many_read(run: Run) -> None:
         log = hub.create(header("gen_a"))
         holds = [log.attach(Collector()), log.attach(Collector(room=0)), log.attach(Collector())]
         log.append([token(1)])
-        assert hub.readers.count == 3
+        assert hub.readers == 3
         for hold in holds[:2]:
             hold.close()
             hold.close()
-        assert hub.readers.count == 1
+        assert hub.readers == 1
         log.append([finish(2)])
-        assert hub.readers.count == 0
+        assert hub.readers == 0
 
     run(main())
 
@@ -271,8 +290,7 @@ def test_a_failed_store_gives_readers_what_is_visible_and_then_the_error(run: Ru
     async def main() -> None:
         log = new_log()
         live, lagging, late = Collector(), Collector(room=1), Collector()
-        ends: list[Log] = []
-        log.on_end(ends.append)
+        ended = Told(log)
         log.attach(live)
         hold = log.attach(lagging)
         for seq in (1, 2):
@@ -288,22 +306,20 @@ def test_a_failed_store_gives_readers_what_is_visible_and_then_the_error(run: Ru
         for reader in (live, lagging, late):
             assert reader.seqs == [1, 2]
             assert reader.error is failure
-        assert ends == [log]
+        assert ended.times == 1
         assert log.failure is failure
 
     run(main())
 
 
-def test_on_end_is_called_once_after_the_readers_or_at_once_if_it_is_over(run: Run) -> None:
+def test_the_owner_is_told_once_that_a_log_ended_after_its_readers(run: Run) -> None:
     async def main() -> None:
         log, reader = new_log(), Collector()
-        seen: list[list[int]] = []
         log.attach(reader)
-        log.on_end(lambda _: seen.append(list(reader.seqs)))
+        told = Told(log, reader)
         log.append([finish(1)])
-        await reader.until(1)
-        log.on_end(lambda _: seen.append([]))
-        assert seen == [[1], []]
+        log.fail(HeadraceError(Code.STORE_FAILED, "too late"))
+        assert (told.times, told.seen) == (1, [1])
 
     run(main())
 

@@ -22,7 +22,7 @@ from headrace.streams.pack import Pack, Whole, packs, unpack
 from headrace.streams.retention import Retention, first_key, rollback
 from headrace.streams.store import End, KeptLog, LogHeader
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROWS_A_STATEMENT = 50
 BUSY_TIMEOUT_S = 5.0
 PACKS_AT_HAND = 4
@@ -50,7 +50,7 @@ CREATE TABLE tombstones (
 CREATE TABLE totals (frame INTEGER, next_n INTEGER, finished INTEGER, bytes INTEGER);
 INSERT INTO totals VALUES (0, 1, 0, 0);
 """
-_SCHEMA_2 = f"""
+_SCHEMA_2 = """
 CREATE TABLE packs (
     k INTEGER PRIMARY KEY, tenant TEXT NOT NULL, first_n INTEGER NOT NULL, last_n INTEGER NOT NULL,
     logs INTEGER NOT NULL, size INTEGER NOT NULL, ended_at REAL NOT NULL, body BLOB NOT NULL);
@@ -60,8 +60,9 @@ CREATE TABLE packed (id TEXT PRIMARY KEY, k INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE packed_sessions (
     tenant TEXT NOT NULL, session TEXT NOT NULL, n INTEGER NOT NULL, k INTEGER NOT NULL,
     PRIMARY KEY (tenant, session, n)) WITHOUT ROWID;
-PRAGMA user_version = {SCHEMA_VERSION};
 """
+_SCHEMA_3 = f"PRAGMA user_version = {SCHEMA_VERSION};"
+"""The logs in packs have another form, which version 2 cannot read."""
 
 _HEADER = msgspec.msgpack.Decoder(LogHeader)
 
@@ -167,10 +168,9 @@ class Database:
 
     def _create(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._connection.executescript(f"BEGIN; {_SCHEMA_1} {_SCHEMA_2} COMMIT;")
-        elif version == 1:
-            self._connection.executescript(f"BEGIN; {_SCHEMA_2} COMMIT;")
+        if 0 <= version < SCHEMA_VERSION:
+            missing = (_SCHEMA_1, _SCHEMA_2, _SCHEMA_3)[version:]
+            self._connection.executescript(f"BEGIN; {' '.join(missing)} COMMIT;")
         elif version != SCHEMA_VERSION:
             raise sqlite3.DatabaseError(
                 f"its schema has version {version}, this program knows {SCHEMA_VERSION}"

@@ -20,11 +20,14 @@ PACK_BYTES = 256 * 1024
 PACK_LOGS = 256
 
 _HEADER = msgspec.msgpack.Decoder(LogHeader)
+_BEGINNING = msgspec.msgpack.Decoder(tuple[LogHeader, list[Event], msgspec.Raw])
+_ONLY_HEADER = msgspec.msgpack.Decoder(tuple[LogHeader, msgspec.Raw, msgspec.Raw])
 
 
 class Whole(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A log with all of its ``events`` as a run, the newest with ``seq`` ``last``. ``header``: encoded.
-    ``ended_at``: Unix seconds."""
+    """A log with all of its ``events``, the newest with ``seq`` ``last``. ``ended_at``: Unix seconds, about.
+    ``run``: header and events, as the journal's record of a beginning has them; in those of older versions, which
+    have a ``header``, only the events, as a run."""
 
     n: int
     id: str
@@ -43,11 +46,20 @@ class Whole(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return len(self.header) + len(self.run)
 
     def kept(self) -> KeptLog:
-        return KeptLog(_HEADER.decode(self.header), self.last, self.end)
+        """Raises ``msgspec.MsgspecError`` if it is damaged."""
+        if self.header:
+            header = _HEADER.decode(self.header)
+        else:
+            header = _ONLY_HEADER.decode(self.run)[0]
+        return KeptLog(header, self.last, self.end)
 
     def after(self, cursor: int, limit_bytes: int) -> list[Event]:
-        """The events after ``cursor``, about ``limit_bytes`` of them and at least one, if there is one."""
-        events = decode_events(self.run, self.events)
+        """The events after ``cursor``, about ``limit_bytes`` of them and at least one, if there is one. Raises
+        ``msgspec.MsgspecError`` if it is damaged."""
+        if self.header:
+            events = decode_events(self.run, self.events)
+        else:
+            events = _BEGINNING.decode(self.run)[1]
         if cursor:
             events = [event for event in events if event.seq > cursor]
         if len(self.run) > limit_bytes:

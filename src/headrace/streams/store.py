@@ -34,6 +34,11 @@ class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
     wire: str = "native"
     wire_options: dict[str, bool] = {}
 
+    def is_of(self, tenant: str, session_id: str | None) -> bool:
+        """Whether this is a log of that tenant and, if one is named, of that session."""
+        caller = self.caller
+        return caller.tenant == tenant and session_id in (None, caller.session_id)
+
 
 class KeptLog(msgspec.Struct, frozen=True):
     """A log that the store has: its header, its newest stored event, and how it ended (None: not yet)."""
@@ -53,11 +58,16 @@ class Recovered(msgspec.Struct, frozen=True):
     left_at: float | None
 
 
-class Appended(Protocol):
-    """A log, as its store sees it (implemented by ``Log``)."""
+class LogWriter(Protocol):
+    """Where the events of one log go, behind its first."""
 
-    @property
-    def id(self) -> str: ...
+    def append(self, events: Sequence[Event], raw: Sequence[Delta], end: End | None) -> None:
+        """Append in order; ``end`` if the last is a terminal event. ``raw`` (empty for generations that never
+        go on after a restart) is kept in a private column and dropped at the end. Raises ``STORE_FAILED`` or
+        ``SHUTTING_DOWN``; nothing of this append is stored then, and the log takes no more."""
+
+    def left(self, left_at: float | None) -> None:
+        """Note when the last client left (None: one came back)."""
 
 
 class Store(Protocol):
@@ -66,16 +76,14 @@ class Store(Protocol):
     async def open(self) -> list[Recovered]:
         """Open or create; replay what a crash left. Raises ``STORE_FAILED`` naming the path."""
 
-    def begin(self, log: Appended, header: LogHeader) -> None:
-        """A new log; stored together with its first events."""
+    def begin(
+        self, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta], end: End | None
+    ) -> LogWriter | None:
+        """A new log with its first events; all of it or nothing, as in :meth:`LogWriter.append`. None if they
+        are all it will ever have, as of most answers without a stream."""
 
-    def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
-        """Append in order. ``raw`` (empty for generations that never go on after a restart) is kept in a
-        private column and dropped at the terminal event. Raises ``STORE_FAILED`` or ``SHUTTING_DOWN``; nothing
-        of this append is stored then, and the log takes no more."""
-
-    def left(self, log: Appended, left_at: float | None) -> None:
-        """Note when the last client left (None: one came back)."""
+    def writer(self, id: str) -> LogWriter:
+        """Of a log that :meth:`open` found unfinished."""
 
     async def find(self, id: str) -> KeptLog | None:
         """A kept log. None: never seen. Raises ``CURSOR_GONE`` if it was dropped by age, count or size."""
