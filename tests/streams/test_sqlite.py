@@ -265,7 +265,7 @@ def test_a_crash_of_version_2_of_the_journal_loses_nothing_to_this_one(
         + frame(8, 3, 2, begun[1], encode_run([token(1), finish(2)]), b"", events=2)
         + frame(9, 5, 1, b"", struct.pack("<d", 12.5), b""),
         frame(10, 2, 1, b"", encode_run([token(3)]), b"", events=1)
-        + frame(11, 2, 1, b"", encode_run([token(4)]), b"", events=1)[:-1],  # never completed
+        + frame(11, 2, 1, b"", encode_run([token(4)]), b"", events=1)[:-2],  # never completed
     )
     path.parent.mkdir()
     for number, data in enumerate(files, 9):
