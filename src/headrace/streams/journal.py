@@ -131,12 +131,13 @@ class JournalFile:
 
 class Journal:
     """The file being written, and those that follow. ``frame``: the number of the newest record. ``make_room``
-    is asked to call :meth:`rotate` for a record of so many bytes, or to raise what :meth:`append` raises then.
-    Otherwise ``OSError`` is raised where the disk does."""
+    is asked to call :meth:`rotate` for a record of so many bytes, or to raise what :meth:`append` raises then;
+    ``prepare`` to have :meth:`reserve` done for a file that will soon be needed. Otherwise ``OSError`` is
+    raised where the disk does."""
 
     _file: JournalFile
     _map: mmap.mmap
-    # Where the body of the next frame starts, and where the file ends.
+    # Where the body of the next frame starts; where the file ends or, until it is reached, its half.
     _start: int
     _end: int
 
@@ -144,13 +145,16 @@ class Journal:
         self,
         database: Path,
         frame: int,
+        *,
         make_room: Callable[[int], None],
+        prepare: Callable[[], None],
         file_bytes: int = FILE_BYTES,
     ) -> None:
         self._database = database
         self._number = max(map(_number_of, journal_files(database)), default=0)
         self._file_bytes = file_bytes
         self._make_room = make_room
+        self._prepare = prepare
         self._spares: list[JournalFile] = []  # bounded by SPARE_FILES
         self._closed = False
         self.frame = frame
@@ -166,7 +170,7 @@ class Journal:
         start = self._start
         end = start + len(body)
         if end > self._end:
-            self._make_room(len(body))
+            self._pass_end(len(body))
             start = self._start
             end = start + len(body)
         frame = self.frame + 1
@@ -189,12 +193,16 @@ class Journal:
         self._file = file
         self._map = file.map
         self._start = _FRAMES_AT + _FRAME_BYTES
-        self._end = file.size
+        self._end = file.size // 2
 
-    @property
-    def lacks_spare(self) -> bool:
-        """Whether :meth:`rotate` would have to make its file."""
-        return not self._spares
+    def _pass_end(self, needed: int) -> None:
+        if not self._closed and self._end < self._file.size:
+            self._end = self._file.size
+            if not self._spares:  # the one that was full is not yet back
+                self._prepare()
+        if self._start + needed > self._end:
+            self._make_room(needed)
+            self._end = max(self._end, self._start + needed)  # a record may be most of its file
 
     def reserve(self) -> Callable[[], JournalFile]:
         """What makes a further file, on any thread, for :meth:`adopt`."""

@@ -111,7 +111,13 @@ class SqliteStore:
         replay.play(files)
         replay.save()
         self._next_n = replay.next_n
-        self.journal = Journal(self._path, replay.frame, self._make_room, self._journal_bytes)
+        self.journal = Journal(
+            self._path,
+            replay.frame,
+            make_room=self._make_room,
+            prepare=self._prepare,
+            file_bytes=self._journal_bytes,
+        )
         self._database.sync()
         for file in files:
             file.unlink()
@@ -259,8 +265,6 @@ class SqliteStore:
         self.journal.rotate(needed)
         self._queue_dirty()
         checkpointer.retire(full)
-        if self.journal.lacks_spare:
-            self._prepare()
 
     def _prepare(self) -> None:
         """Have the next journal file made on the thread."""
