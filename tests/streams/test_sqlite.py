@@ -290,7 +290,7 @@ def test_a_crash_of_version_2_of_the_journal_loses_nothing_to_this_one(
 
 
 def test_a_database_of_the_version_before_goes_on(run: Run, path: Path) -> None:
-    """Packs of version 2 of the schema hold header and events apart."""
+    """Packs of version 2 of the schema hold header and events apart; its pages are small and stay so."""
 
     async def write() -> None:
         store = SqliteStore(path)
@@ -313,8 +313,14 @@ def test_a_database_of_the_version_before_goes_on(run: Run, path: Path) -> None:
         assert [one.id for one in listed] == ["gen_c", "gen_b", "gen_a"]
         await store.close()
 
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript(
+            "PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL"
+        )
     run(write())
     with closing(sqlite3.connect(path)) as other, other:
+        assert other.execute("PRAGMA page_size").fetchone() == (4096,)
         [(body,)] = other.execute("SELECT body FROM packs").fetchall()
         older = [
             msgspec.structs.replace(

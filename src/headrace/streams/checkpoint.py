@@ -22,6 +22,8 @@ from headrace.streams.journal import JournalFile
 from headrace.streams.pack import Whole
 
 COMMIT_AFTER_S = 0.1
+COMMIT_AT_LATEST_S = 1.0
+"""While there are fewer than ``COMMIT_LOGS``: a commit writes about as much for one log as for a hundred."""
 COMMIT_AGAIN_S = 0.02
 """Between commits while there is more than fits into one."""
 COMMIT_LOGS = 256
@@ -74,6 +76,7 @@ class Checkpointer:
         self._queue: deque[Entry | JournalFile] = deque()
         self._commit: _Commit | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
         self.idle = True
         self.now = 0.0
         self.waiting_bytes = 0
@@ -137,11 +140,22 @@ class Checkpointer:
             self._timer = None
         self.idle = self._commit is None
 
-    def wake(self, delay_s: float = COMMIT_AFTER_S) -> None:
+    def wake(self) -> None:
         """There is something to commit, soon. To be called when it is idle."""
+        self._deadline = self._loop.time() + COMMIT_AT_LATEST_S
+        self._again(COMMIT_AFTER_S, self._tick)
+
+    def _again(self, delay_s: float, then: Callable[[], None]) -> None:
         self.idle = False
         self.now = self._clock()
-        self._timer = self._loop.call_later(delay_s, self._start)
+        self._timer = self._loop.call_later(delay_s, then)
+
+    def _tick(self) -> None:
+        few = len(self.wholes) + len(self._queue) < COMMIT_LOGS and not self.waiting_bytes
+        if few and self._loop.time() < self._deadline:
+            self._again(COMMIT_AFTER_S, self._tick)
+        else:
+            self._start()
 
     def _waiting(self) -> bool:
         return bool(self._queue or self.wholes or self._commit)
@@ -217,9 +231,12 @@ class Checkpointer:
         else:
             self._failed(commit, failure)
         if self.idle and (self._queue or self.wholes):
-            self.wake(
-                RETRY_S if self.failure else COMMIT_AGAIN_S if self._queue else COMMIT_AFTER_S
-            )
+            if self.failure is not None:
+                self._again(RETRY_S, self._start)
+            elif self._queue:
+                self._again(COMMIT_AGAIN_S, self._start)
+            else:
+                self.wake()
 
     def _succeeded(self, commit: _Commit) -> None:
         self.commits += 1

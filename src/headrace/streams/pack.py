@@ -6,7 +6,10 @@ server; many in one blob they cost what their bytes do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -84,36 +87,38 @@ class Pack(NamedTuple):
     body: bytes
 
 
-def packs(logs: Iterable[Whole]) -> Iterator[tuple[Pack, Sequence[Whole]]]:
-    """All of these logs, in any order, in packs; with each what is in it."""
-    open_packs: dict[str, tuple[list[Whole], int]] = {}
-    for log in logs:
-        size = len(log.header) + len(log.run)
-        found = open_packs.get(log.tenant)
-        if found is None:
-            open_packs[log.tenant] = [log], size
-            continue
-        members, held = found
-        if held + size > PACK_BYTES or len(members) >= PACK_LOGS:
+# What a commit does for every log of thousands a second is done by these, without a step of the interpreter.
+_N = attrgetter("n")
+_TENANT = attrgetter("tenant")
+_ENDED_AT = attrgetter("ended_at")
+_HEADER_OF = attrgetter("header")
+_RUN_OF = attrgetter("run")
+
+
+def packs(logs: Collection[Whole]) -> Iterator[tuple[Pack, Sequence[Whole]]]:
+    """All of these logs in packs; with each what is in it."""
+    tenants = {*map(_TENANT, logs)}
+    for tenant in tenants:
+        ours = [*logs] if len(tenants) == 1 else [log for log in logs if log.tenant == tenant]
+        ends = [*accumulate(map(len, map(_RUN_OF, ours)))]  # where each would end, if all were one
+        first = 0
+        while first < len(ours):
+            room = PACK_BYTES + (ends[first - 1] if first else 0)
+            last = min(max(bisect_right(ends, room), first + 1), first + PACK_LOGS)
+            members = ours[first:last]
             yield packed(members), members
-            open_packs[log.tenant] = [log], size
-        else:
-            members.append(log)
-            open_packs[log.tenant] = members, held + size
-    for members, _ in open_packs.values():
-        yield packed(members), members
+            first = last
 
 
 def packed(logs: Sequence[Whole]) -> Pack:
     """At least one log, all of one tenant."""
-    numbers = [log.n for log in logs]
     return Pack(
         logs[0].tenant,
-        min(numbers),
-        max(numbers),
+        min(map(_N, logs)),
+        max(map(_N, logs)),
         len(logs),
-        sum([log.size for log in logs]),
-        max([log.ended_at for log in logs]),
+        sum(map(len, map(_HEADER_OF, logs))) + sum(map(len, map(_RUN_OF, logs))),
+        max(map(_ENDED_AT, logs)),
         _ENCODER.encode(logs),
     )
 
