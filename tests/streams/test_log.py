@@ -11,13 +11,13 @@ import pytest
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
 from headrace.streams.hold import Hold
 from headrace.streams.hub import Hub
 from headrace.streams.log import Log
 from headrace.streams.memory import MemoryStore
 from headrace.streams.reader import Subscription
-from headrace.streams.store import End, LogHeader, LogWriter
+from headrace.streams.store import LogHeader, LogWriter
 from tests.streams.parts import (
     Collector,
     error,
@@ -35,6 +35,7 @@ class Told:
     """In the place of a log's owner: how often it was told of the end, and what ``reader`` had seen then."""
 
     def __init__(self, log: Log, reader: Collector | None = None) -> None:
+        self.store = log.owner.store
         self.behind: set[Hold] = set()
         self.times = 0
         self.seen: list[int] = []

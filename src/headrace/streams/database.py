@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from headrace.domain.event import End
 from headrace.streams.bounds import Bounds, gone
 from headrace.streams.pack import Pack, Whole, packs, unpack
 from headrace.streams.retention import Retention, first_key, rollback
-from headrace.streams.store import End, KeptLog, LogHeader
+from headrace.streams.store import KeptLog, LogHeader
 
 SCHEMA_VERSION = 3
 ROWS_A_STATEMENT = 50

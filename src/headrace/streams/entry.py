@@ -11,7 +11,7 @@ from typing import Protocol
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import HeadraceError
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
 from headrace.streams.database import Changes, RawSegment, Row, Segment, Update
 from headrace.streams.encoded import encode, encode_run
 from headrace.streams.journal import Journal
@@ -27,7 +27,7 @@ from headrace.streams.record import (
 )
 from headrace.streams.retention import first_key
 from headrace.streams.runs import PIECE_BYTES, Runs
-from headrace.streams.store import End, KeptLog, LogHeader
+from headrace.streams.store import KeptLog, LogHeader
 
 KIND_OF: dict[End | None, int] = {None: APPEND, "finish": FINISH, "error": ERROR}
 """The kind of the record whose last event is that end."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.streams.reader import Reader
-from headrace.streams.store import ENDS
 
 if TYPE_CHECKING:
     from headrace.streams.log import Log
@@ -58,16 +57,17 @@ class Hold:
 
     __slots__ = ("_again", "_log", "_task", "place", "reader", "seq")
 
+    # Neither is there before it is needed, which is seldom.
     _task: asyncio.Task[None]
-    """What reads from the store; there is none before the first of these."""
+    """What reads from the store."""
+    _again: int
+    """``resume`` was called since the event of this number was delivered, or within its delivery."""
 
     def __init__(self, log: Log, reader: Reader, place: int) -> None:
         self._log = log
         self.reader = reader
         self.place = place
         self.seq = 0
-        # ``resume`` was called since the event of this number was delivered, or within its delivery.
-        self._again = 0
 
     @property
     def over(self) -> bool:
@@ -93,7 +93,7 @@ class Hold:
 
     def enough(self) -> None:
         """The reader, a live one, returned False."""
-        if self.place == LIVE and self._again != self.seq:
+        if self.place == LIVE and not self._goes_on():
             self.place = LAGGING
             self._log.fall_behind(self)
 
@@ -127,9 +127,13 @@ class Hold:
             _logger.exception(DETACHED, self._log.id)
             self.leave()
             return False
-        if type(last) in ENDS:
+        if last.end is not None:
             self.leave()
-        return (more or self._again == self.seq) and self._is(BEHIND)
+        return (more or self._goes_on()) and self._is(BEHIND)
+
+    def _goes_on(self) -> bool:
+        """Whether the reader said so itself, whatever it returned."""
+        return getattr(self, "_again", 0) == self.seq
 
     def _catch_up(self) -> None:
         """Deliver from memory until the reader has everything, says enough, or the store is needed."""
@@ -138,7 +142,7 @@ class Hold:
             if self.seq >= log.visible_seq:
                 self._arrive()
                 return
-            events = log.store.recent(log.id, self.seq, CHUNK_BYTES)
+            events = log.owner.store.recent(log.id, self.seq, CHUNK_BYTES)
             if not events:
                 self._task = asyncio.get_running_loop().create_task(self._read_store())
                 return
@@ -174,7 +178,7 @@ class Hold:
         """A part that is not in memory. The one task of this hold; memory is asked again after each part."""
         log = self._log
         try:
-            self._advance(await log.store.read(log.id, self.seq, CHUNK_BYTES))
+            self._advance(await log.owner.store.read(log.id, self.seq, CHUNK_BYTES))
         except HeadraceError as error:
             self.lose(error)
         except Exception:

@@ -24,7 +24,7 @@ class Hub:
     """All logs on one store. On the event loop thread only."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self._running: dict[str, Log] = {}
         self.behind: set[Hold] = set()
         self._opened: OrderedDict[str, Log] = OrderedDict()
@@ -43,14 +43,14 @@ class Hub:
         id, running = header.id, self._running
         if id in running:
             raise ValueError(f"{id} exists already")
-        log = running[id] = Log(header, self._store, self)
+        log = running[id] = Log(header, self)
         return log
 
     def adopt(self, header: LogHeader, events: Sequence[Event]) -> Log:
         """Take up a log that :meth:`Store.open` found unfinished: append to it after these ``events``."""
         visible_seq = events[-1].seq if events else 0
-        writer = self._store.writer(header.id)
-        log = Log(header, self._store, self, visible_seq=visible_seq, writer=writer)
+        writer = self.store.writer(header.id)
+        log = Log(header, self, visible_seq=visible_seq, writer=writer)
         self._running[header.id] = log
         return log
 
@@ -68,7 +68,7 @@ class Hub:
         log = self._running.get(id) or self._at_hand(id)
         if log is not None:
             return log
-        kept = await self._store.find(id)
+        kept = await self.store.find(id)
         if kept is None:
             raise HeadraceError(Code.GENERATION_NOT_FOUND, f"There is no generation {id} here.")
         return self._running.get(id) or self._open(kept)
@@ -77,7 +77,7 @@ class Hub:
         """A tenant's logs, running or kept, newest first."""
         fresh = [log.header for log in self._running.values() if not log.visible_seq]
         fresh = [header for header in fresh if header.is_of(tenant, session_id)]
-        stored = await self._store.list(tenant, session_id, limit)
+        stored = await self.store.list(tenant, session_id, limit)
         known = {header.id for header in stored}
         return [*(one for one in reversed(fresh) if one.id not in known), *stored][:limit]
 
@@ -96,7 +96,7 @@ class Hub:
         return log
 
     def _open(self, kept: KeptLog) -> Log:
-        log = Log(kept.header, self._store, self, visible_seq=kept.last_seq, end=kept.end)
+        log = Log(kept.header, self, visible_seq=kept.last_seq, end=kept.end)
         if kept.end is None:
             log.fail(_stopped(log.id))
             return log

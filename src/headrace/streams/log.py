@@ -14,16 +14,20 @@ from typing import Protocol
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
 from headrace.streams.hold import DETACHED, LAGGING, LIVE, NOBODY, OVER, Hold
 from headrace.streams.reader import Reader
-from headrace.streams.store import ENDS, End, LogHeader, LogWriter, Store
+from headrace.streams.store import LeftEarly, LogHeader, LogWriter, Store
 
 _logger = logging.getLogger("headrace.streams")
 
 
 class Owner(Protocol):
-    """Whoever holds logs (the hub). ``behind``: their readers that do not have everything."""
+    """Whoever holds logs (the hub). ``store``: where they are; ``behind``: their readers that do not have
+    everything."""
+
+    @property
+    def store(self) -> Store: ...
 
     @property
     def behind(self) -> set[Hold]: ...
@@ -41,7 +45,6 @@ class Log:
     __slots__ = (
         "_free",
         "_later",
-        "_left_at",
         "_writer",
         "end",
         "failure",
@@ -49,14 +52,12 @@ class Log:
         "live",
         "on_failure",
         "owner",
-        "store",
         "visible_seq",
     )
 
     def __init__(
         self,
         header: LogHeader,
-        store: Store,
         owner: Owner,
         *,
         visible_seq: int = 0,
@@ -65,7 +66,6 @@ class Log:
     ) -> None:
         """``writer``: of a log that has events already and goes on."""
         self.header = header
-        self.store = store
         self.owner = owner
         self.visible_seq = visible_seq
         self.end = end
@@ -73,7 +73,6 @@ class Log:
         self.live: tuple[Hold, ...] = ()
         self.on_failure: Callable[[HeadraceError], None] | None = None
         self._writer = writer
-        self._left_at: float | None = None
         # Nothing is being shown at the moment, and the log is not over.
         self._free = end is None
         # Appended while something was being shown. Not None if there is anything to do behind that.
@@ -112,15 +111,13 @@ class Log:
             count = len(events)
             if seq != self.visible_seq + count or (count > 1 and events[0].seq != seq - count + 1):
                 raise ValueError(f"{self.id} continues with seq {self.visible_seq + 1}")
-            end = ENDS.get(type(last))
+            end = last.end
         try:
             writer = self._writer
             if writer is not None:
                 writer.append(events, raw, end)
             else:
-                self._writer = self.store.begin(self.header, events, raw, end)
-                if self._left_at is not None:
-                    self.left(self._left_at)
+                self._writer = self.owner.store.begin(self.header, events, raw, end)
         except HeadraceError as error:
             self.fail(error)
             return
@@ -154,14 +151,13 @@ class Log:
 
     def left(self, left_at: float | None) -> None:
         """Note when the last client left (None: one came back), for after a restart."""
-        if self._writer is not None:
-            self._writer.left(left_at)
-        else:
-            self._left_at = left_at  # stored behind its first events
+        if self._writer is None:
+            self._writer = LeftEarly(self.owner.store, self.header)
+        self._writer.left(left_at)
 
     def attach(self, reader: Reader) -> Hold:
         """Start a reader at ``seq`` 1. What memory still has is delivered before this returns."""
-        if self.visible_seq or self.failure is not None:
+        if self.visible_seq or not self._free:
             hold = Hold(self, reader, LAGGING)
             self.owner.behind.add(hold)
             hold.resume()
@@ -185,7 +181,9 @@ class Log:
         if self.failure is not None:
             return
         later = self._later or []
-        if self.end is not None or any(before and type(before[-1]) in ENDS for before, _ in later):
+        if self.end is not None or any(
+            before and before[-1].end is not None for before, _ in later
+        ):
             raise ValueError(f"{self.id} has its terminal event; nothing can follow it")
         if events:
             following = self.appended_seq + 1

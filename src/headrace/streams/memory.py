@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from headrace.domain.delta import Delta
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
 from headrace.streams.bounds import TOMBSTONES, Bounds, Clock, gone
 from headrace.streams.runs import Runs
-from headrace.streams.store import End, KeptLog, LogHeader, LogWriter, Recovered
+from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered
 
 
 class _Entry:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
 from headrace.streams.encoded import decode_events
-from headrace.streams.store import End, KeptLog, LogHeader
+from headrace.streams.store import KeptLog, LogHeader
 
 PACK_BYTES = 256 * 1024
 """Size of a pack, about, unless it holds a single larger log: what reading one log of it costs."""

@@ -27,7 +27,7 @@ import msgspec
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
 from headrace.streams.bounds import Bounds, Clock
 from headrace.streams.checkpoint import BACKLOG_BYTES, Checkpointer
 from headrace.streams.database import Database, Segment
@@ -38,7 +38,7 @@ from headrace.streams.pack import Whole
 from headrace.streams.record import BEGINS, pack_head
 from headrace.streams.recovery import Replay, unfinished
 from headrace.streams.runs import PIECE_BYTES
-from headrace.streams.store import End, KeptLog, LogHeader, LogWriter, Recovered
+from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered
 
 SWEEP_S = 60.0
 """How often a store that commits nothing looks for logs that became too old."""

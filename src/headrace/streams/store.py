@@ -6,19 +6,14 @@ process from then on, as far as this store's logs do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
 from headrace.domain.delta import Delta
-from headrace.domain.event import Error, Event, Finish
+from headrace.domain.event import End, Event
 from headrace.domain.request import Caller, Request
-
-End = Literal["finish", "error"]
-"""How a log ended: the kind of its terminal event."""
-ENDS: Mapping[type[Event], End] = {Finish: "finish", Error: "error"}
-"""The terminal events; looked up by type, which is cheaper than asking each event."""
 
 
 class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -101,3 +96,28 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Everything appended is durable; idempotent."""
+
+
+class LeftEarly:
+    """The writer of a log that its last client left before the first event: noted right behind that."""
+
+    __slots__ = ("_header", "_left_at", "_store", "_writer")
+
+    def __init__(self, store: Store, header: LogHeader) -> None:
+        self._store = store
+        self._header = header
+        self._left_at: float | None = None
+        self._writer: LogWriter | None = None
+
+    def append(self, events: Sequence[Event], raw: Sequence[Delta], end: End | None) -> None:
+        if self._writer is not None:
+            self._writer.append(events, raw, end)
+            return
+        self._writer = self._store.begin(self._header, events, raw, end)
+        if self._writer is not None and self._left_at is not None:
+            self._writer.left(self._left_at)
+
+    def left(self, left_at: float | None) -> None:
+        self._left_at = left_at
+        if self._writer is not None:
+            self._writer.left(left_at)
