@@ -92,6 +92,66 @@ def test_what_a_reader_appends_reaches_everybody_behind_what_it_was_just_shown(r
     run(main())
 
 
+def test_what_comes_while_events_are_shown_is_checked_at_once_and_kept_in_order(run: Run) -> None:
+    class Answering(Collector):
+        def events(self, events: Sequence[Event]) -> bool:
+            super().events(events)
+            if self.seqs == [1]:
+                log.append([token(2)])
+                log.append((), [Delta("held back")])
+                assert (log.visible_seq, log.appended_seq) == (1, 2)
+                with pytest.raises(ValueError, match="continues with seq 3"):
+                    log.append([token(4)])
+                log.append([finish(3)])
+                with pytest.raises(ValueError, match="terminal event"):
+                    log.append([token(4)])
+            elif self.seqs[-1] == 2:
+                with pytest.raises(ValueError, match="terminal event"):
+                    log.append([token(4)])
+            return True
+
+    log = new_log()
+
+    async def main() -> None:
+        answering, other = Answering(), Collector()
+        log.attach(answering)
+        log.attach(other)
+        log.append([token(1)])
+        assert answering.seqs == other.seqs == [1, 2, 3]
+        assert log.end == "finish"
+
+    run(main())
+
+
+def test_a_log_that_fails_while_events_are_shown_loses_its_readers_when_all_have_them(
+    run: Run,
+) -> None:
+    failure = HeadraceError(Code.STORE_FAILED, "disk full")
+
+    class Breaking(Collector):
+        def events(self, events: Sequence[Event]) -> bool:
+            super().events(events)
+            log.append([token(2)])
+            log.fail(failure)
+            log.append([token(3)])  # silently: the log is over
+            assert self.error is None
+            return True
+
+    log = new_log()
+
+    async def main() -> None:
+        told = Told(log)
+        breaking, other = Breaking(), Collector()
+        log.attach(breaking)
+        log.attach(other)
+        log.append([token(1)])
+        assert breaking.seqs == other.seqs == [1]
+        assert breaking.error is other.error is failure
+        assert told.times == 1
+
+    run(main())
+
+
 def test_a_late_reader_gets_everything_at_once_and_goes_on_live(run: Run) -> None:
     async def main() -> None:
         log, reader = new_log(), Collector()

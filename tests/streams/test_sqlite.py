@@ -22,6 +22,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import CANCEL
 from headrace.streams.bounds import Bounds
+from headrace.streams.checkpoint import BACKLOG_BYTES
 from headrace.streams.encoded import encode, encode_run
 from headrace.streams.hub import Hub
 from headrace.streams.journal import journal_files
@@ -675,6 +676,35 @@ def test_the_journal_keeps_what_sqlite_never_took(run: Run, path: Path, crash: b
         [recovered] = await store.open()
         assert recovered.events == tokens(1, 200)
         assert [delta.text for delta in recovered.raw] == [str(seq) for seq in range(1, 201)]
+        await store.close()
+
+    run(main())
+
+
+def test_what_waits_for_a_sqlite_that_takes_nothing_is_bounded_and_it_recovers(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        hub.create(header("gen_first")).append([token(1)])
+        await store.checkpoint()
+        forbid_segments(path)
+        log, seq = hub.create(header("gen_a")), 0
+        while log.failure is None and seq * 4000 < 2 * BACKLOG_BYTES:
+            seq += 1
+            log.append([token(seq, "x" * 4000)])
+        assert log.failure is not None
+        assert log.failure.code is Code.STORE_FAILED
+        assert log.visible_seq == seq - 1
+        assert seq * 4000 > BACKLOG_BYTES // 2
+        allow_segments(path)
+        other = hub.create(header("gen_b"))
+        other.append([token(1), finish(2)])
+        assert other.end == "finish"
+        await store.checkpoint()
+        assert len(journal_files(path)) <= 4
         await store.close()
 
     run(main())
