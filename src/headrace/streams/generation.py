@@ -127,7 +127,7 @@ class Generation:
         self.caller: Caller = log.header.caller
         self.id: str = log.header.id
         self.durable = log.header.caller.leaving.durable
-        self.seq = log.visible_seq
+        self.seq = log.appended_seq
         self.ended = False
         self.raw: dict[int, Raw] = {}
         self.meter = meter
