@@ -29,6 +29,8 @@ class Child:
         cwd: Path | None = None,
     ) -> None:
         self.log = log
+        # SIGTERM ends a benchmark as Ctrl-C does: what it started is stopped on the way out.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 ["taskset", "-c", str(core), *command],

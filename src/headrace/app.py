@@ -22,6 +22,7 @@ from headrace.engines.engine import Engine
 from headrace.flow import Flow
 from headrace.front.limits import Limits as FrontLimits
 from headrace.front.listen import Front, FrontOptions, listen
+from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
 from headrace.front.tls import Tls
 from headrace.protocols.api import Api, ApiOptions
@@ -71,6 +72,7 @@ class App:
         self.topics = Topics()
         self.store = build_store(settings)
         self.hub = Hub(self.store)
+        self.outbox = Outbox()
         self.flows = [self._flow(model) for model in settings.models]
         self.service = Service(
             self.flows,
@@ -118,7 +120,7 @@ class App:
         going_on = self.service.recover(await self.store.open())
         if going_on:
             logger.info("%d generations of before go on once their model is ready", going_on)
-        self.front = await listen(self.api.handle, front_options(self.settings))
+        self.front = await listen(self.api.handle, front_options(self.settings), self.outbox)
         self.operations = self._operations()
         self._watch()
         self.gc_watch.settle()
@@ -147,6 +149,7 @@ class App:
         for flow in self.flows:
             for replica in flow.model.replicas:
                 await replica.engine.close()
+                self._model_news(flow, replica, "unloaded")
         await self.store.close()
         if self.operations is not None:
             self.operations.close()
@@ -161,6 +164,12 @@ class App:
             return
         self.service.tick(time.monotonic())
         self.gc_watch.settle()
+        self._model_news(flow, replica, "loaded")
+
+    def _model_news(self, flow: Flow, replica: Replica[Engine], state: str) -> None:
+        if self.topics.wanted("model"):
+            news = {"state": state, "model": flow.model.name, "replica": replica.name}
+            self.topics.publish("model", news)
 
     async def _tick(self) -> None:
         while True:
@@ -194,7 +203,7 @@ class App:
 
     def _flow(self, model: ModelSettings) -> Flow:
         limits = self.settings.limits
-        replicas = EngineBuilder(self.settings).replicas(model)
+        replicas = EngineBuilder(self.settings, self.outbox.write).replicas(model)
         built = Model(
             model.name,
             model.aliases,

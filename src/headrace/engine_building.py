@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.connection import Write
 from headrace.engines.engine import Engine
 from headrace.engines.limits import Limits as EngineLimits
 from headrace.engines.llama import LlamaEngine
@@ -30,8 +31,10 @@ PATIENCE_S = 10.0 * 365 * 86_400
 class EngineBuilder:
     """Builds the replicas of a model, each with its name."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, write: Write) -> None:
+        """``write``: with which engines send their requests."""
         self._settings = settings
+        self._write = write
 
     def replicas(self, model: Model) -> Sequence[tuple[str, Engine]]:
         match model.engine:
@@ -79,7 +82,8 @@ class EngineBuilder:
                         context=model.context or 0,
                         load_timeout_s=PATIENCE_S,
                         limits=limits,
-                    )
+                    ),
+                    self._write,
                 ),
             )
             for replica in model.replicas

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Usage
 from headrace.domain.request import Request, Sampling
 from headrace.engines.engine import Engine, EngineInfo
 from headrace.protocols.port import ModelCard
@@ -25,16 +26,15 @@ DEFAULTS = (
 class ModelMetrics(Protocol):
     """Counters of one model. Times in seconds."""
 
-    def admitted(self) -> None: ...
+    admitted_count: int
+
     def started(self, queue_s: float) -> None: ...
     def first_token(self, after_s: float) -> None: ...
     def finished(
         self,
         reason: str,
         e2e_s: float,
-        prompt_tokens: int,
-        completion_tokens: int,
-        cached: int = 0,
+        usage: Usage,
     ) -> None: ...
     def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None: ...
     def tokens(self, count: int, gap_s: float) -> None: ...
@@ -66,7 +66,8 @@ class Flow:
         """The request as this model runs it: with its sampling defaults, and with a seed where one may be
         needed. Raises what its engine lacks, ``QUEUE_FULL``, or ``ENGINE_UNAVAILABLE`` where no replica can serve."""
         self.model.check(request)
-        if not self.serving or len(self.queue) >= self.queue.limit:
+        queue = self.queue
+        if not self.serving or (queue.waiting and len(queue.waiting) >= queue.limit):
             self._check_room()
         if self.defaults is not None:
             request = with_defaults(request, self.defaults)

@@ -16,12 +16,13 @@ import msgspec
 
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
+from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.domain.ids import Ulids, find_ulid
 from headrace.domain.request import Caller, Request
 from headrace.engines.engine import Engine, Work
-from headrace.flow import Flow, ModelMetrics
+from headrace.flow import Flow
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Models, Place
@@ -70,6 +71,7 @@ class Service:
         self._keys = keys
         self._chain = chain
         self._topics = topics
+        self._news = topics.subscribers("generation")
         self._limits = limits
         self._aborts: AbortTokens[Generation] = AbortTokens()
         # Bounded by the queues' limits and the replicas' slots; in order of admission.
@@ -92,7 +94,7 @@ class Service:
             raise HeadraceError(
                 Code.SHUTTING_DOWN, "The server is shutting down.", retry_after_s=5.0
             )
-        flow = self._flows[self._models.find(request.model).name]
+        flow = self._flow_of(request.model)
         request = flow.admit(request)
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
@@ -102,7 +104,7 @@ class Service:
             opening = self._chain.on_start(context)
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
-        flow.metrics.admitted()
+        flow.metrics.admitted_count += 1
         if opening is None:
             self._enqueue(generation, flow)
         else:
@@ -153,7 +155,7 @@ class Service:
         return [flow.card() for flow in self._flows.values()]
 
     def model(self, name: str) -> ModelCard:
-        return self._flows[self._models.find(name).name].card()
+        return self._flow_of(name).card()
 
     async def count_tokens(self, model: str, text: str) -> int:
         for replica in self._models.find(model).replicas:
@@ -232,7 +234,7 @@ class Service:
 
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         place = self._free(generation)
-        flow = self._flow(generation)
+        flow = generation.flow
         if place is None or self._closing or not self._may_go_on(generation, error, place, flow):
             return False
         generation.progress("moved")
@@ -244,25 +246,30 @@ class Service:
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
-    def first_token(self, generation: Generation) -> None:
-        now = time.monotonic()
-        generation.first_token_at = now
-        self._flow(generation).metrics.first_token(now - generation.admitted_at)
-
     def ended(self, generation: Generation, end: Finish | Error) -> None:
-        flow = self._flow(generation)
+        flow: Flow = generation.flow
         self._running.pop(generation.id, None)
-        self._alone.pop(generation.id, None)
-        flow.queue.remove(generation)
+        place: Place[Engine] | None = generation.place
+        if place is None:
+            flow.queue.remove(generation)
+        else:
+            generation.place = None
+            place.free()
+        if self._alone:
+            self._alone.pop(generation.id, None)
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.remove(generation.caller.tenant, token, generation)
-        self._measure(flow.metrics, generation, end)
-        if self._topics.wanted("generation"):
+        if type(end) is Finish:
+            took_s = time.monotonic() - generation.admitted_at
+            flow.metrics.finished(end.reasons[0], took_s, end.usage)
+        elif type(end) is Error:
+            flow.metrics.failed(end.code, end.message)
+        if self._news:
             self._topics.publish("generation", {"id": generation.id, "state": "ended", "end": end})
-        if self._free(generation) is not None and flow.queue:
+        if place is not None and flow.queue.waiting:
             self._pump(flow)
-        if not self._running:
+        if self._closing and not self._running:
             self._idle.set()
 
     def left(self, generation: Generation) -> None:
@@ -287,7 +294,6 @@ class Service:
             self,
             chain=self._chain,
             context=context,
-            spawn=self.spawn,
             meter=flow.metrics,
             flow=flow,
             keep_raw=keep_raw,
@@ -296,7 +302,7 @@ class Service:
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.add(generation.caller.tenant, token, generation)
-        if self._topics.wanted("generation"):
+        if self._news:
             self._topics.publish("generation", {"id": generation.id, "state": "admitted"})
         return generation
 
@@ -312,14 +318,14 @@ class Service:
     # Queue and slots.
 
     def _enqueue(self, generation: Generation, flow: Flow) -> None:
-        place = None if flow.queue else flow.model.place(generation.request.choices)
+        place = None if flow.queue.waiting else flow.model.place(generation.request.choices)
         if place is not None:
             if generation.durable:
                 generation.progress("prefill")
-            if generation.ended:  # that could not be stored
-                place.free()
-            else:
-                self._start(generation, flow, place)
+                if generation.ended:  # that could not be stored
+                    place.free()
+                    return
+            self._start(generation, flow, place)
             return
         try:
             position = flow.queue.push(generation, time.monotonic())
@@ -338,30 +344,31 @@ class Service:
             self._start(generation, flow, place)
 
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
-        now = time.monotonic()
         if not generation.started_at:
-            generation.started_at = now
+            generation.started_at = now = time.monotonic()
             flow.metrics.started(now - generation.admitted_at)
         generation.place = place
         generation.attempt += 1
-        request, caller = generation.request, generation.caller
-        prefixes = generation.go_on() if generation.raw else ()
-        if generation.ended:  # its marker could not be stored
-            return
-        limit = request.sampling.max_tokens
-        if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
-            generation.finish("length")
-            return
+        request = generation.request
+        prefixes: tuple[Prefix, ...] = ()
+        if generation.raw:
+            prefixes = generation.go_on()
+            if generation.ended:  # its marker could not be stored
+                return
+            limit = request.sampling.max_tokens
+            if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
+                generation.finish("length")
+                return
         live = request.stream or generation.durable
         run = place.replica.engine.stream_infer(
-            Work(request, prefixes, caller.exact or flow.exact, live), generation
+            Work(request, prefixes, generation.caller.exact or flow.exact, live), generation
         )
         # A run that failed at once has given its place back already.
         if generation.place is place and not generation.ended:
             generation.cancel_run = run.cancel
 
     def _free(self, generation: Generation) -> Place[Engine] | None:
-        place: Place[Engine] | None = generation.place  # type: ignore[assignment]
+        place: Place[Engine] | None = generation.place
         if place is not None:
             generation.place = None
             place.free()
@@ -381,7 +388,7 @@ class Service:
             return False
         if not others and error.code in (Code.RATE_LIMITED, Code.QUEUE_FULL):
             return False
-        return not generation.first_token_at or generation.keep_raw
+        return not generation.last_token_at or generation.keep_raw
 
     def _look_at_replicas(self, flow: Flow) -> None:
         changed = flow.look_at_replicas()
@@ -422,27 +429,13 @@ class Service:
             elif generation.left_at is not None and now - generation.left_at > grace_s:
                 self._cancel(generation, f"The client left {grace_s:g} s ago and did not return.")
 
-    def _measure(self, metrics: ModelMetrics, generation: Generation, end: Finish | Error) -> None:
-        if type(end) is Finish:
-            usage = end.usage
-            metrics.finished(
-                end.reasons[0],
-                time.monotonic() - generation.admitted_at,
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                usage.cached_tokens,
-            )
-        else:
-            assert type(end) is Error
-            metrics.failed(end.code, end.message)
-
     # After a crash.
 
     def _recover(self, recovered: Recovered) -> bool:
         header = recovered.header
         log = self._hub.adopt(header, recovered.events)
         try:
-            flow = self._flows[self._models.find(header.model).name]
+            flow = self._flow_of(header.model)
         except HeadraceError:
             return self._interrupt(log, f"Model {header.model} is no longer served.")
         if not self._lives_on(recovered):
@@ -485,7 +478,6 @@ class Service:
             return True
         return time.time() - recovered.left_at <= leaving.grace_s
 
-    @staticmethod
-    def _flow(generation: Generation) -> Flow:
-        flow: Flow = generation.flow  # type: ignore[assignment]
-        return flow
+    def _flow_of(self, model: str) -> Flow:
+        """Raises ``MODEL_NOT_FOUND``."""
+        return self._flows.get(model) or self._flows[self._models.find(model).name]

@@ -7,10 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
+from headrace.engines.response import ResponseSink
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -47,16 +49,19 @@ class Upstream:
         await asyncio.gather(*tasks)
 
 
-class Heard:
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+class Heard(ResponseSink):
     """A response sink that remembers what it was told."""
 
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.bodies: list[bytes] = []
-        self.calls: list[str] = []
-        self.first = asyncio.Event()
-        self.over: asyncio.Future[HeadraceError | None] = asyncio.get_running_loop().create_future()
+    status: int = 0
+    headers: dict[bytes, bytes] = msgspec.field(default_factory=dict)
+    bodies: list[bytes] = msgspec.field(default_factory=list)
+    calls: list[str] = msgspec.field(default_factory=list)
+    first: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    ended: asyncio.Future[HeadraceError | None] = msgspec.field(default_factory=_future)
 
     def head(self, status: int, headers: dict[bytes, bytes]) -> None:
         self.calls.append("head")
@@ -69,14 +74,14 @@ class Heard:
 
     def end(self) -> None:
         self.calls.append("end")
-        self.over.set_result(None)
+        self.ended.set_result(None)
 
     def failed(self, error: HeadraceError) -> None:
         self.calls.append("failed")
-        self.over.set_result(error)
+        self.ended.set_result(error)
 
     @property
-    def whole(self) -> bytes:
+    def text(self) -> bytes:
         return b"".join(self.bodies)
 
 

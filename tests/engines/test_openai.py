@@ -355,6 +355,60 @@ def test_the_end_is_told_at_done_without_waiting_for_the_answers_end(upstream, r
     run(main())
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_the_next_run_may_begin_on_the_connection_of_the_one_that_ends(upstream, run, seen, live):
+    class Following(seen):
+        def finished(self, outcome, deltas=()):
+            super().finished(outcome, deltas)
+            engine.stream_infer(Work(chat(), live=live), following)
+
+    async def main():
+        nonlocal engine, following
+        whole = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}]}
+        said = (
+            stream(chunk("a"), chunk(reason="stop")) if live else http(json.dumps(whole).encode())
+        )
+        async with upstream(Fake(said)) as server, engine_at(server) as engine:
+            first, following = Following(), seen()
+            engine.stream_infer(Work(chat(), live=live), first)
+            assert (await following.over).reasons == ("stop",)
+            assert first.text() == following.text() == "a"
+            assert server.connections == 1
+
+    engine = following = None
+    run(main())
+
+
+def test_a_run_that_ended_leaves_the_connection_to_the_end_of_its_answer(upstream, run, seen):
+    async def main():
+        async def slowly(reader, writer):
+            said = stream(chunk("a"), chunk(reason="stop"))
+            writer.write(said.replace(b"content-length: ", b"content-length: 1"))  # by 100 or more
+            await told.wait()
+            length = int(said.split(b"content-length: ")[1].split(b"\r\n")[0])
+            writer.write(b" " * (int(f"1{length}") - length))
+            await fake(reader, writer)
+
+        told = asyncio.Event()
+        fake = Fake(slowly, http(b"{}", 500))
+        async with upstream(fake) as server, engine_at(server) as engine:
+            sink, after = seen(), seen()
+            ended = engine.stream_infer(Work(chat()), sink)
+            assert (await sink.over).reasons == ("stop",)
+            ended.cancel()
+            told.set()
+            await eventually_idle(engine)
+            engine.stream_infer(Work(chat()), after)
+            assert (await after.over).code is Code.ENGINE_FAILED
+            assert server.connections == 1
+
+    async def eventually_idle(engine):
+        while not engine._pool.idle_connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    run(main())
+
+
 def test_cancel_closes_the_connection_and_nothing_more_is_told(upstream, run, seen):
     async def main():
         async def endless(reader, writer):

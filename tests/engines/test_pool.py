@@ -98,15 +98,19 @@ ANSWERS = {
 }
 
 
+@pytest.mark.parametrize("status", [200, 503])
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
-def test_every_framing_is_read_and_keeps_the_connection(run, upstream, answer):
+def test_every_framing_is_read_and_keeps_the_connection(run, upstream, answer, status):
     async def main():
-        async with upstream(answering(answer)) as server, pool_of(server) as pool:
+        head = b"HTTP/1.1 %d OK\r\nretry-after: 7\r\n" % status
+        said = answer.replace(b"HTTP/1.1 200 OK\r\n", head)
+        async with upstream(answering(said)) as server, pool_of(server) as pool:
             for _ in range(2):
                 response = await pool.fetch("GET", "/")
-                assert (response.status, response.body) == (200, b"ok")
-                assert b"x" not in dict(response.headers)
-                assert b"link" not in dict(response.headers)
+                assert (response.status, response.body) == (status, b"ok")
+                # Those of a refusal, without its trailers and what came before; nobody needs others.
+                assert response.headers.get(b"retry-after") == (b"7" if status == 503 else None)
+                assert response.headers.keys().isdisjoint((b"x", b"link"))
             assert server.connections == 1
 
     run(main())
@@ -140,11 +144,18 @@ def test_a_status_without_body_ends_at_its_head(run, upstream, status):
     run(main())
 
 
-def test_an_answer_without_a_length_ends_with_its_connection(run, upstream):
+@pytest.mark.parametrize("pieces", [[b"until the end"], [b"until", b" the end"], []])
+@pytest.mark.parametrize("head", [b"", b"connection: close\r\n"])
+def test_an_answer_without_a_length_ends_with_its_connection(run, upstream, head, pieces):
     async def main():
-        answer = b"HTTP/1.1 200 OK\r\n\r\nuntil the end"
-        async with upstream(answering(answer, close=True)) as server, pool_of(server) as pool:
-            assert (await pool.fetch("GET", "/")).body == b"until the end"
+        async def handler(reader, writer):
+            await read_request(reader)
+            for piece in (b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", *pieces):
+                writer.write(piece)
+                await asyncio.sleep(0.005)  # a read of its own
+
+        async with upstream(handler) as server, pool_of(server) as pool:
+            assert (await pool.fetch("GET", "/")).body == b"".join(pieces)
             assert pool.idle_connections == 0
 
     run(main())
@@ -157,8 +168,14 @@ def test_an_answer_without_a_length_ends_with_its_connection(run, upstream):
         b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
         OK + b"and more",
         OK + OK,
+        OK + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\nx: y\r\n",
+        OK + b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nmore",
+        OK + b"HTTP/1.1 100 Continue\r\n\r\n",
     ],
-    ids=["close", "http/1.0", "garbage after it", "a second answer"],
+    ids=[
+        *["close", "http/1.0", "garbage after it", "a second answer", "a second head"],
+        *["half a second answer", "a second answer's 100"],
+    ],
 )
 def test_a_connection_is_not_used_again_when_it_must_not_be(run, upstream, answer):
     async def main():
@@ -177,9 +194,9 @@ def test_head_body_and_end_are_told_in_order_with_one_body_a_read(run, upstream,
         async with upstream(answering(answer)) as server, pool_of(server) as pool:
             sink = heard()
             ask(pool, sink)
-            assert await sink.over is None
+            assert await sink.ended is None
             assert sink.calls == ["head", "body", "end"]
-            assert sink.whole == b"event" * 9
+            assert sink.text == b"event" * 9
 
     run(main())
 
@@ -208,7 +225,7 @@ def test_a_request_is_not_repeated_twice_nor_on_a_new_connection(run, upstream, 
         async with upstream(handler) as server, pool_of(server) as pool:
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_FAILED
             assert "without an answer" in error.message
             assert server.connections == 1
@@ -252,7 +269,7 @@ def test_a_broken_answer_fails_once_and_may_be_tried_elsewhere(run, upstream, he
         ):
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_FAILED
             assert error.meaning.retryable
             assert words in error.message
@@ -269,7 +286,7 @@ def test_a_port_nobody_listens_on_is_unavailable(run, upstream, heard):
             sink = heard()
             ask(pool, sink)
             assert sink.calls == []
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_UNAVAILABLE
             assert server.url in error.message
             assert pool.open_connections == 0
@@ -301,7 +318,7 @@ def test_silence_over_the_limit_ends_the_call_and_its_connection(
         async with upstream(handler) as server, pool_of(server, QUICK) as pool:
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_TIMEOUT
             assert f"too long {where} its answer" in error.message
             assert await server.gone.get() == 1
@@ -324,7 +341,7 @@ def test_every_byte_of_a_slow_answer_renews_the_limit(run, upstream, heard):
         async with upstream(handler) as server, pool_of(server, limits) as pool:
             sink = heard()
             ask(pool, sink)
-            assert await sink.over is None
+            assert await sink.ended is None
 
     run(main())
 
@@ -344,7 +361,7 @@ def test_an_upstream_that_does_not_accept_is_given_up(run, heard):
             pool = Pool(Origin.parse(url), QUICK)
             sink = heard()
             ask(pool, sink)
-            error = await sink.over
+            error = await sink.ended
             assert error.code is Code.ENGINE_TIMEOUT
             assert "accept a connection" in error.message
             await pool.close()
@@ -409,11 +426,11 @@ def test_calls_over_the_bound_wait_in_order_and_those_over_the_line_are_refused(
             ask(pool, sinks[3])
             calls[1].cancel()
             ask(pool, sinks[4], b"4")
-            errors = [await sinks[i].over for i in (0, 2, 3, 4)]
+            errors = [await sinks[i].ended for i in (0, 2, 3, 4)]
             assert [error and error.code for error in errors] == [
                 *[None, None, Code.ENGINE_UNAVAILABLE, None]
             ]
-            assert [sink.whole for sink in sinks] == [b"0", b"", b"2", b"", b"4"]
+            assert [sink.text for sink in sinks] == [b"0", b"", b"2", b"", b"4"]
             assert server.connections == 1
 
     run(main())
@@ -432,7 +449,7 @@ def test_close_fails_everything_under_way_once(run, upstream, heard):
             await pool.close()
             ask(pool, late)
             for sink in (running, waiting, late):
-                assert (await sink.over).code is Code.ENGINE_UNAVAILABLE
+                assert (await sink.ended).code is Code.ENGINE_UNAVAILABLE
             await pool.close()
 
     run(main())
@@ -489,7 +506,7 @@ def test_https_is_verified(run, upstream, heard, tmp_path):
             async with pool_of(server) as doubting:
                 sink = heard()
                 ask(doubting, sink)
-                error = await sink.over
+                error = await sink.ended
                 assert error.code is Code.ENGINE_UNAVAILABLE
                 assert "certificate" in error.message.lower()
 

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.domain.event import Usage
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.exposition import Exposition
 from headrace.telemetry.metrics import OF_A_MODEL, OF_THE_SERVER, Metrics
@@ -29,11 +30,11 @@ def busy_metrics() -> Metrics:
     metrics.watch("readers", lambda: 7)
     metrics.watch("store_commits", lambda: 11)
     for _ in range(5):
-        model.admitted()
+        model.admitted_count += 1
     model.started(0.003)
     model.first_token(0.05)
     model.tokens(1, 0.02)
-    model.finished("stop", 0.4, 10, 20, 4)
+    model.finished("stop", 0.4, Usage(10, 20, 4))
     model.failed("engine_failed", "the engine died", 2)
     return metrics
 
@@ -147,7 +148,7 @@ def test_scrapes_stay_whole_while_counters_are_written() -> None:
             number += 1
             model = metrics.model(f"m{number % 40}")
             model.first_token(0.01)
-            model.finished(f"reason{number % 7}", 0.1, 1, 1)
+            model.finished(f"reason{number % 7}", 0.1, Usage(1, 1))
 
     writer = threading.Thread(target=write)
     writer.start()

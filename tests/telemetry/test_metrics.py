@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import pytest
 
+from headrace.domain.event import Usage
 from headrace.telemetry.metrics import MODEL_LABELS, OTHER, Metrics
 
 
 def test_a_model_has_one_set_of_counters() -> None:
     metrics = Metrics()
-    metrics.model("a").admitted()
-    metrics.model("a").admitted()
-    metrics.model("b").admitted()
+    metrics.model("a").admitted_count += 1
+    metrics.model("a").admitted_count += 1
+    metrics.model("b").admitted_count += 1
     assert (metrics.model("a").admitted_count, metrics.model("b").admitted_count) == (2, 1)
 
 
 def test_models_beyond_the_label_cap_count_as_other() -> None:
     metrics = Metrics()
     for number in range(MODEL_LABELS + 50):
-        metrics.model(f"m{number}").admitted()
+        metrics.model(f"m{number}").admitted_count += 1
     assert len(metrics.models) == MODEL_LABELS + 1
     assert metrics.model(OTHER).admitted_count == 50
     assert metrics.model("m0").admitted_count == 1
@@ -32,8 +33,8 @@ def test_tokens_that_come_together_share_the_gap_before_them() -> None:
 
 def test_usage_is_counted_when_a_generation_ends_well() -> None:
     model = Metrics().model("a")
-    model.finished("stop", 1.5, 10, 20, 4)
-    model.finished("length", 0.5, 1, 2)
+    model.finished("stop", 1.5, Usage(10, 20, 4))
+    model.finished("length", 0.5, Usage(1, 2))
     assert (model.prompt_tokens, model.generation_tokens, model.cached_tokens) == (11, 22, 4)
     assert model.reasons == {"stop": 1, "length": 1}
     assert model.e2e.count == 2

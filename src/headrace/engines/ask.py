@@ -39,6 +39,8 @@ class Asking:
         self._extra = extra
         self._max_tokens_field = max_tokens_field
         self._body = body_type({"max_tokens": max_tokens_field, **dialect.extensions})
+        self._ours = max_tokens_field == "max_tokens" and not extra
+        self._beginnings = tuple(self._beginning(stream) for stream in (False, True))
         self._top_k, self._min_p, self._repeat_penalty, self._ignore_eos = (
             name in dialect.extensions for name in EXTENSIONS
         )
@@ -67,6 +69,32 @@ class Asking:
 
     def body(self, request: Request, stream: bool, more: Mapping[str, Any] = _NOTHING) -> bytes:
         """A request from its beginning, all its choices. ``more``: fields that it has besides."""
+        sampling = request.sampling
+        # What nearly every request is, messages and how to sample, is encoded as it is: a body of all
+        # that could be asked takes twice as long.
+        if (
+            self._ours
+            and request.kind == "chat"
+            and request.extra is None
+            and request.tools is None
+            and request.tool_choice is None
+            and request.parallel_tool_calls is None
+            and request.response_format is None
+            and request.user is None
+            and sampling.top_k is None
+            and sampling.min_p is None
+            and sampling.repeat_penalty is None
+            and sampling.logprobs is None
+            and not sampling.ignore_eos
+            and not more
+        ):
+            options = _encode(sampling)
+            end = b"," + options[1:] if options != b"{}" else b"}"
+            return b"%b%b%b" % (self._beginnings[stream], _encode(request.messages), end)
+        return self._any_body(request, stream, more)
+
+    def _any_body(self, request: Request, stream: bool, more: Mapping[str, Any]) -> bytes:
+        """:meth:`body`, whatever the request has."""
         body = self._filled(request, stream)
         if request.kind == "chat":
             body.messages = request.messages
@@ -95,14 +123,24 @@ class Asking:
         fields = msgspec.to_builtins(body)
         return _encode({**fields, **self._extra, **(request.extra or {}), **more})
 
+    def _beginning(self, stream: bool) -> bytes:
+        """Of every chat's body, up to its messages."""
+        return _encode(self._body(**self._fixed(stream)))[:-1] + b',"messages":'
+
+    def _fixed(self, stream: bool) -> dict[str, Any]:
+        """What is the same in every body."""
+        return {
+            "model": self.model,
+            "stream": stream,
+            "stream_options": _USAGE if stream and self._stream_usage else None,
+            "return_token_ids": stream and self.dialect.token_ids,
+        }
+
     def _filled(self, request: Request, stream: bool) -> Body:
-        """All but what is to be gone on from. One call whatever is set: this is the hot path."""
+        """All but what is to be gone on from."""
         sampling = request.sampling
         body = self._body(
-            model=self.model,
-            stream=stream,
-            stream_options=_USAGE if stream and self._stream_usage else None,
-            return_token_ids=stream and self.dialect.token_ids,
+            **self._fixed(stream),
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,

@@ -1,7 +1,8 @@
 """What OpenAI-compatible engines send, typed as far as we read it, and folded into deltas.
 
-One decode an event. A whole answer and a chunk of a stream have the same form but for
-``message`` in place of ``delta``, so both are folded by the same code.
+One decode an event, and a second one where plain text ends (:mod:`headrace.engines.plain`). A whole
+answer and a chunk of a stream have the same form but for ``message`` in place of ``delta``, so both are
+folded by the same code.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usage
 from headrace.engines.faults import broken_off
+from headrace.engines.plain import UNREADABLE, Counted, decode_plain_event
 
 
 class Function(msgspec.Struct, gc=False):
@@ -70,16 +72,6 @@ class Choice(msgspec.Struct, gc=False):
     token_ids: tuple[int, ...] | None = None
 
 
-class PromptDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class Counted(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: PromptDetails | None = None
-
-
 class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] = []
     usage: Counted | None = None
@@ -98,73 +90,81 @@ _FAILURES = frozenset({"abort", "error"})
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
-class ChatFold:
-    """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on."""
+class ChatFold(msgspec.Struct, gc=False):
+    """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on.
+    ``_plain``: the next is probably plain text."""
 
-    __slots__ = ("_first_index", "_pieces", "_usage", "reasons")
-
-    def __init__(self, first_index: int) -> None:
-        self._first_index = first_index
-        self._pieces = 0
-        self._usage: Counted | None = None
-        self.reasons: dict[int, FinishReason] = {}
+    first_index: int
+    reasons: dict[int, FinishReason] = {}
+    _plain: bool = False
+    _pieces: int = 0
+    _counted: Counted | None = None
 
     def take(self, payloads: Sequence[bytes], deltas: list[Delta]) -> bool:
         """Events; True: the last was among them. Raises what the upstream reported, and
-        ``ENGINE_FAILED`` for what is no event."""
+        ``ENGINE_FAILED`` for what is no event. Hot: one frame for all of a read."""
         for payload in payloads:
-            if payload == b"[DONE]":
+            if self._plain:
+                try:
+                    (piece,) = decode_plain_event(payload).choices
+                except UNREADABLE:
+                    self._plain = False
+                else:
+                    text, ids = piece.delta.content, piece.token_ids
+                    if text or ids:
+                        self._pieces += 1
+                        index = self.first_index + piece.index
+                        deltas.append(Delta(text or "", index, ids or ()))
+                    continue
+            if self._take(payload, deltas):
                 return True
-            try:
-                chunk = _decode(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise _no_event(error) from None
-            if chunk.error is not None:
-                raise broken_off(chunk.error)
-            if chunk.usage is not None:
-                self._usage = chunk.usage
-            for choice in chunk.choices:
-                self._take_choice(choice, deltas)
         return False
 
     def usage(self) -> Usage:
         """What the upstream counted; else an estimate: one token a piece of output, prompt unknown."""
-        counted = self._usage
-        if counted is None:
-            return Usage(0, self._pieces, 0)
-        details = counted.prompt_tokens_details
-        return Usage(
-            counted.prompt_tokens or 0,
-            counted.completion_tokens or 0,
-            (details.cached_tokens or 0) if details is not None else 0,
-        )
+        counted = self._counted
+        return Usage(0, self._pieces, 0) if counted is None else counted.usage()
 
-    def _take_choice(self, choice: Choice, deltas: list[Delta]) -> None:
-        index = self._first_index + choice.index
-        content = choice.delta or choice.message
-        if (
-            content is None
-            or choice.logprobs is not None
-            or choice.text
-            or content.tool_calls
-            or content.reasoning_content
-            or content.reasoning
-            or content.refusal
-        ):
-            self._take_more(choice, content, index, deltas)
-        else:  # what nearly every event is
-            text, ids = content.content, choice.token_ids
-            if text or ids:
-                self._pieces += 1
-                deltas.append(Delta(text or "", index, ids) if ids else Delta(text or "", index))
-        if choice.finish_reason:
+    def _take(self, payload: bytes, deltas: list[Delta]) -> bool:
+        """One event of any kind."""
+        if payload == b"[DONE]":
+            return True
+        try:
+            chunk = _decode(payload)
+        except UNREADABLE as error:
+            raise _no_event(error) from None
+        if chunk.error is not None:
+            raise broken_off(chunk.error)
+        if chunk.usage is not None:
+            self._counted = chunk.usage
+        for choice in chunk.choices:
+            content = choice.delta or choice.message
+            if (
+                content is None
+                or choice.logprobs is not None
+                or choice.text
+                or content.tool_calls
+                or content.reasoning_content
+                or content.reasoning
+                or content.refusal
+            ):
+                self._take_more(choice, content, deltas)
+            else:
+                text, ids = content.content, choice.token_ids
+                if text or ids:
+                    # One plain event follows another; to be wrong costs an exception.
+                    self._plain = chunk.usage is None and len(chunk.choices) == 1
+                    self._pieces += 1
+                    deltas.append(Delta(text or "", self.first_index + choice.index, ids or ()))
             word = choice.finish_reason
-            self.reasons[index] = _REASONS.get(word) or _unusual_reason(word)
+            if word:
+                reason = _REASONS.get(word) or _unusual_reason(word)
+                self.reasons[self.first_index + choice.index] = reason
+        return False
 
-    def _take_more(
-        self, choice: Choice, content: Content | None, index: int, deltas: list[Delta]
-    ) -> None:
+    def _take_more(self, choice: Choice, content: Content | None, deltas: list[Delta]) -> None:
         """A choice with anything besides text and token ids, or in the form of completions."""
+        index = self.first_index + choice.index
         text = choice.text or (content.content or content.refusal if content else "") or ""
         ids = choice.token_ids or ()
         logprobs = probabilities(choice.logprobs) if choice.logprobs is not None else None

@@ -8,6 +8,7 @@ not know about HEAD, which is never asked here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import httptools
@@ -19,32 +20,22 @@ from headrace.engines.response import Headers, ResponseSink, lower
 MAX_QUIET_BYTES = 64 * 1024
 """Bytes that an upstream may send without any of them being body: head, trailers, extensions."""
 
+_FAULTS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
-class PendingCall:
-    """A call from the moment it is asked for. ``request`` is kept until a byte of the answer came,
-    for the one repetition that a connection closed while idle deserves."""
+Write = Callable[[asyncio.Transport, bytes], None]
+"""Sends bytes on a transport, soon: may gather what one turn of the event loop sends."""
 
-    __slots__ = ("cancelled", "connection", "repeated", "request", "sink")
 
-    def __init__(self, request: bytes, sink: ResponseSink) -> None:
-        self.request = request
-        self.sink = sink
-        self.connection: Connection | None = None
-        self.repeated = False
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.call = None
-            connection.abort()
+def at_once(transport: asyncio.Transport, data: bytes) -> None:
+    """A ``Write`` that gathers nothing."""
+    transport.write(data)
 
 
 class Owner(Protocol):
     """The pool, as its connections see it."""
 
     patience: Ticks
+    write: Write
 
     def idle(self, connection: Connection) -> None:
         """It may serve the next call."""
@@ -52,58 +43,70 @@ class Owner(Protocol):
     def lost(self, connection: Connection) -> None:
         """It is closed. Its call, if it had one, has been told."""
 
-    def repeat(self, call: PendingCall) -> None:
+    def repeat(self, call: ResponseSink) -> None:
         """The connection was closed by the upstream while the request was on its way."""
 
 
 class Connection(asyncio.Protocol):
+    """llhttp tells all but a head's end to methods of C, so that no frame of Python belongs to it. An
+    answer that begins takes a token from ``_due``: more bytes than the answer has find none there, which
+    is a fault. Headers go into ``_fields``, which is never empty between the end of the head and the end
+    of the answer, and empty after it. Body goes into ``_parts``.
+    """
+
     __slots__ = (
-        "_body_came",
-        "_complete",
+        "_due",
         "_fields",
-        "_head_told",
         "_headers",
         "_keep",
         "_owner",
         "_parser",
         "_parts",
+        "_patience",
         "_quiet_bytes",
         "_status",
+        "_told",
         "_transport",
         "_upstream",
         "_used",
         "call",
         "on_body",
         "on_header",
+        "on_message_begin",
+        "on_message_complete",
         "ticks",
     )
 
     def __init__(self, owner: Owner, upstream: str) -> None:
         self._owner = owner
+        self._patience = owner.patience
         self._upstream = upstream
         self._transport: asyncio.Transport | None = None
+        self._due: list[None] = []
         self._parts: list[bytes] = []
         self._fields: Headers = {}
         self._headers: Headers = {}
-        # llhttp tells headers and body to methods of C: no frame of Python for each of them.
+        self.on_message_begin = self._due.pop
         self.on_header = self._fields.__setitem__
         self.on_body = self._parts.append
+        self.on_message_complete = self._fields.clear
         self._parser: Any = httptools.HttpResponseParser(self)
         self._status = self._quiet_bytes = self.ticks = 0
-        self._head_told = self._body_came = self._complete = self._keep = self._used = False
-        self.call: PendingCall | None = None
+        self._told = self._keep = self._used = False
+        self.call: ResponseSink | None = None
 
-    def start(self, call: PendingCall) -> bool:
+    def start(self, call: ResponseSink) -> bool:
         """Send a call's request. False: it cannot be sent here, the connection is closing."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
         self._status = self._quiet_bytes = 0
-        self._head_told = self._body_came = self._complete = False
+        self._told = False
+        self._due.append(None)
         self.call = call
         call.connection = self
-        self.ticks = self._owner.patience.first_byte
-        transport.write(call.request)
+        self.ticks = self._patience.first_byte
+        self._owner.write(transport, call.request)
         return True
 
     @property
@@ -115,30 +118,32 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def leave(self) -> None:
+        """The call was cancelled."""
+        self.call = None
+        self.abort()
+
     def expire(self) -> None:
         """The pool's sweep found ``ticks`` used up."""
         if self.call is not None:
-            where = "in the middle of" if self._body_came else "before"
+            where = "in the middle of" if self._told else "before"
             self._break(Code.ENGINE_TIMEOUT, f"was silent for too long {where} its answer")
         self.abort()
 
-    # What llhttp calls, while a read is parsed.
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            raise ValueError("more bytes than the answer has")
-        self._fields.clear()
-
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-        self._headers = self._fields.copy()  # without the trailers, which come later
-
-    def on_message_complete(self) -> None:
-        if self._status < 200:
-            self._status = 0
-        else:
-            self._complete = True
-            self._keep = self._parser.should_keep_alive()
+        """llhttp read a head. What it says of the connection is known only while it is parsed."""
+        parser = self._parser
+        status = parser.get_status_code()
+        if status == 200:
+            self._headers = {}
+        elif status >= 200:
+            self._headers = self._fields.copy()  # without trailers, which come later
+        else:  # the answer proper is still due
+            self._due.append(None)
+            return
+        self._status = status
+        self._keep = parser.should_keep_alive()
+        self._fields[b""] = b""  # not empty, whatever headers there are
 
     # What the transport calls.
 
@@ -151,33 +156,29 @@ class Connection(asyncio.Protocol):
         if call is None:
             self.abort()
             return
-        call.request = b""
-        fault = ""
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            fault = f"did not speak HTTP/1.1: {error.__context__ or error}"
-        if not self._head_told and self._status >= 200:
-            self._head_told = True
-            call.sink.head(self._status, self._headers)
+        except _FAULTS as error:
+            self._keep = False
+            if self._fields or not self._status:
+                self._spoilt(call, error)
+                return
+        body = b""
         parts = self._parts
         if parts:
-            body = b"".join(parts)
-            parts.clear()
-            self._body_came = True
+            body = parts.pop()
+            if parts:
+                body = self._joined(body)
+        if not self._fields and self._status:
+            self._finish(call, body)
+        elif body:
+            if not self._told:
+                self._tell_head(call)
             self._quiet_bytes = 0
-            self.ticks = self._owner.patience.between_bytes
-            if self.call is call:
-                call.sink.body(body)
+            self.ticks = self._patience.between_bytes
+            call.body(body)
         else:
-            self._quiet_bytes += len(data)
-        if self.call is not call:  # it was cancelled by what it was told
-            return
-        if self._complete:
-            self._finish(call, clean=not fault)
-        elif fault or self._quiet_bytes > MAX_QUIET_BYTES:
-            self._break(Code.ENGINE_FAILED, fault or "sent a head that does not end")
-            self.abort()
+            self._quiet(call, len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._parser = None
@@ -188,21 +189,64 @@ class Connection(asyncio.Protocol):
 
     # Handing over.
 
-    def _finish(self, call: PendingCall, clean: bool) -> None:
-        """The answer is complete. The connection goes on if both sides are through with it."""
+    def _joined(self, last: bytes) -> bytes:
+        """The body pieces of one read, the last of which was taken already."""
+        parts = self._parts
+        parts.append(last)
+        body = b"".join(parts)
+        parts.clear()
+        return body
+
+    def _tell_head(self, call: ResponseSink) -> None:
+        self._told = True
+        call.request = b""
+        call.head(self._status, self._headers)
+
+    def _quiet(self, call: ResponseSink, size: int) -> None:
+        """A read without any body, in the middle of an answer."""
+        call.request = b""
+        self._quiet_bytes += size
+        if self._quiet_bytes > MAX_QUIET_BYTES:
+            self._break(Code.ENGINE_FAILED, "sent a head that does not end")
+            self.abort()
+
+    def _finish(self, call: ResponseSink, body: bytes) -> None:
+        """The answer is complete with this. The connection goes on if both sides are through with it: before
+        the call is told, since that may begin the next one."""
+        told, status, headers = self._told, self._status, self._headers
         self.call = call.connection = None
         transport = self._transport
-        if clean and self._keep and transport is not None and not transport.get_write_buffer_size():
+        if self._keep and transport is not None and not transport.get_write_buffer_size():
             self._used = True
-            self.ticks = self._owner.patience.idle
+            self.ticks = self._patience.idle
             self._owner.idle(self)
         else:
             self.abort()
-        call.sink.end()
+        if not told:
+            call.whole(status, headers, body)
+            return
+        if body:
+            call.body(body)
+        if not call.over:
+            call.end()
 
-    def _lost_with(self, call: PendingCall, exc: Exception | None) -> None:
-        if exc is None and self._status >= 200 and self._ends_with_connection():
-            self._finish(call, clean=False)
+    def _spoilt(self, call: ResponseSink, fault: Exception) -> None:
+        """Not HTTP/1.1 from some byte on. What came before it is told."""
+        call.request = b""
+        parts = self._parts
+        if parts:
+            if not self._told:
+                self._tell_head(call)
+            call.body(self._joined(parts.pop()))
+        if self.call is call:  # and was not cancelled by what it was told
+            what = f"did not speak HTTP/1.1: {fault.__context__ or fault}"
+            self._break(Code.ENGINE_FAILED, what)
+        self.abort()
+
+    def _lost_with(self, call: ResponseSink, exc: Exception | None) -> None:
+        if exc is None and self._status and self._fields and self._ends_with_connection():
+            self._keep = False
+            self._finish(call, b"")
         elif call.request and self._used and not call.repeated:
             self.call = call.connection = None
             call.repeated = True
@@ -214,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     def _ends_with_connection(self) -> bool:
         """Whether the answer has no length of its own (RFC 9112, 6.3)."""
-        named = lower(self._headers)
+        named = lower(self._fields)
         framed = b"content-length" in named or b"transfer-encoding" in named
         return not framed and self._status not in (204, 304)
 
@@ -222,4 +266,4 @@ class Connection(asyncio.Protocol):
         call, self.call = self.call, None
         if call is not None:
             call.connection = None
-            call.sink.failed(HeadraceError(code, f"The engine at {self._upstream} {what}."))
+            call.failed(HeadraceError(code, f"The engine at {self._upstream} {what}."))

@@ -12,7 +12,7 @@ from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.engines.engine import Run, Sink
-from headrace.engines.stream import Fold, Stream
+from headrace.engines.stream import Stream
 
 
 class FanRun:
@@ -96,46 +96,32 @@ class FanRun:
 
 
 class FanStream(Stream):
-    """One stream of a :class:`FanRun`."""
+    """One stream of a :class:`FanRun`, which is its sink. ``on_failure`` is told before the run is;
+    ``on_end`` instead of it, where it is given."""
 
-    __slots__ = ("_on_end", "_on_failure", "_run")
-
-    def __init__(
-        self,
-        run: FanRun,
-        fold: Fold,
-        live: bool,
-        on_failure: Callable[[HeadraceError], None],
-        on_end: Callable[[], None] | None = None,
-    ) -> None:
-        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given."""
-        self.over = False
-        self._fold = fold
-        self._give = run.deltas
-        self._live = live
-        self._run = run
-        self._on_failure = on_failure
-        self._on_end = on_end
+    sink: FanRun
+    on_failure: Callable[[HeadraceError], None]
+    on_end: Callable[[], None] | None = None
 
     def body(self, data: bytes) -> None:
-        if not self._run.over:
+        if not self.sink.over:
             Stream.body(self, data)  # super() is an object more, for every event
 
     def end(self) -> None:
-        if not self._run.over:
-            super().end()
+        if not self.sink.over:
+            Stream.end(self)
 
     def failed(self, error: HeadraceError) -> None:
         if not self.over:
             self.over = True
-            self._on_failure(error)
-            self._run.failed(error)
+            self.on_failure(error)
+            self.sink.failed(error)
 
     def _done(self, deltas: list[Delta]) -> None:
         if deltas:
-            self._give(deltas)
+            self.sink.deltas(deltas)
         self.over = True
-        if self._on_end is not None:
-            self._on_end()
+        if self.on_end is not None:
+            self.on_end()
         else:
-            self._run.stream_done(self._fold.reasons, self._fold.usage())
+            self.sink.stream_done(self.fold.reasons, self.fold.usage())

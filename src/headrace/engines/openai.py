@@ -16,11 +16,11 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
-from headrace.domain.request import Request
 from headrace.engines import dialect as dialects
 from headrace.engines.ask import Asking, check_continuable, tokens_left
 from headrace.engines.base import StreamingEngine
 from headrace.engines.chunks import ChatFold
+from headrace.engines.connection import Write, at_once
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
 from headrace.engines.fan import FanRun, FanStream
 from headrace.engines.faults import refused
@@ -76,13 +76,15 @@ class ModelList(msgspec.Struct, gc=False):
 class OpenAIEngine(StreamingEngine):
     """An :class:`~headrace.engines.engine.Engine` over HTTP."""
 
-    def __init__(self, options: OpenAIOptions) -> None:
-        """Raises :class:`ValueError` for an impossible URL, dialect or key."""
+    def __init__(self, options: OpenAIOptions, write: Write = at_once) -> None:
+        """``write``: sends requests. Raises :class:`ValueError` for an impossible URL, dialect or key."""
+        self._write = write
         self._options = options
         origin = Origin.parse(options.url)
         self._base = origin.path or "/v1"
         self._origin = msgspec.structs.replace(origin, path="")
         self._asking = _asking(options)
+        self.check = self._asking.check  # asked of every request, so without a frame of its own
         self._heads = self._request_heads()
         self._pool: Pool | None = None
         self._health: tuple[Health, str] = ("starting", f"{self._origin} was not asked yet")
@@ -92,7 +94,7 @@ class OpenAIEngine(StreamingEngine):
     async def load(self) -> None:
         """Wait until the upstream answers for its models."""
         options = self._options
-        self._pool = Pool(self._origin, options.limits, _tls(options.ca_file))
+        self._pool = Pool(self._origin, options.limits, _tls(options.ca_file), self._write)
         self._watch = asyncio.get_running_loop().create_task(self._poll_until_ready())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._watch), options.load_timeout_s)
@@ -108,21 +110,18 @@ class OpenAIEngine(StreamingEngine):
     def health(self) -> tuple[Health, str]:
         return self._health
 
-    def check(self, request: Request) -> None:
-        self._asking.check(request)
-
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         request = work.request
         if work.prefixes:
             return self._continue(work, sink)
+        kind, live = request.kind, work.live
+        choices = request.sampling.n if kind == "chat" else request.choices
+        run = SoloRun(sink, ChatFold(0), live, choices, self)
         pool = self._pool
-        choices = request.sampling.n if request.kind == "chat" else request.choices
-        run = SoloRun(sink, choices, work.live, self._on_failure)
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
-        else:
-            body = self._asking.body(request, work.live)
-            run.call = pool.send(with_body(self._heads[request.kind], body), run)
+            return run
+        pool.send(with_body(self._heads[kind], self._asking.body(request, live)), run)
         return run
 
     async def count_tokens(self, text: str) -> int:
@@ -168,10 +167,10 @@ class OpenAIEngine(StreamingEngine):
         pool = self._pool
         if pool is None:
             raise _not_loaded()
-        sink = FanStream(run, ChatFold(index), live, self._on_failure)
+        sink = FanStream(run, ChatFold(index), live, self.on_failure)
         run.adopt(pool.send(with_body(self._heads[kind], body), sink))
 
-    def _on_failure(self, error: HeadraceError) -> None:
+    def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""
         if error.code is Code.ENGINE_UNAVAILABLE and self._health[0] == "ready":
             self._health = ("failed", error.message)

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.engines.connection import Connection, PendingCall
+from headrace.engines.connection import Connection, Write, at_once
 from headrace.engines.limits import Limits, Ticks
 from headrace.engines.origin import Origin, with_body
-from headrace.engines.response import Call, Collect, Response, ResponseSink
+from headrace.engines.response import Collect, Response, ResponseSink
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Body of an answer that is collected as a whole."""
@@ -26,7 +26,7 @@ class _Dial:
 
     __slots__ = ("call", "expired", "task", "ticks")
 
-    def __init__(self, call: PendingCall, ticks: int) -> None:
+    def __init__(self, call: ResponseSink, ticks: int) -> None:
         self.call = call
         self.ticks = ticks
         self.expired = False
@@ -41,17 +41,20 @@ class Pool:
         origin: Origin,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        write: Write = at_once,
     ) -> None:
-        """``tls``: the context for an https origin; without one the system's authorities decide."""
+        """``tls``: the context for an https origin; without one the system's authorities decide.
+        ``write``: sends requests."""
         self.origin = origin
         self.limits = limits or Limits()
         self.patience = Ticks.of(self.limits)
+        self.write = write
         self._tls = (tls or ssl.create_default_context()) if origin.scheme == "https" else None
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         self._dials: set[_Dial] = set()
-        self._waiting: deque[PendingCall] = deque()
+        self._waiting: deque[ResponseSink] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -64,10 +67,14 @@ class Pool:
     def idle_connections(self) -> int:
         return len(self._idle)
 
-    def send(self, request: bytes, sink: ResponseSink) -> Call:
-        """Send a whole request (:func:`~headrace.engines.origin.with_body`). Never calls the sink
-        before it has returned."""
-        call = PendingCall(request, sink)
+    def send(self, request: bytes, call: ResponseSink) -> ResponseSink:
+        """Send a whole request (:func:`~headrace.engines.origin.with_body`); returns ``call``. Never calls
+        it before it has returned."""
+        call.request = request
+        if self._idle:  # as nearly always: the one used last
+            connection, _ = self._idle.popitem()
+            if connection.start(call):
+                return call
         self._place(call)
         return call
 
@@ -104,11 +111,9 @@ class Pool:
         whole: Callable[[Response], None],
         failed: Callable[[HeadraceError], None],
         max_bytes: int = MAX_ANSWER_BYTES,
-    ) -> Call:
+    ) -> ResponseSink:
         """:meth:`send` for who wants the whole answer at once: exactly one of the two is called."""
-        collect = Collect(whole, failed, max_bytes)
-        collect.call = self.send(request, collect)
-        return collect.call
+        return self.send(request, Collect(whole, failed, max_bytes))
 
     def fail_all(self, error: HeadraceError) -> None:
         """Fail what is under way and close all connections."""
@@ -116,10 +121,7 @@ class Pool:
         calls += [connection.call for connection in self._connections if connection.call]
         self._waiting.clear()
         for call in calls:
-            sink, over = call.sink, call.cancelled
-            call.cancel()
-            if not over:
-                sink.failed(error)
+            _fail(call, error)
         for connection in list(self._connections):
             connection.abort()
 
@@ -137,7 +139,13 @@ class Pool:
     # What connections say.
 
     def idle(self, connection: Connection) -> None:
-        call = self._next_waiting() if self._waiting else None
+        if self._waiting or self._closed:
+            self._employ(connection)
+        else:
+            self._idle[connection] = None
+
+    def _employ(self, connection: Connection) -> None:
+        call = self._next_waiting()
         if call is not None:
             self._start(connection, call)
         elif self._closed:
@@ -152,7 +160,7 @@ class Pool:
         if call is not None:
             self._place(call)
 
-    def repeat(self, call: PendingCall) -> None:
+    def repeat(self, call: ResponseSink) -> None:
         if self.open_connections <= self.limits.max_connections:
             self._dial(call)
         else:
@@ -160,7 +168,7 @@ class Pool:
 
     # Where a call goes.
 
-    def _place(self, call: PendingCall) -> None:
+    def _place(self, call: ResponseSink) -> None:
         """On an idle connection (the one used last), a new one, or into the line."""
         while self._idle:
             connection, _ = self._idle.popitem()
@@ -177,17 +185,17 @@ class Pool:
 
     def _has_room(self) -> bool:
         if len(self._waiting) >= self.limits.max_waiting:
-            self._waiting = deque(call for call in self._waiting if not call.cancelled)
+            self._waiting = deque(call for call in self._waiting if not call.over)
         return len(self._waiting) < self.limits.max_waiting
 
-    def _next_waiting(self) -> PendingCall | None:
+    def _next_waiting(self) -> ResponseSink | None:
         while self._waiting:
             call = self._waiting.popleft()
-            if not call.cancelled:
+            if not call.over:
                 return call
         return None
 
-    def _refuse(self, call: PendingCall, why: str) -> None:
+    def _refuse(self, call: ResponseSink, why: str) -> None:
         self._loop.call_soon(_fail, call, self._unavailable(why))
 
     def _unavailable(self, why: str) -> HeadraceError:
@@ -195,7 +203,7 @@ class Pool:
 
     # New connections.
 
-    def _dial(self, call: PendingCall) -> None:
+    def _dial(self, call: ResponseSink) -> None:
         dial = _Dial(call, self.patience.connect)
         self._dials.add(dial)
         dial.task = self._loop.create_task(self._connect(dial))
@@ -223,18 +231,18 @@ class Pool:
             self._connections.add(connection)
             self._connected(connection, dial.call)
 
-    def _connected(self, connection: Connection, call: PendingCall) -> None:
+    def _connected(self, connection: Connection, call: ResponseSink) -> None:
         connection.ticks = self.patience.idle
-        if call.cancelled:
+        if call.over:
             self.idle(connection)
         else:
             self._start(connection, call)
 
-    def _start(self, connection: Connection, call: PendingCall) -> None:
+    def _start(self, connection: Connection, call: ResponseSink) -> None:
         if not connection.start(call):
             self.repeat(call)
 
-    def _not_connected(self, call: PendingCall, error: HeadraceError) -> None:
+    def _not_connected(self, call: ResponseSink, error: HeadraceError) -> None:
         _fail(call, error)
         waiting = self._next_waiting()
         if waiting is not None:
@@ -265,7 +273,10 @@ class Pool:
             self._sweeper = self._loop.call_later(self.limits.sweep_s, self._sweep)
 
 
-def _fail(call: PendingCall, error: HeadraceError) -> None:
-    if not call.cancelled:
-        call.cancelled = True
-        call.sink.failed(error)
+def _fail(call: ResponseSink, error: HeadraceError) -> None:
+    connection, call.connection = call.connection, None
+    if connection is not None:
+        connection.leave()
+    if not call.over:
+        call.failed(error)
+        call.over = True

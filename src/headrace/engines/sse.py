@@ -15,8 +15,8 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """Bytes of one event, field names included; a longer one breaks the stream."""
 
 _BOM = b"\xef\xbb\xbf"
-_CR = 13
-_LF = 10
+CR = 13
+LF = 10
 """As numbers: looked for as bytes, each look would cost an exception inside of CPython."""
 
 
@@ -30,15 +30,19 @@ class SseEvent(NamedTuple):
 
 class SseParser:
     """An incremental parser. An event that the end of the stream cuts off is never seen, as the
-    standard says. Raises ``ENGINE_FAILED`` for an event over :data:`MAX_EVENT_BYTES`, only."""
+    standard says. Raises ``ENGINE_FAILED`` for an event over :data:`MAX_EVENT_BYTES`, only.
 
-    __slots__ = ("_after_cr", "_at_start", "_tail", "_tail_bytes", "last_id", "retry_ms")
+    ``between``: nothing of what came before matters to what comes next, so that a whole plain event may
+    be read by others."""
+
+    __slots__ = ("_after_cr", "_at_start", "_tail", "_tail_bytes", "between", "last_id", "retry_ms")
 
     def __init__(self) -> None:
         self._tail: list[bytes] = []
         self._tail_bytes = 0
         self._at_start = True
         self._after_cr = False
+        self.between = False
         self.last_id = b""
         self.retry_ms: int | None = None
 
@@ -46,25 +50,23 @@ class SseParser:
         """The data payloads of the events that these bytes complete."""
         if (
             data[:6] == b"data: "
-            and _CR not in data
+            and data[-2:] == b"\n\n"
+            and CR not in data
             and not self._tail_bytes
             and not self._after_cr
+            and len(data) <= MAX_EVENT_BYTES
         ):
-            self._at_start = False
-            size = len(data)
-            if data[-1] == _LF and size <= MAX_EVENT_BYTES:
-                if data.find(_LF) == size - 2:
-                    return [data[6:-2]]
-                if data[-2] == _LF:
-                    payloads = data[6:-2].split(b"\n\ndata: ")
-                    if data.count(_LF) == 2 * len(payloads):
-                        return payloads
+            payloads = data[6:-2].split(b"\n\ndata: ")
+            if data.count(LF) == 2 * len(payloads):
+                self._at_start = False
+                self.between = True
+                return payloads
         return self._payloads(self._blocks(data))
 
     def _payloads(self, blocks: list[bytes]) -> list[bytes]:
         payloads: list[bytes] = []
         for block in blocks:
-            if block[:6] == b"data: " and _LF not in block:
+            if block[:6] == b"data: " and LF not in block:
                 payloads.append(block[6:])
             else:
                 events: list[SseEvent] = []
@@ -81,6 +83,7 @@ class SseParser:
 
     def _blocks(self, data: bytes) -> list[bytes]:
         """Complete blocks between blank lines, line ends made ``\\n``; the ragged tail is kept."""
+        self.between = False
         data = self._normalised(data)
         if not data:
             return []
@@ -100,6 +103,7 @@ class SseParser:
     def _keep(self, rest: bytes) -> None:
         self._tail = [rest] if rest else []
         self._tail_bytes = len(rest)
+        self.between = not (rest or self._after_cr)
         self._check_size(len(rest))
 
     def _normalised(self, data: bytes) -> bytes:
@@ -109,7 +113,7 @@ class SseParser:
             self._after_cr = False
             if data[:1] == b"\n":
                 data = data[1:]
-        if _CR in data:
+        if CR in data:
             self._after_cr = data[-1:] == b"\r"
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return data

@@ -6,8 +6,7 @@ failure after which another replica may go on.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from headrace.domain.delta import Delta
@@ -15,8 +14,8 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.engines.faults import MAX_ERROR_BYTES, refused
 from headrace.engines.pool import MAX_ANSWER_BYTES
-from headrace.engines.response import Headers, too_large
-from headrace.engines.sse import SseParser
+from headrace.engines.response import Headers, Kept, ResponseSink, too_large
+from headrace.engines.sse import CR, LF, SseParser
 
 
 class Fold(Protocol):
@@ -34,107 +33,106 @@ class Fold(Protocol):
         """What was counted."""
 
 
-class Stream(ABC):
-    """The answer of one request, streamed (``_live``) or whole, on its way into a run: a sink for
-    :meth:`~headrace.engines.pool.Pool.send`.
+class Deltas(Protocol):
+    """Where deltas go."""
 
-    Who inherits says where it goes, and sets the first four of these; the others are set by
-    :meth:`head`, which comes first, so that no request pays for what its answer does not need.
-    """
+    def deltas(self, deltas: list[Delta]) -> None:
+        """New output, in order."""
 
-    __slots__ = (
-        "_fold",
-        "_give",
-        "_headers",
-        "_live",
-        "_parts",
-        "_size",
-        "_sse",
-        "_status",
-        "over",
-    )
 
-    _fold: Fold
-    _give: Callable[[list[Delta]], None]
-    _live: bool
-    over: bool
-    _headers: Headers
-    _parts: list[bytes]
-    _size: int
-    _sse: SseParser | None
-    _status: int
+class _Begun(ResponseSink, kw_only=True):
+    """What the head of an answer made, as it is read: events, or an answer that is kept. So that no request
+    pays for what its answer does not need."""
+
+    _sse: SseParser | None = None
+    _kept: Kept | None = None
+
+
+class Stream(_Begun):
+    """The answer of one request, streamed (``live``) or whole, folded and given to ``sink``. Who inherits
+    says what its end means."""
+
+    sink: Deltas
+    fold: Fold
+    live: bool
 
     def head(self, status: int, headers: Headers) -> None:
-        self._status = status
-        if status == 200 and self._live:
+        if status == 200 and self.live:
             self._sse = SseParser()
         else:
-            self._sse = None
-            self._headers = headers
-            self._parts = []
-            self._size = 0
+            self._kept = Kept(status, headers)
 
     def body(self, data: bytes) -> None:
         """All events of one read: their deltas go on as one list. Hot: one frame for all of it."""
         sse = self._sse
-        if sse is None:
-            self._gather(data)
-            return
-        if self.over:
+        if sse is None or self.over:
+            self._keep(data)
             return
         deltas: list[Delta] = []
         try:
-            done = self._fold.take(sse.feed(data), deltas)
+            # What nearly every read is, one event and all of it, needs no parser. (A longer one than
+            # the parser takes never comes with one read.)
+            if (
+                sse.between
+                and data[:6] == b"data: "
+                and data.find(b"\n") == len(data) - 2
+                and data[-1] == LF
+                and CR not in data
+            ):
+                done = self.fold.take((data[6:-2],), deltas)
+            else:
+                done = self.fold.take(sse.feed(data), deltas)
         except HeadraceError as error:
             self._broken(deltas, error)
             return
         if done:
             self._done(deltas)
         elif deltas:
-            self._give(deltas)
+            self.sink.deltas(deltas)
 
     def end(self) -> None:
+        kept = self._kept
         if self.over:
             return
-        if self._sse is None:
-            self._whole(b"".join(self._parts))
-        elif self._fold.reasons:
-            self._done([])
+        if kept is None:
+            if self.fold.reasons:
+                self._done([])
+            else:
+                self.failed(_cut())
+        elif kept.status == 200:
+            self.whole(200, kept.headers, kept.body)
         else:
-            self.failed(_cut())
+            self.failed(refused(kept.status, kept.headers, kept.body))
 
-    @abstractmethod
-    def failed(self, error: HeadraceError) -> None:
-        """There will be no more of it. Does nothing once it is over."""
-
-    @abstractmethod
-    def _done(self, deltas: list[Delta]) -> None:
-        """It is complete with these; the run may be over already, if it was cancelled meanwhile."""
-
-    def _broken(self, deltas: list[Delta], error: HeadraceError) -> None:
-        if deltas:
-            self._give(deltas)
-        self.failed(error)
-
-    def _gather(self, data: bytes) -> None:
-        bound = MAX_ANSWER_BYTES if self._status == 200 else MAX_ERROR_BYTES
-        self._size += len(data)
-        if self._size <= bound:
-            self._parts.append(data)
-        elif self._status == 200:
-            self.failed(too_large(bound))
-
-    def _whole(self, body: bytes) -> None:
-        if self._status != 200:
-            self.failed(refused(self._status, self._headers, body))
+    def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        if self.live or status != 200:
+            ResponseSink.whole(self, status, headers, body)
             return
         deltas: list[Delta] = []
         try:
-            self._fold.take((body,), deltas)
+            self.fold.take((body,), deltas)
         except HeadraceError as error:
             self.failed(error)
-            return
-        self._done(deltas)
+        else:
+            self._done(deltas)
+
+    def _done(self, deltas: list[Delta]) -> None:
+        """It is complete with these; the run may be over already, if it was cancelled meanwhile."""
+        raise NotImplementedError
+
+    def _broken(self, deltas: list[Delta], error: HeadraceError) -> None:
+        if deltas:
+            self.sink.deltas(deltas)
+        self.failed(error)
+
+    def _keep(self, data: bytes) -> None:
+        """Body that is no stream: an answer, or the words of a refusal as far as they are read."""
+        kept = self._kept
+        if kept is not None and kept.status == 200:
+            if not kept.add(data, MAX_ANSWER_BYTES):
+                self.failed(too_large(MAX_ANSWER_BYTES))
+        elif kept is not None:
+            kept.add(data, MAX_ERROR_BYTES)
 
 
 def _cut() -> HeadraceError:

@@ -15,6 +15,7 @@ from headrace.front.answer import AnswerHeads, Refuse
 from headrace.front.exchange import Exchange, Handler
 from headrace.front.head import HeadParser
 from headrace.front.limits import Limits
+from headrace.front.outbox import Outbox
 
 _log = logging.getLogger("headrace.front")
 
@@ -55,6 +56,7 @@ class Connections:
         *,
         http2: SpeakHttp2,
         tls: bool,
+        outbox: Outbox | None = None,
     ) -> None:
         self.handler = handler
         self.refuse = refuse
@@ -63,6 +65,7 @@ class Connections:
         self.tls = tls
         self.scheme = "https" if tls else "http"
         self.loop = loop
+        self.outbox = outbox or Outbox()
         self.now = loop.time()
         """Time of the last tick on the loop's clock: stale by up to a tick, and free to read."""
         self.heads = AnswerHeads(time.time())

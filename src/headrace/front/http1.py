@@ -223,7 +223,7 @@ class Http1Connection(asyncio.Protocol):
         self._state = _BODY
         self._since = shared.now
         if parser.expects_continue and not data and not line.http10:
-            self.transport.write(_CONTINUE)
+            self.send(_CONTINUE)
         return True
 
     def _collect(self) -> bool:
@@ -258,6 +258,11 @@ class Http1Connection(asyncio.Protocol):
         self.keep = False
         return _CLOSE
 
+    def send(self, data: bytes) -> None:
+        """Give bytes to the client; :attr:`paused` says when it has enough."""
+        self.written += len(data)
+        self.shared.outbox.write(self.transport, data)
+
     def answered(self) -> None:
         """The exchange is complete."""
         self._exchange = None
@@ -274,8 +279,7 @@ class Http1Connection(asyncio.Protocol):
         headers, body = self.shared.refuse(status, message)
         more = _CLOSE + b"retry-after: 1\r\n" if status == 503 else _CLOSE
         data = self.shared.heads.whole(status, headers, more, body)
-        self.written += len(data)
-        self.transport.write(data)
+        self.send(data)
         self._linger()
         return False
 
@@ -284,6 +288,7 @@ class Http1Connection(asyncio.Protocol):
         self._since = self.shared.now
         self._lose()
         self._read(True)
+        self.shared.outbox.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -294,6 +299,7 @@ class Http1Connection(asyncio.Protocol):
             return
         self._state = _CLOSING
         self._since = self.shared.now
+        self.shared.outbox.flush()
         self.transport.close()
 
     def _lose(self) -> None:
@@ -326,6 +332,7 @@ class Http1Connection(asyncio.Protocol):
             self._close()
 
     def abort(self) -> None:
+        self.shared.outbox.flush()
         self.transport.abort()
 
     def sweep(self, now: float) -> None:

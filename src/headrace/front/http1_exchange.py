@@ -71,8 +71,7 @@ class Http1Exchange(BaseExchange):
             data = heads.whole(status, headers, more, body)
             if self.method == "HEAD" and body:
                 data = data[: -len(body)]
-        connection.written += len(data)
-        connection.transport.write(data)
+        connection.send(data)
         self._detach()
         connection.answered()
 
@@ -93,8 +92,7 @@ class Http1Exchange(BaseExchange):
             more += _CHUNKED
         data = connection.shared.heads.head(status, headers, more)
         self._framing = framing
-        connection.written += len(data)
-        connection.transport.write(data)
+        connection.send(data)
 
     def send(self, data: bytes) -> bool:
         connection = self._connection
@@ -103,14 +101,13 @@ class Http1Exchange(BaseExchange):
         framing = self._framing
         size = len(data)
         if framing == _IN_CHUNKS and 0 < size <= _LARGE_BYTES:  # as nearly always
-            connection.written += size
-            connection.transport.write(b"%x\r\n%b\r\n" % (size, data))
+            connection.send(b"%x\r\n%b\r\n" % (size, data))
         elif size and framing != _NO_BODY:
-            connection.written += size
             if framing == _IN_CHUNKS:
-                connection.transport.writelines((b"%x\r\n" % size, data, b"\r\n"))
+                for piece in (b"%x\r\n" % size, data, b"\r\n"):
+                    connection.send(piece)
             elif framing == _TO_THE_END:
-                connection.transport.write(data)
+                connection.send(data)
             else:
                 raise RuntimeError("send before start")
         if connection.paused:
@@ -123,7 +120,7 @@ class Http1Exchange(BaseExchange):
         if connection is None:
             return
         if self._framing == _IN_CHUNKS:
-            connection.transport.write(b"0\r\n\r\n")
+            connection.send(b"0\r\n\r\n")
         elif not self._framing:
             raise RuntimeError("end before start")
         self._detach()

@@ -18,6 +18,7 @@ from headrace.front.connections import Connections
 from headrace.front.exchange import Handler
 from headrace.front.http1 import Http1Connection
 from headrace.front.limits import Limits
+from headrace.front.outbox import Outbox
 from headrace.front.peer import address_name
 from headrace.front.sockets import AddressTaken, CannotListen, named, tcp_sockets, unix_socket
 from headrace.front.tls import Tls, server_context
@@ -96,9 +97,9 @@ class Front:
         return ended
 
 
-async def listen(handler: Handler, options: FrontOptions) -> Front:
-    """Open a front on the running loop. Raises :class:`CannotListen`, which names the address or the
-    certificate; :class:`AddressTaken` is one."""
+async def listen(handler: Handler, options: FrontOptions, outbox: Outbox | None = None) -> Front:
+    """Open a front on the running loop; ``outbox``: one that others write to as well. Raises
+    :class:`CannotListen`, which names the address or the certificate; :class:`AddressTaken` is one."""
     loop = asyncio.get_running_loop()
     context = server_context(options.tls) if options.tls else None
     if options.uds is not None:
@@ -118,6 +119,7 @@ async def listen(handler: Handler, options: FrontOptions) -> Front:
         loop,
         http2=_speak_http2,
         tls=context is not None,
+        outbox=outbox,
     )
     servers: list[asyncio.AbstractServer] = []
     try:

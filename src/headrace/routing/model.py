@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
+
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
 
@@ -51,25 +53,16 @@ class Replica(Generic[E]):
     def went_down(self) -> None:
         self.ready = False
 
-    def take(self, weight: int) -> Place[E]:
-        """Occupy ``weight`` slots (one a choice, at most all)."""
-        taken = min(weight, self.slots)
-        self.in_use += taken
-        return Place(self, taken)
 
+class Place(msgspec.Struct, Generic[E]):
+    """``taken`` slots held on a replica; :meth:`free` gives them back once."""
 
-class Place(Generic[E]):
-    """Slots held on a replica; :meth:`free` gives them back once."""
-
-    __slots__ = ("_taken", "replica")
-
-    def __init__(self, replica: Replica[E], taken: int) -> None:
-        self.replica = replica
-        self._taken = taken
+    replica: Replica[E]
+    taken: int
 
     def free(self) -> None:
-        self.replica.in_use -= self._taken
-        self._taken = 0
+        self.replica.in_use -= self.taken
+        self.taken = 0
 
 
 class Model(Generic[E]):
@@ -86,15 +79,20 @@ class Model(Generic[E]):
         self.created = created
 
     def place(self, weight: int) -> Place[E] | None:
-        """Slots on the least busy ready replica; None when none has room. A request that wants more
-        choices than there are slots gets a replica to itself."""
+        """``weight`` slots (one a choice) on the least busy ready replica; None when none has room. A request
+        that wants more than there are gets a replica to itself."""
         best: Replica[E] | None = None
         for replica in self.replicas:
-            if not replica.ready or replica.in_use + min(weight, replica.slots) > replica.slots:
+            in_use = replica.in_use
+            if not replica.ready or (in_use and in_use + weight > replica.slots):
                 continue
-            if best is None or replica.in_use * best.slots < best.in_use * replica.slots:
+            if best is None or in_use * best.slots < best.in_use * replica.slots:
                 best = replica
-        return best.take(weight) if best is not None else None
+        if best is None:
+            return None
+        taken = weight if weight < best.slots else best.slots
+        best.in_use += taken
+        return Place(best, taken)
 
     def readiness(self) -> tuple[bool, str]:
         """Whether a replica is ready; if none, what the first one says."""

@@ -23,37 +23,38 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Queue(Generic[W]):
-    """At most ``limit`` wait; each at most ``timeout_s`` seconds."""
+    """At most ``limit`` wait; each at most ``timeout_s`` seconds. ``waiting``: who does and since when, by id;
+    others may only look at it."""
 
-    __slots__ = ("_waiting", "limit", "timeout_s")
+    __slots__ = ("limit", "timeout_s", "waiting")
 
     def __init__(self, limit: int, timeout_s: float) -> None:
         self.limit = limit
         self.timeout_s = timeout_s
-        self._waiting: OrderedDict[str, tuple[W, float]] = OrderedDict()
+        self.waiting: OrderedDict[str, tuple[W, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def push(self, item: W, now: float) -> int:
         """Join at the end; returns the position from 1. Raises ``QUEUE_FULL`` with ``Retry-After``."""
-        if len(self._waiting) >= self.limit:
+        if len(self.waiting) >= self.limit:
             raise HeadraceError(
                 Code.QUEUE_FULL,
                 f"{self.limit} requests are waiting for this model already; try again shortly.",
                 retry_after_s=1.0,
             )
-        self._waiting[item.id] = (item, now)
-        return len(self._waiting)
+        self.waiting[item.id] = (item, now)
+        return len(self.waiting)
 
     def push_front(self, item: W, now: float) -> None:
         """Rejoin before everybody else (its run broke); never refused: it was admitted already."""
-        self._waiting[item.id] = (item, now)
-        self._waiting.move_to_end(item.id, last=False)
+        self.waiting[item.id] = (item, now)
+        self.waiting.move_to_end(item.id, last=False)
 
     def first(self) -> W | None:
         """Who is next; None if nobody waits."""
-        for item, _ in self._waiting.values():
+        for item, _ in self.waiting.values():
             return item
         return None
 
@@ -61,20 +62,20 @@ class Queue(Generic[W]):
         """Take who is :meth:`first`."""
         item = self.first()
         if item is not None:
-            del self._waiting[item.id]
+            del self.waiting[item.id]
         return item
 
     def remove(self, item: W) -> bool:
         """Leave the queue; whether it was in there."""
-        return self._waiting.pop(item.id, None) is not None
+        return self.waiting.pop(item.id, None) is not None
 
     def overdue(self, now: float) -> list[W]:
         """Take out all that have waited longer than the limit."""
-        late = [item for item, since in self._waiting.values() if now - since > self.timeout_s]
+        late = [item for item, since in self.waiting.values() if now - since > self.timeout_s]
         for item in late:
-            del self._waiting[item.id]
+            del self.waiting[item.id]
         return late
 
     def items(self) -> list[W]:
         """All who wait, in order."""
-        return [item for item, _ in self._waiting.values()]
+        return [item for item, _ in self.waiting.values()]

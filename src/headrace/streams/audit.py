@@ -20,7 +20,7 @@ from headrace.domain.event import Error, Finish
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import BaseHook
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _logger = logging.getLogger("headrace.streams")
 
 
@@ -65,16 +65,18 @@ class Audit(BaseHook):
         self._max_bytes = max_bytes
         self._keep_files = keep_files
         self._clock = clock
-        self._lines: list[bytes] = []  # of one iteration of the event loop
+        self._lines: list[_Line] = []  # of one iteration of the event loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: OSError | None = None
         self._fd = -1
         self._open()
 
     def on_start(self, context: HookContext) -> None:
+        if context.replaying:
+            return
         request, caller = context.request, context.caller
-        self._write(
-            context,
+        lines = self._lines or self._begin()
+        lines.append(
             _Start(
                 self._clock(),
                 context.generation,
@@ -84,15 +86,18 @@ class Audit(BaseHook):
                 "start",
                 request.model,
                 request.choices,
-            ),
+            )
         )
         if self._failure is not None:
             self._flush()
-        if self._failure is not None:
-            raise self._failure
+            if self._failure is not None:
+                raise self._failure
 
     def on_finish(self, context: HookContext, end: Finish | Error) -> Sequence[Delta]:
+        if context.replaying:
+            return ()
         caller = context.caller
+        lines = self._lines or self._begin()
         who = (
             self._clock(),
             context.generation,
@@ -102,10 +107,11 @@ class Audit(BaseHook):
         )
         if type(end) is Finish:
             usage = end.usage
-            counted = usage.prompt_tokens, usage.completion_tokens
-            self._write(context, _Finish(*who, "finish", end.reasons, *counted))
+            lines.append(
+                _Finish(*who, "finish", end.reasons, usage.prompt_tokens, usage.completion_tokens)
+            )
         elif type(end) is Error:
-            self._write(context, _Error(*who, "error", end.code, end.message))
+            lines.append(_Error(*who, "error", end.code, end.message))
         return ()
 
     def close(self) -> None:
@@ -115,20 +121,18 @@ class Audit(BaseHook):
             os.close(self._fd)
             self._fd = -1
 
-    def _write(self, context: HookContext, line: _Line) -> None:
-        if context.replaying:
-            return
-        if not self._lines:
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._flush)
-        self._lines.append(_encode(line))
+    def _begin(self) -> list[_Line]:
+        """The lines of this iteration, which will be written at its end."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._flush)
+        return self._lines
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
         if not lines:
             return
-        data = b"\n".join([*lines, b""])
+        data = _encode_lines(lines)
         try:
             if self._size and self._size + len(data) > self._max_bytes:
                 self._rotate()

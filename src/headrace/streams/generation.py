@@ -30,8 +30,6 @@ from headrace.streams.raw import Raw
 from headrace.streams.reader import Reader, Subscription
 from headrace.streams.store import LogHeader
 
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
-
 
 class Chain(Protocol):
     """The configured hooks as one (:class:`headrace.streams.hooks.HookChain`)."""
@@ -58,16 +56,18 @@ class Owner(Protocol):
     def ended(self, generation: Generation, end: Finish | Error) -> None:
         """The terminal event was appended; the slot is free."""
 
-    def first_token(self, generation: Generation) -> None:
-        """The first output of all was appended."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> object:
+        """Run something that waits, until it is done or the owner stops."""
 
     def left(self, generation: Generation) -> None:
         """The last client closed its stream before the end."""
 
 
 class Meter(Protocol):
-    """Counts visible tokens: ``count`` of them together, ``gap_s`` seconds after the ones before."""
+    """Counts visible tokens: the first ones of a generation, ``after_s`` seconds after it was admitted; then
+    ``count`` of them together, ``gap_s`` seconds after the ones before."""
 
+    def first_token(self, after_s: float) -> None: ...
     def tokens(self, count: int, gap_s: float) -> None: ...
 
 
@@ -78,36 +78,19 @@ class Generation:
     are ``time.monotonic`` seconds, but for ``last_token_at``: that is the Unix time of the newest token.
     """
 
-    __slots__ = (
-        "_backlog",
-        "_chain",
-        "_clients",
-        "_context",
-        "_owner",
-        "_spawn",
-        "admitted_at",
-        "attempt",
-        "caller",
-        "cancel_run",
-        "durable",
-        "ended",
-        "first_token_at",
-        "flow",
-        "header",
-        "id",
-        "keep_raw",
-        "last_token_at",
-        "left_at",
-        "log",
-        "meter",
-        "place",
-        "prefilled",
-        "prior",
-        "raw",
-        "request",
-        "seq",
-        "started_at",
-    )
+    # What most generations never set is found here: to make one has to be cheap.
+    ended = False
+    prior = 0
+    attempt = 0
+    raw: dict[int, Raw] | None = None
+    cancel_run: Callable[[], None] | None = None
+    place: Any = None
+    prefilled = -1
+    started_at = 0.0
+    last_token_at = 0.0
+    left_at: float | None = None
+    _clients = 0
+    _backlog: list[Callable[[], Awaitable[None] | None]] | None = None
 
     def __init__(
         self,
@@ -116,39 +99,29 @@ class Generation:
         *,
         chain: Chain | None = None,
         context: HookContext | None = None,
-        spawn: Spawn,
         meter: Meter,
-        flow: object = None,
+        flow: Any = None,
         keep_raw: bool = False,
+        now: float | None = None,
     ) -> None:
+        """``now``: ``time.monotonic`` seconds."""
+        header = log.header
+        caller = header.caller
+        grace_s = caller.leaving.grace_s
         self.log = log
-        self.header: LogHeader = log.header
-        self.request: Request = log.header.request
-        self.caller: Caller = log.header.caller
-        self.id: str = log.header.id
-        self.durable = log.header.caller.leaving.durable
+        self.header: LogHeader = header
+        self.request: Request = header.request
+        self.caller: Caller = caller
+        self.id: str = header.id
+        self.durable = grace_s is None or grace_s > 0
         self.seq = log.appended_seq
-        self.ended = False
-        self.raw: dict[int, Raw] = {}
         self.meter = meter
         self.flow = flow
         self.keep_raw = keep_raw
-        self.prior = 0
-        self.attempt = 0
-        self.cancel_run: Callable[[], None] | None = None
-        self.place: object = None
-        self.prefilled = -1
-        self.admitted_at = time.monotonic()
-        self.started_at = 0.0
-        self.first_token_at = 0.0
-        self.last_token_at = 0.0
-        self.left_at: float | None = None
+        self.admitted_at = time.monotonic() if now is None else now
         self._owner = owner
-        self._chain = chain
-        self._context = context
-        self._spawn = spawn
-        self._clients = 0
-        self._backlog: list[Callable[[], Awaitable[None] | None]] | None = None
+        self._chain = chain if context is not None else None
+        self._context: Any = context  # there if there is a chain
         log.on_failure = self.fail  # a log that cannot be stored: nobody would see the rest
 
     # What protocols see.
@@ -203,14 +176,14 @@ class Generation:
             return
         if self.keep_raw:
             self._remember(deltas)
-        chain, context = self._chain, self._context
-        if chain is None or context is None:
+        chain = self._chain
+        if chain is None:
             self._emit(deltas, deltas)
         elif self._backlog is not None:
             self._backlog.append(lambda: self._hooked(deltas))
         else:
             try:
-                out = chain.on_token(context, deltas)
+                out = chain.on_token(self._context, deltas)
             except HeadraceError as error:
                 self.fail(error)
                 return
@@ -239,29 +212,24 @@ class Generation:
         end = Finish(0, 0.0, outcome.reasons, usage)
         if not deltas:
             self._close(end)
-        elif self._chain is None or self._context is None:
+        elif self._chain is None:
             self._end(end, deltas)
         elif self._chain.is_async or self._backlog is not None:
             self.deltas(list(deltas))
             self._close(end)
         else:
-            self._finish_at_once(self._chain, self._context, end, deltas)
-
-    def _finish_at_once(
-        self, chain: Chain, context: HookContext, end: Finish, deltas: Sequence[Delta]
-    ) -> None:
-        """The last deltas and the end as one append: most answers without a stream are only that."""
-        try:
-            out = chain.on_token(context, deltas)
-        except HeadraceError as error:
-            self.fail(error)
-            return
-        if type(out) is not list and type(out) is not tuple and isawaitable(out):
-            self._begin(self._emit_later(out, list(deltas)))
-            self._close(end)
-            return
-        if (step := self._last_words(end, out, deltas)) is not None:
-            self._begin(step)
+            # The last deltas and the end as one append: most answers without a stream are only that.
+            try:
+                out = self._chain.on_token(self._context, deltas)
+            except HeadraceError as error:
+                self.fail(error)
+                return
+            if type(out) is list or type(out) is tuple or not isawaitable(out):
+                if (step := self._last_words(end, out, deltas)) is not None:
+                    self._begin(step)
+            else:
+                self._begin(self._emit_later(out, list(deltas)))
+                self._close(end)
 
     def failed(self, error: HeadraceError) -> None:
         self.cancel_run = None
@@ -311,11 +279,12 @@ class Generation:
 
     def prefixes(self) -> tuple[Prefix, ...]:
         """What each choice has, to go on from; empty if nothing was computed yet."""
-        if not any(raw.deltas for raw in self.raw.values()):
+        known = self.raw
+        if known is None or not any(raw.deltas for raw in known.values()):
             return ()
         nothing = Prefix("", ())
         return tuple(
-            raw.prefix() if (raw := self.raw.get(index)) else nothing
+            raw.prefix() if (raw := known.get(index)) else nothing
             for index in range(self.request.choices)
         )
 
@@ -323,7 +292,7 @@ class Generation:
         """A new run begins: what it goes on from. What was told but never delivered is forgotten,
         here and, by a marker, in the store."""
         self.prefilled = -1
-        markers = [Delta("", index) for index, raw in self.raw.items() if raw.held]
+        markers = [Delta("", index) for index, raw in (self.raw or {}).items() if raw.held]
         if markers:
             self._remember(markers)
             if self.durable:
@@ -350,15 +319,17 @@ class Generation:
     # From deltas to events.
 
     def _remember(self, deltas: Sequence[Delta]) -> None:
+        known = self.raw
+        if known is None:
+            known = self.raw = {}
         for delta in deltas:
-            raw = self.raw.get(delta.index)
+            raw = known.get(delta.index)
             if raw is None:
-                raw = self.raw[delta.index] = Raw()
+                raw = known[delta.index] = Raw()
             raw.add(delta)
 
     def _hooked(self, deltas: list[Delta]) -> Awaitable[None] | None:
         assert self._chain is not None
-        assert self._context is not None
         try:
             out = self._chain.on_token(self._context, deltas)
         except HeadraceError as error:
@@ -380,32 +351,27 @@ class Generation:
             return
         now = time.time()
         events = numbered(deltas, self.seq, now)
-        self.seq += len(events)
         if self.durable:
+            self.seq += len(events)
             self.log.append(events, raw)
         elif events:
+            self.seq += len(events)
             self.log.append(events)
-        if not events:
-            return
-        if self.first_token_at:
-            gap_s = now - self.last_token_at
-            self.meter.tokens(len(events), gap_s if gap_s > 0 else 0.0)
-            self.last_token_at = now
-        else:
+        if events:
             self._count(len(events), now)
 
     def _count(self, tokens: int, now: float) -> None:
-        if self.first_token_at:
-            self.meter.tokens(tokens, max(0.0, now - self.last_token_at))
+        before, self.last_token_at = self.last_token_at, now
+        if before:
+            self.meter.tokens(tokens, now - before)
         else:
-            self._owner.first_token(self)
-        self.last_token_at = now
+            self.meter.first_token(time.monotonic() - self.admitted_at)
 
     # Hooks that await: their results must come out in the order of the deltas.
 
     def _begin(self, step: Awaitable[None]) -> None:
         self._backlog = []
-        self._spawn(self._drain(step))
+        self._owner.spawn(self._drain(step))
 
     async def _drain(self, step: Awaitable[None]) -> None:
         await step
@@ -418,7 +384,7 @@ class Generation:
     # The end.
 
     def _close(self, end: Finish | Error) -> None:
-        if self._chain is None or self._context is None:
+        if self._chain is None:
             self._end(end, ())
         elif self._backlog is not None:
             self._backlog.append(lambda: self._last_words(end))
@@ -430,7 +396,6 @@ class Generation:
     ) -> Awaitable[None] | None:
         """Ask the hooks for what they hold back; ``before`` is what they let through just now of ``raw``."""
         assert self._chain is not None
-        assert self._context is not None
         if self.ended:
             return None
         try:
@@ -459,19 +424,19 @@ class Generation:
         now = time.time()
         events = numbered(held, self.seq, now) if held else []
         count = len(events)
-        self.seq += count
+        self.seq = seq = self.seq + count + 1
         self.ended = True
         self.cancel_run = None
-        self.log.on_failure = None  # and no cycle is left
-        self.seq += 1
+        log = self.log
+        log.on_failure = None  # and no cycle is left
         final: Finish | Error
         if type(end) is Finish:  # an isinstance of these structs costs three times as much
-            final = Finish(self.seq, now, end.reasons, end.usage)
+            final = Finish(seq, now, end.reasons, end.usage)
         else:
             assert type(end) is Error
-            final = Error(self.seq, now, end.code, end.message, end.retryable)
+            final = Error(seq, now, end.code, end.message, end.retryable)
         events.append(final)
-        self.log.append(events)
+        log.append(events)
         if count:
             self._count(count, now)
         self._owner.ended(self, final)

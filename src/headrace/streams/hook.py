@@ -19,13 +19,15 @@ from headrace.domain.request import Caller, Request
 
 class HookContext(msgspec.Struct):
     """Shared by the hooks of one generation. ``state`` is theirs; keys are by convention the hook's name.
-    ``replaying`` is True while a restarted server rebuilds hooks: no outside effects then."""
+    ``replaying`` is True while a restarted server rebuilds hooks: no outside effects then.
+    ``bypassed``: the chain's own, hooks that failed and are skipped from now on."""
 
     generation: str
     request: Request
     caller: Caller
     state: dict[str, Any] = msgspec.field(default_factory=dict)
     replaying: bool = False
+    bypassed: set[Any] | None = None
 
 
 class Hook(Protocol):

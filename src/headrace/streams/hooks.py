@@ -25,9 +25,6 @@ from headrace.streams.hook_loading import LoadedHook, OnError, load_hooks
 
 __all__ = ["BaseHook", "HookChain", "LoadedHook", "load_hooks"]
 
-_BYPASSED = "headrace.bypassed"
-"""Key in ``HookContext.state``: the links that failed and are skipped in this generation."""
-
 _logger = logging.getLogger("headrace.streams")
 
 _Flow = Generator[Awaitable[Any], Any, Any]
@@ -80,12 +77,8 @@ class HookChain:
     def __init__(self, hooks: Sequence[LoadedHook]) -> None:
         self._links = tuple(_Link(hook) for hook in hooks)
         self._start = tuple((link, link.start) for link in self._links if link.start is not None)
-        self._token = tuple((link, link.token) for link in self._links if link.token is not None)
-        self._finish = tuple(
-            (place, link, link.finish)
-            for place, link in enumerate(self._links)
-            if link.finish is not None
-        )
+        self._token = tuple(link.token for link in self._links if link.token is not None)
+        self._finish = tuple(link.finish for link in self._links if link.finish is not None)
         self.is_async = any(
             iscoroutinefunction(method)
             for link in self._links
@@ -114,15 +107,17 @@ class HookChain:
         self, context: HookContext, deltas: Sequence[Delta]
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
         """Pass deltas through every hook. Raises ``HOOK_REFUSED`` or ``HOOK_FAILED``, here or when awaited."""
-        if _BYPASSED in context.state:
-            return self._walk(_nothing(deltas), context, 0)
-        for position, (link, token) in enumerate(self._token):
+        if context.bypassed is not None:
+            return _out(_pass(_nothing(deltas), context, self._tokens_from(0)))
+        for token in self._token:
             try:
                 answer = token(context, deltas)
             except Exception as error:  # noqa: BLE001 - user code may raise anything
-                return self._walk(_skip(link, context, deltas, error), context, position + 1)
+                link, *rest = self._tokens_from(self._token.index(token))
+                return _out(_pass(_skip(link, context, deltas, error), context, rest))
             if type(answer) not in _PLAIN and isawaitable(answer):
-                return self._walk(_settle(link, context, deltas, answer), context, position + 1)
+                link, *rest = self._tokens_from(self._token.index(token))
+                return _out(_pass(_settle(link, context, deltas, answer), context, rest))
             if not answer:
                 return ()
             deltas = answer
@@ -132,26 +127,31 @@ class HookChain:
         self, context: HookContext, end: _End
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
         """What hooks held back, each one's passed through those behind it. Raises like :meth:`on_token`."""
-        for place, link, finish in self._finish:
-            if _BYPASSED in context.state and _bypassed(link, context):
+        for finish in self._finish:
+            if context.bypassed is not None and _bypassed(self._finishing(finish), context):
                 continue
             try:
                 answer = finish(context, end)
             except Exception as error:  # noqa: BLE001 - user code may raise anything
-                _lose(link, context, error)
+                _lose(self._finishing(finish), context, error)
                 continue
             if answer or (type(answer) not in _PLAIN and isawaitable(answer)):
-                flow = _finish(answer, context, end, self._links[place:])
-                held: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(flow)
-                return held
+                links = self._links[self._links.index(self._finishing(finish)) :]
+                return _out(_finish(answer, context, end, links))
         return ()
 
-    def _walk(
-        self, first: _Flow, context: HookContext, position: int
-    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
-        links = [link for link, _ in self._token[position:]]
-        out: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(_pass(first, context, links))
-        return out
+    # The links behind the methods; looked for only where something has to wait or has gone wrong.
+
+    def _tokens_from(self, position: int) -> list[_Link]:
+        return [link for link in self._links if link.token is not None][position:]
+
+    def _finishing(self, finish: Callable[..., Any]) -> _Link:
+        return next(link for link in self._links if link.finish is finish)
+
+
+def _out(flow: _Flow) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+    out: Sequence[Delta] | Awaitable[Sequence[Delta]] = _run(flow)
+    return out
 
 
 def _run(flow: _Flow) -> Any:
@@ -274,7 +274,7 @@ def _lose(link: _Link, context: HookContext, error: Exception) -> None:
 
 
 def _bypassed(link: _Link, context: HookContext) -> bool:
-    return _BYPASSED in context.state and link in context.state[_BYPASSED]
+    return context.bypassed is not None and link in context.bypassed
 
 
 def _judge(link: _Link, context: HookContext, error: Exception) -> None:
@@ -286,7 +286,9 @@ def _judge(link: _Link, context: HookContext, error: Exception) -> None:
             Code.HOOK_FAILED,
             f"Hook {link.name} failed ({type(error).__name__}); the server's operator can repair it.",
         ) from error
-    context.state.setdefault(_BYPASSED, set()).add(link)
+    if context.bypassed is None:
+        context.bypassed = set()
+    context.bypassed.add(link)
     _logger.error(
         "hook %s failed and is skipped for the rest of %s",
         link.name,

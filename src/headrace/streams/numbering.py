@@ -16,17 +16,17 @@ def numbered(deltas: Sequence[Delta], seq: int, now: float) -> list[Event]:
     a delta has is in the first of them."""
     events: list[Event] = []
     for delta in deltas:
-        text = delta.text
-        if not (text or delta.logprobs or delta.tool_calls):
-            continue
-        texts = (text,) if len(text) <= _SURELY_SHORT else _pieces(text)
-        logprobs, calls = delta.logprobs, delta.tool_calls
-        for part, piece in enumerate(texts):
+        text, logprobs, calls = delta.text, delta.logprobs, delta.tool_calls
+        if len(text) > _SURELY_SHORT:
+            for part, piece in enumerate(_pieces(text)):
+                seq += 1
+                events.append(
+                    Token(seq, now, piece, delta.index, delta.reasoning, logprobs, calls, part)
+                )
+                logprobs = calls = None
+        elif text or logprobs or calls:
             seq += 1
-            events.append(
-                Token(seq, now, piece, delta.index, delta.reasoning, logprobs, calls, part)
-            )
-            logprobs = calls = None
+            events.append(Token(seq, now, text, delta.index, delta.reasoning, logprobs, calls))
     return events
 
 

@@ -63,8 +63,15 @@ class Redact(BaseHook):
     def on_token(self, context: HookContext, deltas: Sequence[Delta]) -> Sequence[Delta]:
         held = context.state.get(self._key)
         if not held:
+            search = self._in_ascii.search
             for delta in deltas:
-                if not self._harmless(delta):
+                text = delta.text
+                if delta.tool_calls is not None or not text:
+                    break
+                if len(text) < LONG_TEXT and text.isascii():
+                    if search(text) is not None:
+                        break
+                elif not self._harmless(text):
                     break
             else:
                 return deltas
@@ -90,14 +97,11 @@ class Redact(BaseHook):
                 out.append(Delta("", index, tool_calls=(call,)))
         return out
 
-    def _harmless(self, delta: Delta) -> bool:
-        """Whether this delta is nothing but text in which no match can begin."""
-        text = delta.text
-        if not text or delta.tool_calls is not None:
-            return False
+    def _harmless(self, text: str) -> bool:
+        """Whether no match can begin in a long text, or in one with other characters."""
         if not text.isascii():
             return self._in_any.search(text) is None
-        if len(text) < LONG_TEXT or len(self._beginnings) > FEW_BEGINNINGS:
+        if len(self._beginnings) > FEW_BEGINNINGS:
             return self._in_ascii.search(text) is None
         return not any(map(text.__contains__, self._beginnings))  # each as fast as memory
 

@@ -6,7 +6,7 @@ Not the log: nothing here is stored or replayed, and who subscribes late has mis
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, get_args
 
 Topic = Literal["generation", "engine", "model"]
@@ -45,6 +45,10 @@ class Topics:
     def wanted(self, topic: Topic) -> bool:
         """Whether anybody listens, so that news need not be made for nobody."""
         return bool(self._subscribers[topic])
+
+    def subscribers(self, topic: Topic) -> Collection[Subscriber]:
+        """Who listens, now and later: for who asks often whether anybody does."""
+        return self._subscribers[topic].keys()
 
     def publish(self, topic: Topic, news: News) -> None:
         """Tell all subscribers of ``topic``. One that fails is logged; it harms nobody else."""

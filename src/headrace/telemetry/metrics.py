@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
+from headrace.domain.event import Usage
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.histogram import (
     INTER_TOKEN_S,
@@ -106,32 +107,37 @@ class ModelMetrics:
             raise KeyError(number)
         self.watched.setdefault(number, []).append(read)
 
-    def admitted(self) -> None:
-        self.admitted_count += 1
+    # Observed without a call each: these are on the way of every request.
 
     def started(self, queue_s: float) -> None:
-        self.queue.observe(queue_s)
+        queue = self.queue
+        queue.counts[bisect_left(REQUEST_S, queue_s)] += 1
+        queue.total_s += queue_s
 
     def first_token(self, after_s: float) -> None:
         """``after_s``: from admission to the first visible token."""
-        self.first.observe(after_s)
+        first = self.first
+        first.counts[bisect_left(TIME_TO_FIRST_TOKEN_S, after_s)] += 1
+        first.total_s += after_s
 
     def tokens(self, count: int, gap_s: float) -> None:
         """``count`` tokens became visible together, ``gap_s`` after the ones before them."""
+        if gap_s < 0:  # the clock was set
+            gap_s = 0.0
         gap = self.gap
         gap.counts[bisect_left(INTER_TOKEN_S, gap_s / count)] += count
         gap.total_s += gap_s
         self.token_batches += 1
 
-    def finished(
-        self, reason: str, e2e_s: float, prompt_tokens: int, completion_tokens: int, cached: int = 0
-    ) -> None:
+    def finished(self, reason: str, e2e_s: float, usage: Usage) -> None:
         """A generation ended well, with the usage that its ``finish`` event says."""
-        self.e2e.observe(e2e_s)
-        self.prompt_tokens += prompt_tokens
-        self.generation_tokens += completion_tokens
-        self.cached_tokens += cached
-        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        e2e, reasons = self.e2e, self.reasons
+        e2e.counts[bisect_left(REQUEST_S, e2e_s)] += 1
+        e2e.total_s += e2e_s
+        self.prompt_tokens += usage.prompt_tokens
+        self.generation_tokens += usage.completion_tokens
+        self.cached_tokens += usage.cached_tokens
+        reasons[reason] = reasons.get(reason, 0) + 1
 
     def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None:
         """A generation ended with ``error``, after ``completion_tokens`` were delivered."""

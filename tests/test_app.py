@@ -1,0 +1,43 @@
+"""The whole server in one process: what it builds tells who listens."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from headrace.app import App
+from headrace.cli.options import loaded
+
+CONFIG = """
+[server]
+port = 0
+state_dir = "{folder}"
+shutdown_grace_s = 0
+
+[store]
+url = "memory:"
+
+[[models]]
+name = "echo"
+engine = "scripted"
+"""
+
+
+def test_topics_tell_when_a_model_is_loaded_and_unloaded(tmp_path: Path) -> None:
+    config = tmp_path / "headrace.toml"
+    config.write_text(CONFIG.format(folder=tmp_path))
+    told: list[tuple[str, str]] = []
+
+    async def main() -> None:
+        app = App(loaded(str(config), {}).settings)
+
+        def hear(news) -> None:
+            told.append((news["model"], news["state"]))
+            app.stopping.set()
+
+        app.topics.subscribe("model", hear)
+        async with asyncio.timeout(20):
+            assert await app.run() == 0
+
+    asyncio.run(main())
+    assert told == [("echo", "loaded"), ("echo", "unloaded")]
