@@ -225,7 +225,7 @@ class App:
         if isinstance(store, SqliteStore):
             self.metrics.watch("store_appends", lambda: store.appends)
             self.metrics.watch("store_commits", lambda: store.commits)
-        self.metrics.watch("readers", lambda: self.hub.readers.count)
+        self.metrics.watch("readers", lambda: self.hub.readers)
         self.topics.subscribe("engine", self._engine_news)
         front = self.front
         if front is not None:

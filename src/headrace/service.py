@@ -131,7 +131,7 @@ class Service:
     async def list(
         self, tenant: str, session_id: str | None, limit: int
     ) -> Sequence[AnyGeneration]:
-        headers = await self._store.list(tenant, session_id, limit)
+        headers = await self._hub.list(tenant, session_id, limit)
         found: list[AnyGeneration] = []
         for header in headers:
             try:
@@ -281,7 +281,7 @@ class Service:
             return
         generation.left_at = time.monotonic()
         self._alone[generation.id] = generation
-        self._store.left(generation.log, time.time())
+        generation.log.left(time.time())
 
     # Admission.
 
@@ -425,7 +425,7 @@ class Service:
             grace_s = generation.caller.leaving.grace_s or 0.0
             if generation.clients:
                 self._alone.pop(generation.id, None)
-                self._store.left(generation.log, None)
+                generation.log.left(None)
             elif generation.left_at is not None and now - generation.left_at > grace_s:
                 self._cancel(generation, f"The client left {grace_s:g} s ago and did not return.")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.streams.encoded import decode_events, encode_run
+from headrace.streams.encoded import decode_events, encode, encode_run
 from headrace.streams.pack import packed, unpack
 from headrace.streams.retention import first_key
 
@@ -52,7 +52,9 @@ def _delete_from_pack(connection: sqlite3.Connection, id: str, seq: int) -> bool
     logs = unpack(body)
     [place] = [place for place, log in enumerate(logs) if log.id == id]
     log = logs[place]
-    left, rest = _without(log.run, log.events, seq)
-    logs[place] = msgspec.structs.replace(log, run=rest, events=left)
+    whole = log.after(0, len(log.run))
+    rest = [event for event in whole if event.seq != seq]
+    run = encode((log.kept().header, rest, ()))
+    logs[place] = msgspec.structs.replace(log, run=run, events=len(rest))
     connection.execute("UPDATE packs SET body = ? WHERE k = ?", (packed(logs).body, k))
-    return left < log.events
+    return len(rest) < log.events

@@ -11,12 +11,13 @@ import pytest
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
+from headrace.streams.hold import Hold
 from headrace.streams.hub import Hub
 from headrace.streams.log import Log
 from headrace.streams.memory import MemoryStore
 from headrace.streams.reader import Subscription
-from headrace.streams.store import Appended
+from headrace.streams.store import LogHeader, LogWriter
 from tests.streams.parts import (
     Collector,
     error,
@@ -30,15 +31,34 @@ from tests.streams.parts import (
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+class Told:
+    """In the place of a log's owner: how often it was told of the end, and what ``reader`` had seen then."""
+
+    def __init__(self, log: Log, reader: Collector | None = None) -> None:
+        self.store = log.owner.store
+        self.behind: set[Hold] = set()
+        self.times = 0
+        self.seen: list[int] = []
+        self._reader = reader
+        log.owner = self
+
+    def ended(self, log: Log) -> None:
+        self.times += 1
+        if self._reader is not None:
+            self.seen = list(self._reader.seqs)
+
+
 def new_log(id: str = "gen_a") -> Log:
     return Hub(MemoryStore()).create(header(id))
 
 
 def test_an_event_is_visible_once_the_store_has_it_and_not_before(run: Run) -> None:
     class Watched(MemoryStore):
-        def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
+        def begin(
+            self, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta], end: End | None
+        ) -> LogWriter | None:
             assert (reader.seen, the_log.visible_seq) == ([], 0)
-            super().append(log, events, raw)
+            return super().begin(header, events, raw, end)
 
     reader = Collector()
     the_log = Hub(Watched()).create(header("gen_a"))
@@ -68,6 +88,66 @@ def test_what_a_reader_appends_reaches_everybody_behind_what_it_was_just_shown(r
         log.append([token(1)])
         for reader in (first, answering, last):
             assert reader.seqs == [1, 2, 3]
+
+    run(main())
+
+
+def test_what_comes_while_events_are_shown_is_checked_at_once_and_kept_in_order(run: Run) -> None:
+    class Answering(Collector):
+        def events(self, events: Sequence[Event]) -> bool:
+            super().events(events)
+            if self.seqs == [1]:
+                log.append([token(2)])
+                log.append((), [Delta("held back")])
+                assert (log.visible_seq, log.appended_seq) == (1, 2)
+                with pytest.raises(ValueError, match="continues with seq 3"):
+                    log.append([token(4)])
+                log.append([finish(3)])
+                with pytest.raises(ValueError, match="terminal event"):
+                    log.append([token(4)])
+            elif self.seqs[-1] == 2:
+                with pytest.raises(ValueError, match="terminal event"):
+                    log.append([token(4)])
+            return True
+
+    log = new_log()
+
+    async def main() -> None:
+        answering, other = Answering(), Collector()
+        log.attach(answering)
+        log.attach(other)
+        log.append([token(1)])
+        assert answering.seqs == other.seqs == [1, 2, 3]
+        assert log.end == "finish"
+
+    run(main())
+
+
+def test_a_log_that_fails_while_events_are_shown_loses_its_readers_when_all_have_them(
+    run: Run,
+) -> None:
+    failure = HeadraceError(Code.STORE_FAILED, "disk full")
+
+    class Breaking(Collector):
+        def events(self, events: Sequence[Event]) -> bool:
+            super().events(events)
+            log.append([token(2)])
+            log.fail(failure)
+            log.append([token(3)])  # silently: the log is over
+            assert self.error is None
+            return True
+
+    log = new_log()
+
+    async def main() -> None:
+        told = Told(log)
+        breaking, other = Breaking(), Collector()
+        log.attach(breaking)
+        log.attach(other)
+        log.append([token(1)])
+        assert breaking.seqs == other.seqs == [1]
+        assert breaking.error is other.error is failure
+        assert told.times == 1
 
     run(main())
 
@@ -136,13 +216,13 @@ def test_the_hub_knows_how_many_read(run: Run) -> None:
         log = hub.create(header("gen_a"))
         holds = [log.attach(Collector()), log.attach(Collector(room=0)), log.attach(Collector())]
         log.append([token(1)])
-        assert hub.readers.count == 3
+        assert hub.readers == 3
         for hold in holds[:2]:
             hold.close()
             hold.close()
-        assert hub.readers.count == 1
+        assert hub.readers == 1
         log.append([finish(2)])
-        assert hub.readers.count == 0
+        assert hub.readers == 0
 
     run(main())
 
@@ -271,8 +351,7 @@ def test_a_failed_store_gives_readers_what_is_visible_and_then_the_error(run: Ru
     async def main() -> None:
         log = new_log()
         live, lagging, late = Collector(), Collector(room=1), Collector()
-        ends: list[Log] = []
-        log.on_end(ends.append)
+        ended = Told(log)
         log.attach(live)
         hold = log.attach(lagging)
         for seq in (1, 2):
@@ -288,22 +367,20 @@ def test_a_failed_store_gives_readers_what_is_visible_and_then_the_error(run: Ru
         for reader in (live, lagging, late):
             assert reader.seqs == [1, 2]
             assert reader.error is failure
-        assert ends == [log]
+        assert ended.times == 1
         assert log.failure is failure
 
     run(main())
 
 
-def test_on_end_is_called_once_after_the_readers_or_at_once_if_it_is_over(run: Run) -> None:
+def test_the_owner_is_told_once_that_a_log_ended_after_its_readers(run: Run) -> None:
     async def main() -> None:
         log, reader = new_log(), Collector()
-        seen: list[list[int]] = []
         log.attach(reader)
-        log.on_end(lambda _: seen.append(list(reader.seqs)))
+        told = Told(log, reader)
         log.append([finish(1)])
-        await reader.until(1)
-        log.on_end(lambda _: seen.append([]))
-        assert seen == [[1], []]
+        log.fail(HeadraceError(Code.STORE_FAILED, "too late"))
+        assert (told.times, told.seen) == (1, [1])
 
     run(main())
 

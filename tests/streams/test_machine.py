@@ -28,7 +28,6 @@ from headrace.streams.hold import Hold
 from headrace.streams.hub import Hub
 from headrace.streams.log import Log
 from headrace.streams.sqlite import SqliteStore
-from headrace.streams.store import ENDS
 from tests.streams.parts import Collector, error, finish, flushed, header, read_all, token
 
 
@@ -223,7 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert seen == following.told.events[: len(seen)]
             # Only the end of its process may take a log from a reader.
             assert following.reader.error is None or following.closed
-            assert sum(type(event) in ENDS for event in seen) <= 1
+            assert sum(event.end is not None for event in seen) <= 1
 
     def teardown(self) -> None:
         if hasattr(self, "store"):

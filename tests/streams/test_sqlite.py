@@ -22,10 +22,12 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import CANCEL
 from headrace.streams.bounds import Bounds
-from headrace.streams.encoded import encode_run
+from headrace.streams.checkpoint import BACKLOG_BYTES
+from headrace.streams.encoded import encode, encode_run
 from headrace.streams.hub import Hub
 from headrace.streams.journal import journal_files
 from headrace.streams.log import Log
+from headrace.streams.pack import packed, unpack
 from headrace.streams.sqlite import SqliteStore
 from tests.streams.damage import delete_event
 from tests.streams.parts import (
@@ -64,7 +66,7 @@ def test_an_unfinished_log_is_recovered_with_its_events_raw_deltas_and_when_it_w
         log.append([token(2), token(3)], [Delta("ab", token_ids=(1, 2)), Delta("c")])
         other.append([token(1)])
         await flushed()
-        store.left(log, 12.5)
+        log.left(12.5)
         log.append((), [Delta("held", token_ids=(9,))])
         await flushed()
         if checkpointed:
@@ -111,8 +113,8 @@ def test_a_recovered_log_goes_on_where_it_stopped_and_ends_once(run: Run, path: 
         log.attach(reader)
         log.append([token(2)], [Delta("y")])
         await reader.until(2)
-        store.left(log, 1.0)
-        store.left(log, None)
+        log.left(1.0)
+        log.left(None)
         await flushed()
         await store.abandon()
 
@@ -210,7 +212,9 @@ def older_frame(number: int, *records: tuple[int, int, int, int, bytes, int, byt
     return struct.pack("<IIQ", len(body), zlib.crc32(body, number), number) + body
 
 
-def test_a_crash_of_the_version_before_loses_nothing_to_this_one(run: Run, path: Path) -> None:
+def test_a_crash_of_version_1_of_the_journal_loses_nothing_to_this_one(
+    run: Run, path: Path
+) -> None:
     def begin(n: int, id: str) -> tuple[int, int, int, int, bytes, int, bytes]:
         return 1, n, 0, 0, msgspec.msgpack.encode(header(id)), 0, b""
 
@@ -243,6 +247,93 @@ def test_a_crash_of_the_version_before_loses_nothing_to_this_one(run: Run, path:
     run(main())
 
 
+def test_a_crash_of_version_2_of_the_journal_loses_nothing_to_this_one(
+    run: Run, path: Path
+) -> None:
+    def frame(
+        number: int, kind: int, n: int, *parts: bytes, events: int = 0, raw: int = 0
+    ) -> bytes:
+        encoded, run, deltas = parts
+        body = struct.pack("<QBQIIIII", number, kind, n, 0, events, len(encoded), len(run), raw)
+        body += encoded + run + deltas
+        return struct.pack("<II", len(body), zlib.crc32(body)) + body
+
+    begun = [msgspec.msgpack.encode(header(f"gen_{name}")) for name in "ab"]
+    files = (
+        frame(
+            7, 2, 1, begun[0], encode_run(tokens(1, 2)), encode_run([Delta("raw")]), events=2, raw=1
+        )
+        + frame(8, 3, 2, begun[1], encode_run([token(1), finish(2)]), b"", events=2)
+        + frame(9, 5, 1, b"", struct.pack("<d", 12.5), b""),
+        frame(10, 2, 1, b"", encode_run([token(3)]), b"", events=1)
+        + frame(11, 2, 1, b"", encode_run([token(4)]), b"", events=1)[:-2],  # never completed
+    )
+    path.parent.mkdir()
+    for number, data in enumerate(files, 9):
+        file = path.with_name(f"{path.name}.{number:06}.journal")
+        file.write_bytes((b"headrace journal 2\n" + data).ljust(10_000, b"\0"))
+
+    async def main() -> None:
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert (recovered.header, recovered.events) == (header("gen_a"), tokens(1, 3))
+        assert (recovered.raw, recovered.left_at) == ([Delta("raw")], 12.5)
+        assert await read_all(store, "gen_b") == [token(1), finish(2)]
+        log = Hub(store).adopt(recovered.header, recovered.events)
+        log.append([token(4)])  # numbered behind the frames of before
+        await store.abandon()
+        store = SqliteStore(path)
+        [recovered] = await store.open()
+        assert recovered.events == tokens(1, 4)
+        await store.close()
+
+    run(main())
+
+
+def test_a_database_of_the_version_before_goes_on(run: Run, path: Path) -> None:
+    """Packs of version 2 of the schema hold header and events apart; its pages are small and stay so."""
+
+    async def write() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        for name in "ab":
+            hub.create(header(f"gen_{name}", session_id="s")).append([token(1), finish(2)])
+        await store.close()
+
+    async def reopen() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        hub.create(header("gen_c", session_id="s")).append([token(1), finish(2)])
+        for name in "abc":
+            assert await read_all(store, f"gen_{name}") == [token(1), finish(2)]
+            assert (await hub.find(f"gen_{name}")).header == header(f"gen_{name}", session_id="s")
+        await store.checkpoint()
+        listed = await store.list("default", "s", 10)
+        assert [one.id for one in listed] == ["gen_c", "gen_b", "gen_a"]
+        await store.close()
+
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript(
+            "PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL"
+        )
+    run(write())
+    with closing(sqlite3.connect(path)) as other, other:
+        assert other.execute("PRAGMA page_size").fetchone() == (4096,)
+        [(body,)] = other.execute("SELECT body FROM packs").fetchall()
+        older = [
+            msgspec.structs.replace(
+                log, header=encode(log.kept().header), run=encode_run(log.after(0, 1000))
+            )
+            for log in unpack(body)
+        ]
+        other.execute("UPDATE packs SET body = ?", (packed(older).body,))
+        other.execute("PRAGMA user_version = 2")
+    run(reopen())
+
+
 def test_a_file_that_is_no_journal_stops_the_start_by_name(run: Run, path: Path) -> None:
     path.parent.mkdir()
     path.with_name(f"{path.name}.000007.journal").write_bytes(b"\x01\x02 from before")
@@ -263,7 +354,7 @@ def test_the_journal_rotates_and_files_whose_events_sqlite_has_are_deleted(
             await flushed()
         assert len(journal_files(path)) > 3
         await store.checkpoint()
-        assert len(journal_files(path)) <= 2  # the one being written, and the next
+        assert len(journal_files(path)) <= 3  # the one being written, and those that follow
         assert await read_all(store, "gen_a") == tokens(1, 1000)
         await store.abandon()
         store = SqliteStore(path)
@@ -590,6 +681,35 @@ def test_the_journal_keeps_what_sqlite_never_took(run: Run, path: Path, crash: b
     run(main())
 
 
+def test_what_waits_for_a_sqlite_that_takes_nothing_is_bounded_and_it_recovers(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        hub.create(header("gen_first")).append([token(1)])
+        await store.checkpoint()
+        forbid_segments(path)
+        log, seq = hub.create(header("gen_a")), 0
+        while log.failure is None and seq * 4000 < 2 * BACKLOG_BYTES:
+            seq += 1
+            log.append([token(seq, "x" * 4000)])
+        assert log.failure is not None
+        assert log.failure.code is Code.STORE_FAILED
+        assert log.visible_seq == seq - 1
+        assert seq * 4000 > BACKLOG_BYTES // 2
+        allow_segments(path)
+        other = hub.create(header("gen_b"))
+        other.append([token(1), finish(2)])
+        assert other.end == "finish"
+        await store.checkpoint()
+        assert len(journal_files(path)) <= 4
+        await store.close()
+
+    run(main())
+
+
 def test_raw_deltas_survive_a_failed_commit(run: Run, path: Path) -> None:
     async def main() -> None:
         store = SqliteStore(path)
@@ -711,7 +831,7 @@ def test_a_client_that_left_before_the_first_event_takes_no_event_with_it(
         await store.open()
         await asyncio.sleep(0.02)
         log = Hub(store).create(header("gen_a"))
-        store.left(log, 1.0)
+        log.left(1.0)
         log.append([token(1)])
         await store.checkpoint()  # a file that nobody needs goes
         log.append([token(2)])

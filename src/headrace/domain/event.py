@@ -3,15 +3,17 @@
 An event is ``seq`` (1, 2, 3 … without holes), a timestamp in float Unix seconds, and its payload's
 fields. The generation's id is the log's, not each event's. ``array_like`` keeps the stored form
 (msgpack) small; ``gc=False`` keeps events out of the garbage collector: they hold no cycles.
+``end`` says how an event ends its log; None if it does not.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
 Phase = Literal["queued", "prefill", "decode", "paused", "moved"]
+End = Literal["finish", "error"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -52,6 +54,7 @@ class Token(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="t"):
     """Text that became visible. ``index`` is the choice when ``n > 1``; ``part`` counts the pieces of a
     text over 4 KiB that was split (0 where it was not)."""
 
+    end: ClassVar[End | None] = None
     seq: int
     timestamp: float
     text: str
@@ -65,6 +68,7 @@ class Token(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="t"):
 class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="p"):
     """Where the generation stands. ``position`` in the queue from 1; ``done`` of ``total`` prompt tokens."""
 
+    end: ClassVar[End | None] = None
     seq: int
     timestamp: float
     phase: Phase
@@ -77,6 +81,7 @@ class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="p"):
 class Prompt(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
     """A message that was added to the running generation."""
 
+    end: ClassVar[End | None] = None
     seq: int
     timestamp: float
     role: str
@@ -86,6 +91,7 @@ class Prompt(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
 class Finish(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="f"):
     """The good end of a log. ``reasons`` has one entry a choice, ``reasons[0]`` is *the* reason."""
 
+    end: ClassVar[End | None] = "finish"
     seq: int
     timestamp: float
     reasons: tuple[FinishReason, ...]
@@ -100,6 +106,7 @@ class Finish(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="f"):
 class Error(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="e"):
     """The other end of a log; ``code`` is a value of :class:`~headrace.domain.errors.Code`."""
 
+    end: ClassVar[End | None] = "error"
     seq: int
     timestamp: float
     code: str
@@ -122,4 +129,4 @@ MAX_TEXT_BYTES = 4096
 
 def is_terminal(event: Event) -> bool:
     """Whether this event ends its log."""
-    return isinstance(event, Finish | Error)
+    return event.end is not None

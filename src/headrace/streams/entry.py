@@ -6,19 +6,48 @@ commit is done.
 
 from __future__ import annotations
 
-from headrace.domain.event import Event
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.domain.delta import Delta
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import End, Event
 from headrace.streams.database import Changes, RawSegment, Row, Segment, Update
-from headrace.streams.record import APPEND, ERROR, FINISH, LEFT, Record
+from headrace.streams.encoded import encode, encode_run
+from headrace.streams.journal import Journal
+from headrace.streams.record import (
+    APPEND,
+    ERROR,
+    FINISH,
+    LEFT,
+    WITH_RAW,
+    Record,
+    left_run,
+    pack_head,
+)
 from headrace.streams.retention import first_key
-from headrace.streams.runs import Runs
-from headrace.streams.store import End, KeptLog, LogHeader
+from headrace.streams.runs import PIECE_BYTES, Runs
+from headrace.streams.store import KeptLog, LogHeader
 
-SEGMENT_BYTES = 32 * 1024
-"""A running log is committed when it has so much that SQLite lacks; segments are about that large."""
+KIND_OF: dict[End | None, int] = {None: APPEND, "finish": FINISH, "error": ERROR}
+"""The kind of the record whose last event is that end."""
+_END_OF: dict[int, End] = {FINISH: "finish", ERROR: "error"}
 
-_NOTHING = Runs()
-"""What an ended log has pending once it is being committed. Nothing is ever added to it."""
-END_OF: dict[int, End] = {FINISH: "finish", ERROR: "error"}
+
+class Home(Protocol):
+    """The store of running logs, as they see it."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+    def now(self) -> float:
+        """Unix seconds."""
+
+    def queue(self, entry: Entry) -> None:
+        """Bring this log into SQLite soon."""
+
+    def refused(self, entry: Entry, error: OSError) -> HeadraceError:
+        """The journal cannot take what this log has: it ends here. Returns what its readers are told."""
 
 
 class RawDeltas:
@@ -55,18 +84,21 @@ class RawDeltas:
 
 
 class Entry:
-    """A log of number ``n``. ``seq``: its newest event in the journal. ``encoded``: its header, until SQLite
-    has it. ``in_row``: SQLite knows it; ``dirty``: SQLite lacks something of it. ``failed``: it cannot be stored.
+    """A log of number ``n``. Implements :class:`headrace.streams.store.LogWriter`, once it has a ``home``.
+    ``encoded``: its header, until SQLite has it. ``in_row``: SQLite knows it. ``size``: its bytes in SQLite.
+    ``failed``: it cannot be stored.
     """
 
     __slots__ = (
-        "dirty",
+        "_journal",
+        "_noted",
         "encoded",
         "end",
         "ended_at",
         "failed",
         "flight",
         "header",
+        "home",
         "in_row",
         "left_at",
         "n",
@@ -75,9 +107,11 @@ class Entry:
         "raw",
         "segments",
         "segments_flight",
-        "seq",
         "size",
     )
+
+    home: Home
+    _journal: Journal
 
     def __init__(self, n: int, header: LogHeader, encoded: bytes) -> None:
         self.n = n
@@ -90,65 +124,123 @@ class Entry:
         self.end: End | None = None
         self.ended_at: float | None = None
         self.left_at: float | None = None
-        self.seq = self.segments = self.segments_flight = 0
-        self.in_row = self.dirty = self.queued = self.failed = False
+        self.segments = self.segments_flight = 0
+        # SQLite lacks something of it besides events and deltas.
+        self._noted = True
+        self.in_row = self.queued = self.failed = False
 
     @classmethod
     def of_row(cls, row: Row, header: LogHeader) -> Entry:
         """A log as SQLite has it."""
         entry = cls(row.n, header, b"")
+        entry._noted = False
         entry.in_row = True
-        entry.seq, entry.size, entry.segments = row.last_seq, row.size, row.segments
+        entry.size, entry.segments = row.size, row.segments
         entry.pending = Runs(row.last_seq + 1)
         if row.raw_segments:
             entry.raw = RawDeltas(row.raw_segments)
         entry.end, entry.ended_at, entry.left_at = row.end, row.ended_at, row.left_at
         return entry
 
+    @property
+    def seq(self) -> int:
+        """The newest event in the journal."""
+        return self.pending.last
+
+    @property
+    def dirty(self) -> bool:
+        """Whether SQLite lacks something of it that is not being committed."""
+        raw = self.raw
+        return self._noted or self.pending.size > 0 or (raw is not None and bool(raw.pending))
+
     def kept(self) -> KeptLog:
         return KeptLog(self.header, self.seq, self.end)
 
-    def took(self, count: int, run: bytes, raw_count: int, raw: bytes) -> None:
-        """These are in the journal."""
-        self.dirty = True
-        if count:
-            self.pending.add_run(run, count)
-            self.seq += count
-            self.size += len(run)
-        if raw_count:
-            if self.raw is None:
-                self.raw = RawDeltas()
-            self.raw.add(raw_count, raw)
+    # Into the journal.
 
-    def ended(self, kind: int, now: float) -> None:
-        """The terminal event is in the journal."""
-        self.end = END_OF[kind]
+    def settle(self, home: Home) -> Entry:
+        """It goes on here."""
+        self.home = home
+        self._journal = home.journal
+        return self
+
+    def append(self, events: Sequence[Event], raw: Sequence[Delta], end: End | None) -> None:
+        # All in one function, for every event passes here; see Log.append.
+        count = len(events)
+        run = encode(events[0]) if count == 1 else encode_run(events)
+        try:
+            if raw and end is None:
+                both = encode((events, raw))
+                self._journal.append(pack_head(APPEND + WITH_RAW, self.n, count) + both)
+                self.add_raw(len(raw), encode_run(raw))
+            else:
+                self._journal.append(pack_head(KIND_OF[end], self.n, count) + run)
+        except OSError as error:
+            raise self.home.refused(self, error) from error
+        pending = self.pending
+        pending.tail += run
+        pending.last += count
+        if end is not None:
+            self.ended(end, self.home.now())
+            self.home.queue(self)
+        elif len(pending.tail) >= PIECE_BYTES:
+            pending.seal()
+            self.home.queue(self)
+
+    def left(self, left_at: float | None) -> None:
+        if self.failed or self.end is not None:
+            return
+        try:
+            self._journal.append(pack_head(LEFT, self.n, 0) + left_run(left_at))
+        except OSError as error:
+            self.home.refused(self, error)  # told by the log's next event
+            return
+        except HeadraceError:
+            return  # the store closes
+        self.note_left(left_at)
+
+    # What is in the journal.
+
+    def note_left(self, left_at: float | None) -> None:
+        self._noted = True
+        self.left_at = left_at
+
+    def add_raw(self, count: int, run: bytes) -> None:
+        if self.raw is None:
+            self.raw = RawDeltas()
+        self.raw.add(count, run)
+
+    def ended(self, end: End, now: float) -> None:
+        self._noted = True
+        self.end = end
         self.ended_at = now
 
     def apply(self, record: Record, now: float) -> None:
         """What a record of the journal says."""
         if record.kind == LEFT:
-            self.dirty = True
-            self.left_at = record.left_at
+            self.note_left(record.left_at)
             return
-        self.took(record.events, record.run, record.raw_count, record.raw)
+        self.pending.add_run(record.run, record.events)
+        if record.raw_count:
+            self.add_raw(record.raw_count, record.raw)
         if record.kind != APPEND:
-            self.ended(record.kind, now)
+            self.ended(_END_OF[record.kind], now)
 
     # From the journal to SQLite.
 
     def save(self, changes: Changes) -> None:
         """Put everything that SQLite lacks into the next commit."""
         self.flight = self.pending
-        self.pending = Runs(self.seq + 1) if self.end is None else _NOTHING
-        self.dirty = False
+        self.pending = Runs(self.seq + 1)
+        self._noted = False
+        size = self.size + self.flight.size
         self._save_events(changes, self.flight)
         raw_segments = 0 if self.raw is None else self._save_raw(changes, self.raw)
         if self.end is not None:
             changes.finished += 1
-            changes.finished_bytes += self.size
+            changes.finished_bytes += size
         segments = self.segments + self.segments_flight
-        state = (self.seq, self.end, self.ended_at, self.left_at, self.size, segments, raw_segments)
+        state = (self.seq, self.end, self.ended_at, self.left_at, size, segments, raw_segments)
         if self.in_row:
             changes.updates.append(Update(changes.frame, *state, self.n))
         else:
@@ -165,10 +257,10 @@ class Entry:
                 )
             )
 
-    def saved(self) -> int:
-        """The commit succeeded. Returns the bytes that only SQLite has now."""
+    def saved(self) -> None:
+        """The commit succeeded."""
         assert self.flight is not None
-        saved_bytes = len(self.flight)
+        self.size += self.flight.size
         self.flight = None
         self.segments += self.segments_flight
         self.segments_flight = 0
@@ -176,7 +268,6 @@ class Entry:
         self.encoded = b""
         if self.raw is not None:
             self.raw.land()
-        return saved_bytes
 
     def unsaved(self) -> None:
         """The commit failed: it is all to be done again."""
@@ -184,19 +275,18 @@ class Entry:
         self.flight.join(self.pending)
         self.pending, self.flight = self.flight, None
         self.segments_flight = 0
-        self.dirty = True
+        self._noted = True
         if self.raw is not None:
             self.raw.turn_back()
 
     def newest(self, after: int, limit_bytes: int) -> list[Event]:
         """Events in memory."""
-        if self.flight is not None and self.flight.holds(after + 1):
-            return self.flight.after(after, limit_bytes)
-        return self.pending.after(after, limit_bytes)
+        events = self.pending.after(after, limit_bytes)
+        return events or ([] if self.flight is None else self.flight.after(after, limit_bytes))
 
     def _save_events(self, changes: Changes, runs: Runs) -> None:
         key = first_key(self.n) + self.segments
-        for first, count, run in runs.pieces(SEGMENT_BYTES):
+        for first, count, run in runs.pieces():
             last = first + count - 1
             changes.segments.append(Segment(key + self.segments_flight, last, count, run))
             self.segments_flight += 1

@@ -114,7 +114,7 @@ class Generation:
         self.caller: Caller = caller
         self.id: str = header.id
         self.durable = grace_s is None or grace_s > 0
-        self.seq = log.appended_seq
+        self.seq = log.visible_seq
         self.meter = meter
         self.flow = flow
         self.keep_raw = keep_raw

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
-from headrace.streams.hold import Readers
+from headrace.streams.hold import Hold
 from headrace.streams.log import Log
 from headrace.streams.store import KeptLog, LogHeader, Store
 
@@ -24,36 +24,34 @@ class Hub:
     """All logs on one store. On the event loop thread only."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
         self._running: dict[str, Log] = {}
-        self.readers = Readers()
+        self.behind: set[Hold] = set()
         self._opened: OrderedDict[str, Log] = OrderedDict()
 
     def __len__(self) -> int:
         """How many logs are running."""
         return len(self._running)
 
+    @property
+    def readers(self) -> int:
+        """How many readers are attached to logs."""
+        return len(self.behind) + sum(len(log.live) for log in self._running.values())
+
     def create(self, header: LogHeader) -> Log:
         """A new log; stored together with its first events. Raises ``ValueError`` if the id runs already."""
-        if header.id in self._running:
-            raise ValueError(f"{header.id} exists already")
-        log = self._running[header.id] = Log(
-            header, self._store, ended=self._ended, readers=self.readers
-        )
-        self._store.begin(log, header)
+        id, running = header.id, self._running
+        if id in running:
+            raise ValueError(f"{id} exists already")
+        log = running[id] = Log(header, self)
         return log
 
     def adopt(self, header: LogHeader, events: Sequence[Event]) -> Log:
         """Take up a log that :meth:`Store.open` found unfinished: append to it after these ``events``."""
         visible_seq = events[-1].seq if events else 0
-        log = Log(
-            header,
-            self._store,
-            visible_seq=visible_seq,
-            ended=self._ended,
-            readers=self.readers,
-        )
-        self._running[log.id] = log
+        writer = self.store.writer(header.id)
+        log = Log(header, self, visible_seq=visible_seq, writer=writer)
+        self._running[header.id] = log
         return log
 
     def get(self, id: str) -> Log | None:
@@ -70,17 +68,26 @@ class Hub:
         log = self._running.get(id) or self._at_hand(id)
         if log is not None:
             return log
-        kept = await self._store.find(id)
+        kept = await self.store.find(id)
         if kept is None:
             raise HeadraceError(Code.GENERATION_NOT_FOUND, f"There is no generation {id} here.")
         return self._running.get(id) or self._open(kept)
+
+    async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
+        """A tenant's logs, running or kept, newest first."""
+        fresh = [log.header for log in self._running.values() if not log.visible_seq]
+        fresh = [header for header in fresh if header.is_of(tenant, session_id)]
+        stored = await self.store.list(tenant, session_id, limit)
+        known = {header.id for header in stored}
+        return [*(one for one in reversed(fresh) if one.id not in known), *stored][:limit]
 
     def forget(self, id: str) -> None:
         """No longer hold a running log that will get no terminal event in this process."""
         self._running.pop(id, None)
 
-    def _ended(self, log: Log) -> None:
-        self._running.pop(log.id, None)
+    def ended(self, log: Log) -> None:
+        """Told by a log to which nothing more comes."""
+        self._running.pop(log.header.id, None)
 
     def _at_hand(self, id: str) -> Log | None:
         log = self._opened.get(id)
@@ -89,13 +96,7 @@ class Hub:
         return log
 
     def _open(self, kept: KeptLog) -> Log:
-        log = Log(
-            kept.header,
-            self._store,
-            visible_seq=kept.last_seq,
-            end=kept.end,
-            readers=self.readers,
-        )
+        log = Log(kept.header, self, visible_seq=kept.last_seq, end=kept.end)
         if kept.end is None:
             log.fail(_stopped(log.id))
             return log

@@ -10,176 +10,226 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Event
-from headrace.streams.hold import Hold, Readers
+from headrace.domain.event import End, Event
+from headrace.streams.hold import DETACHED, LAGGING, LIVE, NOBODY, OVER, Hold
 from headrace.streams.reader import Reader
-from headrace.streams.store import ENDS, End, LogHeader, Store
+from headrace.streams.store import LeftEarly, LogHeader, LogWriter, Store
 
 _logger = logging.getLogger("headrace.streams")
 
-EndCallback = Callable[["Log"], None]
+
+class Owner(Protocol):
+    """Whoever holds logs (the hub). ``store``: where they are; ``behind``: their readers that do not have
+    everything."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def behind(self) -> set[Hold]: ...
+
+    def ended(self, log: Log) -> None:
+        """Nothing follows: its terminal event was delivered to those that keep up, or it failed."""
 
 
 class Log:
-    """The log of ``header.id``. ``visible_seq``: newest event readers may see. ``end``: the kind of its
+    """The log of a generation. ``visible_seq``: newest event readers may see. ``end``: the kind of its
     terminal event once that is visible. ``failure``: why it ends without one (the store failed).
-    ``appended_seq``: newest event that the store has. ``on_failure``: told of ``failure``, if set, by who appends.
+    ``on_failure``: told of ``failure``, if set, by who appends. ``live``: readers that have everything.
     """
 
     __slots__ = (
-        "_closed",
-        "_ended",
+        "_free",
         "_later",
-        "_live",
-        "_on_end",
-        "_showing",
-        "appended_seq",
+        "_writer",
         "end",
         "failure",
         "header",
-        "id",
+        "live",
         "on_failure",
-        "readers",
-        "store",
+        "owner",
         "visible_seq",
     )
 
     def __init__(
         self,
         header: LogHeader,
-        store: Store,
+        owner: Owner,
         *,
         visible_seq: int = 0,
         end: End | None = None,
-        ended: EndCallback | None = None,
-        readers: Readers | None = None,
+        writer: LogWriter | None = None,
     ) -> None:
-        """``ended``: told as by :meth:`on_end`, before others. ``readers``: counts those of several logs."""
+        """``writer``: of a log that has events already and goes on."""
         self.header = header
-        self.id = header.id
-        self.store = store
+        self.owner = owner
         self.visible_seq = visible_seq
-        self.appended_seq = visible_seq
         self.end = end
-        self._closed = end is not None
         self.failure: HeadraceError | None = None
-        self.readers = readers or Readers()
-        self._showing = False
-        self._later: list[Sequence[Event]] | None = None
-        self._live: list[Hold] = []
-        self._ended = ended
-        self._on_end: list[EndCallback] | None = None
+        self.live: tuple[Hold, ...] = ()
         self.on_failure: Callable[[HeadraceError], None] | None = None
+        self._writer = writer
+        # Nothing is being shown at the moment, and the log is not over.
+        self._free = end is None
+        # Appended while something was being shown. Not None if there is anything to do behind that.
+        self._later: list[tuple[Sequence[Event], Sequence[Delta]]] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.header.id
 
     @property
     def ended(self) -> bool:
         """Whether the terminal event is visible."""
         return self.end is not None
 
+    @property
+    def appended_seq(self) -> int:
+        """The newest event that was appended; it may wait until those before it were shown."""
+        for events, _ in reversed(self._later or ()):
+            if events:
+                return events[-1].seq
+        return self.visible_seq
+
     def append(self, events: Sequence[Event], raw: Sequence[Delta] = ()) -> None:
-        """Store these events, numbered from ``appended_seq + 1``, and show them to the readers. After a
-        failure of the store nothing more is taken. Raises ``ValueError`` for a wrong ``seq`` and
-        for anything after the terminal event: both would break the log for every reader."""
-        failure = self.failure
-        if failure is not None:
+        """Store these events, numbered from ``appended_seq + 1``, and show them to the readers; by a reader's
+        doing, as soon as all have what it is being shown. After a failure of the store nothing more is
+        taken. Raises ``ValueError`` for a wrong ``seq`` and for anything after the terminal event: both
+        would break the log for every reader."""
+        # All of an event's way in one function: a call for each step would cost more than the steps.
+        if not self._free:
+            self._append_later(events, raw)
             return
-        if self._closed:
-            raise ValueError(f"{self.id} has its terminal event; nothing can follow it")
+        end = None
         if events:
-            last, before = events[-1], self.appended_seq
-            seq, count = last.seq, len(events)
-            if seq != before + count or (count > 1 and events[0].seq != before + 1):
-                raise ValueError(f"{self.id} continues with seq {before + 1}")
+            last = events[-1]
+            seq = last.seq
+            count = len(events)
+            if seq != self.visible_seq + count or (count > 1 and events[0].seq != seq - count + 1):
+                raise ValueError(f"{self.id} continues with seq {self.visible_seq + 1}")
+            end = last.end
         try:
-            self.store.append(self, events, raw)
+            writer = self._writer
+            if writer is not None:
+                writer.append(events, raw, end)
+            else:
+                self._writer = self.owner.store.begin(self.header, events, raw, end)
         except HeadraceError as error:
             self.fail(error)
             return
-        if events:
-            self.appended_seq = seq
-            self._closed = type(last) in ENDS
-            if self._showing:  # a reader's doing: all readers see them in order
-                self._later = [*(self._later or ()), events]
-            else:
-                self._show(events)
+        if not events:
+            return
+        self.visible_seq = seq
+        live = self.live
+        if end is not None:
+            self.end = end
+            self.live = ()
+        self._free = False
+        for hold in live:
+            hold.seq = seq
+            try:
+                more = hold.reader.events(events)
+            except Exception:
+                _logger.exception(DETACHED, self.id)
+                hold.leave()
+                continue
+            if end is not None:
+                hold.place = OVER
+                hold.reader = NOBODY
+            elif not more:
+                hold.enough()
+        if end is not None:
+            self.owner.ended(self)
+            return
+        self._free = True
+        if self._later is not None:
+            self._go_on()
+
+    def left(self, left_at: float | None) -> None:
+        """Note when the last client left (None: one came back), for after a restart."""
+        if self._writer is None:
+            self._writer = LeftEarly(self.owner.store, self.header)
+        self._writer.left(left_at)
 
     def attach(self, reader: Reader) -> Hold:
         """Start a reader at ``seq`` 1. What memory still has is delivered before this returns."""
-        hold = Hold(self, reader)
-        hold.resume()
-        return hold
-
-    def on_end(self, callback: EndCallback) -> None:
-        """Call once when the log ends for its readers: the terminal event was delivered to those that
-        keep up, or the log failed. At once if that was before."""
-        if self.end is not None or self.failure is not None:
-            callback(self)
-        elif self._on_end is None:
-            self._on_end = [callback]
+        if self.visible_seq or not self._free:
+            hold = Hold(self, reader, LAGGING)
+            self.owner.behind.add(hold)
+            hold.resume()
         else:
-            self._on_end.append(callback)
-
-    def _show(self, events: Sequence[Event]) -> None:
-        last = events[-1]
-        self.visible_seq = last.seq
-        live = self._live
-        end = ENDS.get(type(last))
-        if end is not None:
-            self.end = end
-            self._live = []
-        if live:
-            self._showing = True
-            if len(live) == 1:
-                live[0].push(events)
-            else:
-                for hold in tuple(live):
-                    hold.push(events)
-            self._showing = False
-        if end is not None:
-            self._tell_end()
-        elif self._later:
-            self._show(self._later.pop(0))
-        elif self.failure is not None:  # since this was shown
-            self._tell_failure(self.failure)
+            hold = Hold(self, reader, LIVE)
+            self.live += (hold,)
+        return hold
 
     def fail(self, error: HeadraceError) -> None:
         """Nothing more can be stored; readers get what is visible, then ``lost``."""
         if self.end is not None or self.failure is not None:
             return
         self.failure = error
-        if not self._showing:
+        if self._free:
             self._tell_failure(error)
+        else:
+            self._later = self._later or []  # told when all have what is being shown
+
+    def _append_later(self, events: Sequence[Event], raw: Sequence[Delta]) -> None:
+        """The log is over; or this comes by the doing of a reader that is being shown something."""
+        if self.failure is not None:
+            return
+        later = self._later or []
+        if self.end is not None or any(
+            before and before[-1].end is not None for before, _ in later
+        ):
+            raise ValueError(f"{self.id} has its terminal event; nothing can follow it")
+        if events:
+            following = self.appended_seq + 1
+            if events[0].seq != following or events[-1].seq != following + len(events) - 1:
+                raise ValueError(f"{self.id} continues with seq {following}")
+        later.append((events, raw))
+        self._later = later
+
+    def _go_on(self) -> None:
+        """With what came while events were shown; each may be followed by more."""
+        while self._later and self.failure is None:
+            events, raw = self._later.pop(0)
+            if not self._later:
+                self._later = None
+            self.append(events, raw)
+        if self.failure is not None and self._free:
+            self._tell_failure(self.failure)
 
     def _tell_failure(self, error: HeadraceError) -> None:
-        live, self._live = self._live, []
+        self._free = False
+        self._later = None
+        live, self.live = self.live, ()
         for hold in live:
             hold.lose(error)
-        self._tell_end()
+        self.owner.ended(self)
         if self.on_failure is not None:
             self.on_failure(error)
 
+    # Told by the holds.
+
     def join_live(self, hold: Hold) -> None:
-        """``hold`` has every visible event: push what comes."""
-        self._live.append(hold)
+        """``hold`` has every visible event: it gets what comes."""
+        self.owner.behind.discard(hold)
+        self.live += (hold,)
 
     def leave_live(self, hold: Hold) -> None:
-        """No longer push to ``hold``."""
-        if hold in self._live:
-            self._live.remove(hold)
+        """``hold`` gets nothing from here."""
+        live = self.live
+        if hold in live:
+            at = live.index(hold)
+            self.live = live[:at] + live[at + 1 :]
 
-    def _tell_end(self) -> None:
-        if self._ended is not None:
-            self._ended(self)
-            self._ended = None
-        callbacks, self._on_end = self._on_end, None
-        for callback in callbacks or ():
-            try:
-                callback(self)
-            except Exception:
-                _logger.exception("end of %s: a callback failed", self.id)
+    def fall_behind(self, hold: Hold) -> None:
+        """``hold`` takes no more for now."""
+        self.leave_live(hold)
+        self.owner.behind.add(hold)
 
     def damaged(self) -> HeadraceError:
         """The error for a log whose stored events stop before its end."""

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from headrace.domain.delta import Delta
-from headrace.domain.event import Event
+from headrace.domain.event import End, Event
 from headrace.streams.bounds import TOMBSTONES, Bounds, Clock, gone
 from headrace.streams.runs import Runs
-from headrace.streams.store import ENDS, Appended, End, KeptLog, LogHeader, Recovered
+from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered
 
 
 class _Entry:
-    """One log. ``ended_at`` orders the finished ones for the bounds."""
+    """One log, and its :class:`headrace.streams.store.LogWriter`. ``ended_at`` orders the finished ones for the
+    bounds; ``finish`` is called once it is one of them."""
 
-    __slots__ = ("end", "ended_at", "header", "runs", "size")
+    __slots__ = ("_finish", "end", "ended_at", "header", "runs", "size")
 
-    def __init__(self, header: LogHeader, size: int) -> None:
+    def __init__(self, header: LogHeader, finish: Callable[[_Entry], None]) -> None:
         self.header = header
         self.runs = Runs()
         self.end: End | None = None
         self.ended_at = 0.0
-        self.size = size
+        self.size = HEADER_BYTES
+        self._finish = finish
+
+    def append(self, events: Sequence[Event], raw: Sequence[Delta], end: End | None) -> None:
+        self.runs.add(events)
+        if end is not None:
+            self.end = end
+            self._finish(self)
+
+    def left(self, left_at: float | None) -> None:
+        """Nothing to note: no generation outlives the process."""
 
 
 HEADER_BYTES = 1024
@@ -46,20 +57,15 @@ class MemoryStore:
     async def open(self) -> list[Recovered]:
         return []
 
-    def begin(self, log: Appended, header: LogHeader) -> None:
-        self._entries[header.id] = _Entry(header, HEADER_BYTES)
+    def begin(
+        self, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta], end: End | None
+    ) -> LogWriter | None:
+        entry = self._entries[header.id] = _Entry(header, self._finish)
+        entry.append(events, raw, end)
+        return None if end is not None else entry
 
-    def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
-        if not events:
-            return
-        entry = self._entries[log.id]
-        entry.runs.add(events)
-        end = ENDS.get(type(events[-1]))
-        if end is not None:
-            self._finish(entry, end)
-
-    def left(self, log: Appended, left_at: float | None) -> None:
-        """Nothing to note: no generation outlives the process."""
+    def writer(self, id: str) -> LogWriter:
+        return self._entries[id]
 
     async def find(self, id: str) -> KeptLog | None:
         self._drop_aged()
@@ -67,7 +73,7 @@ class MemoryStore:
         if entry is None:
             self._refuse_dropped(id)
             return None
-        return KeptLog(entry.header, entry.runs.last_seq, entry.end)
+        return KeptLog(entry.header, entry.runs.last, entry.end)
 
     def recent(self, id: str, after: int, limit_bytes: int) -> list[Event]:
         entry = self._entries.get(id)
@@ -88,14 +94,12 @@ class MemoryStore:
 
     def _of(self, tenant: str, session_id: str | None) -> Iterator[LogHeader]:
         for entry in reversed(self._entries.values()):
-            caller = entry.header.caller
-            if caller.tenant == tenant and session_id in (None, caller.session_id):
+            if entry.header.is_of(tenant, session_id):
                 yield entry.header
 
-    def _finish(self, entry: _Entry, end: End) -> None:
-        entry.end = end
+    def _finish(self, entry: _Entry) -> None:
         entry.ended_at = self._clock()
-        entry.size += len(entry.runs)
+        entry.size += entry.runs.size
         self._finished.append(entry)
         self._finished_bytes += entry.size
         bounds = self._bounds

@@ -9,11 +9,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-_HEAD = Struct("<QBQIIIII")
+import msgspec
+
+_HEAD = Struct("<BQI")
 pack_head = _HEAD.pack
-"""The head of a record: ``frame``, ``kind``, ``n``, ``first``, ``events``, the lengths of ``header`` and ``run``,
-``raw_count``. Header, run and raw deltas follow it."""
-HEAD_BYTES = _HEAD.size
+"""The head of a record: ``kind``, ``n``, the number of events. What follows it depends on the kind."""
 _TIME = Struct("<d")
 _NOBODY_LEFT = float("inf")
 
@@ -21,18 +21,24 @@ APPEND = 2
 FINISH = 3
 ERROR = 4
 LEFT = 5
-"""Kinds of record. ``APPEND``: events or deltas; ``FINISH``, ``ERROR``: the last is that terminal event;
-``LEFT``: when the last client left."""
+"""Kinds of record. ``APPEND``: events; ``FINISH``, ``ERROR``: the last is that terminal event; all as a
+run. ``LEFT``: the time when the last client left."""
+BEGINS = 16
+"""Added to the kind of a log's first record: then it is the array ``[header, events, raw deltas]``."""
+WITH_RAW = 32
+"""Added to the kind of any other that has raw deltas: then it is the array ``[events, raw deltas]``."""
+
+_BEGINNING = msgspec.msgpack.Decoder(tuple[msgspec.Raw, list[msgspec.Raw], list[msgspec.Raw]])
+_EVENTS_AND_RAW = msgspec.msgpack.Decoder(tuple[list[msgspec.Raw], list[msgspec.Raw]])
 
 
 class Record(NamedTuple):
     """Number ``frame`` of the journal, about log ``n``. ``header``: of the log, in its first record.
-    ``run``: ``events`` events from seq ``first`` on (or the time); ``raw``: ``raw_count`` deltas."""
+    ``run``: the next ``events`` events (or the time); ``raw``: ``raw_count`` deltas."""
 
     frame: int
     kind: int
     n: int
-    first: int
     events: int
     header: bytes
     run: bytes
@@ -51,12 +57,16 @@ def left_run(left_at: float | None) -> bytes:
     return _TIME.pack(_NOBODY_LEFT if left_at is None else left_at)
 
 
-def read_record(body: bytes) -> Record:
-    """Raises ``struct.error`` if it is not one of ours."""
-    frame, kind, n, first, events, header_length, run_length, raw_count = _HEAD.unpack_from(body)
-    start = _HEAD.size
-    middle = start + header_length
-    end = middle + run_length
-    return Record(
-        frame, kind, n, first, events, body[start:middle], body[middle:end], raw_count, body[end:]
-    )
+def read_record(frame: int, body: bytes) -> Record:
+    """Raises ``struct.error`` or ``msgspec.MsgspecError`` if it is not one of ours."""
+    kind, n, count = _HEAD.unpack_from(body)
+    rest = body[_HEAD.size :]
+    if kind & BEGINS:
+        encoded, events, raw = _BEGINNING.decode(rest)
+        header, kind = bytes(encoded), kind - BEGINS
+    elif kind & WITH_RAW:
+        events, raw = _EVENTS_AND_RAW.decode(rest)
+        header, kind = b"", kind - WITH_RAW
+    else:
+        return Record(frame, kind, n, count, b"", rest, 0, b"")
+    return Record(frame, kind, n, count, header, b"".join(events), len(raw), b"".join(raw))

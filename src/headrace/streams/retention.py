@@ -24,10 +24,10 @@ DROPS_AT_ONCE = 1000
 TOMBSTONES_A_ROW = 1000
 ORDINAL_BITS = 20
 """Rows of one log share the upper bits of their key; so many bits number its segments."""
-SPARE_PAGES = 2048
-"""Free pages (8 MB) that stay in the file for reuse; more are given back to the disk."""
-GIVEN_BACK_PAGES = 8192
-"""At most so many at once (32 MB), so that a commit behind it waits little."""
+SPARE_BYTES = 8 << 20
+"""Free pages that stay in the file for reuse; more are given back to the disk."""
+GIVEN_BACK_BYTES = 32 << 20
+"""At most so much at once, so that a commit behind it waits little."""
 
 
 _logger = logging.getLogger("headrace.streams")
@@ -54,6 +54,7 @@ class Retention:
     ) -> None:
         self._connection = connection
         self._bounds = bounds
+        self._page_bytes: int = connection.execute("PRAGMA page_size").fetchone()[0]
         self.finished = finished
         self.bytes = kept_bytes
 
@@ -232,10 +233,11 @@ class Retention:
         return ended_at is not None and ended_at < now - self._bounds.keep_s
 
     def _shrink(self) -> None:
-        spare = self._connection.execute("PRAGMA freelist_count").fetchone()[0] - SPARE_PAGES
+        free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
+        spare = free - SPARE_BYTES // self._page_bytes
         if spare > 0:
             # Not execute(): that takes a single step, which gives back a single page.
-            pages = min(spare, GIVEN_BACK_PAGES)
+            pages = min(spare, GIVEN_BACK_BYTES // self._page_bytes)
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from headrace.domain.event import Event
 from headrace.streams.encoded import decode_events, encode_run
 
+PIECE_BYTES = 32 * 1024
+"""Size of a piece, about: what finding one event of it costs is to decode it."""
+
+
+class Piece(NamedTuple):
+    """``events`` events from ``first`` on."""
+
+    first: int
+    events: int
+    run: bytes
+
 
 class Runs:
-    """Events from some ``seq`` on. ``_seqs[i]`` is the first ``seq`` of the i-th run, ``_starts[i]`` where
-    it starts in ``_body``; both have one entry more, which says where the next run would begin.
+    """Events from some ``seq`` on: full pieces, and behind them the ``tail``, to which the next are added.
+    ``last``: the newest event, or the one before the first to come.
 
-    Not bounded by itself: its owner looks at ``len`` (bytes) and forgets.
+    Where in a piece an event is nobody notes: adding is done for every event, looking is rare. Whoever is in
+    a hurry adds to ``tail`` and ``last`` itself, and calls :meth:`seal` at ``PIECE_BYTES``.
+    Not bounded by itself: its owner looks at ``size`` and forgets.
     """
 
-    __slots__ = ("_body", "_next", "_seqs", "_starts", "size")
+    __slots__ = ("_first", "_pieces", "last", "tail")
 
     def __init__(self, next_seq: int = 1) -> None:
-        self._body = bytearray()
-        self.size = 0
-        self._next = next_seq
-        self._seqs = array("I", (next_seq,))
-        self._starts = array("I", (0,))
-
-    def __len__(self) -> int:
-        """Bytes of encoded events; ``size`` says the same at once."""
-        return self.size
+        self.tail = bytearray()
+        self.last = next_seq - 1
+        self._first = next_seq
+        self._pieces: list[Piece] | None = None
 
     @property
-    def last_seq(self) -> int:
-        return self._seqs[-1] - 1
-
-    def holds(self, seq: int) -> bool:
-        """Whether this event is here."""
-        return self._seqs[0] <= seq < self._seqs[-1]
+    def size(self) -> int:
+        """Bytes of encoded events."""
+        return len(self.tail) + sum(len(piece.run) for piece in self._pieces or ())
 
     def add(self, events: Sequence[Event]) -> None:
         """The next events, consecutive to those before."""
@@ -44,44 +49,50 @@ class Runs:
 
     def add_run(self, run: bytes, count: int) -> None:
         """The next ``count`` events, encoded already."""
-        self._body += run
-        self.size = size = self.size + len(run)
-        self._next += count
-        self._seqs.append(self._next)
-        self._starts.append(size)
+        self.tail += run
+        self.last += count
+        if len(self.tail) >= PIECE_BYTES:
+            self.seal()
+
+    def seal(self) -> None:
+        """The tail is a piece from now on."""
+        self._pieces = self.pieces()
+        self.tail = bytearray()
+        self._first = self.last + 1
+
+    def pieces(self) -> list[Piece]:
+        """Everything."""
+        pieces = self._pieces or []
+        if not self.tail:
+            return pieces
+        return [*pieces, Piece(self._first, self.last + 1 - self._first, bytes(self.tail))]
 
     def after(self, cursor: int, limit_bytes: int) -> list[Event]:
-        """Events after ``cursor``, about ``limit_bytes`` of them and at least one run; none if the next
+        """Events after ``cursor``, about ``limit_bytes`` of them and at least one; none if the next
         one is not here."""
-        seqs, starts = self._seqs, self._starts
-        if not self.holds(cursor + 1):
+        if cursor >= self.last:
             return []
-        first = bisect_right(seqs, cursor + 1) - 1
-        end = self._fitting(first, limit_bytes)
-        with memoryview(self._body) as body, body[starts[first] : starts[end]] as run:
-            events = decode_events(run, seqs[end] - seqs[first])
-        return events[cursor + 1 - seqs[first] :]
-
-    def pieces(self, limit_bytes: int) -> list[tuple[int, int, bytes]]:
-        """Everything as ``(first seq, count, run)``, each about ``limit_bytes`` or one run if that is larger."""
-        seqs, starts, body = self._seqs, self._starts, self._body
-        first, last = 0, len(seqs) - 1
-        if 0 < len(body) <= limit_bytes:  # nearly always
-            return [(seqs[0], seqs[last] - seqs[0], bytes(body))]
-        found = []
-        while first < last:
-            end = self._fitting(first, limit_bytes)
-            run = bytes(body[starts[first] : starts[end]])
-            found.append((seqs[first], seqs[end] - seqs[first], run))
-            first = end
-        return found
+        first = self._first
+        run: bytes | bytearray = self.tail
+        count = self.last + 1 - first
+        if cursor + 1 < first:
+            pieces = self._pieces or ()
+            at = bisect_right(pieces, cursor + 1, key=lambda piece: piece.first) - 1
+            if at < 0:
+                return []
+            first, count, run = pieces[at]
+        events = decode_events(run, count)
+        start = cursor + 1 - first
+        return events[start : start + max(1, count * limit_bytes // len(run))]
 
     def join(self, later: Runs) -> None:
         """Take over the events that follow these."""
-        for _, count, run in later.pieces(0):
-            self.add_run(run, count)
-
-    def _fitting(self, first: int, limit_bytes: int) -> int:
-        """The run before which a piece of at most ``limit_bytes`` that starts at run ``first`` ends."""
-        starts = self._starts
-        return max(bisect_right(starts, starts[first] + limit_bytes) - 1, first + 1)
+        if later._pieces:
+            self.seal()
+            self._pieces = [*(self._pieces or ()), *later._pieces]
+            self.tail, self._first = later.tail, later._first
+        else:
+            self.tail += later.tail
+        self.last = later.last
+        if len(self.tail) >= PIECE_BYTES:
+            self.seal()

@@ -1,8 +1,8 @@
 """``SqliteStore``: logs that survive the process. A journal in front, SQLite behind.
 
-What ``append`` has put into the journal outlives the process: it may be shown. The journal is the truth.
+What an append has put into the journal outlives the process: it may be shown. The journal is the truth.
 SQLite is a checkpoint that follows later and gets only what it lacks: finished logs at the next commit
-(those that had none before in packs), running ones when they have ``SEGMENT_BYTES`` or when the journal file
+(those that had none before in packs), running ones when they have ``PIECE_BYTES`` or when the journal file
 that holds them is full and has to go.
 
 When SQLite cannot keep up, the event loop waits for it: slow, but bounded. When it fails, commits are
@@ -21,23 +21,24 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Error, Event, Finish
+from headrace.domain.event import End, Event
 from headrace.streams.bounds import Bounds, Clock
 from headrace.streams.checkpoint import BACKLOG_BYTES, Checkpointer
 from headrace.streams.database import Database, Segment
-from headrace.streams.encoded import decode_events, encode_run
-from headrace.streams.entry import END_OF, SEGMENT_BYTES, Entry
-from headrace.streams.journal import FILE_BYTES, Journal, Spare, journal_files
+from headrace.streams.encoded import decode_events, encode, encode_run
+from headrace.streams.entry import KIND_OF, Entry
+from headrace.streams.journal import FILE_BYTES, Journal, JournalFile, journal_files
 from headrace.streams.pack import Whole
-from headrace.streams.record import APPEND, ERROR, FINISH, HEAD_BYTES, LEFT, left_run, pack_head
+from headrace.streams.record import BEGINS, pack_head
 from headrace.streams.recovery import Replay, unfinished
-from headrace.streams.store import Appended, KeptLog, LogHeader, Recovered
+from headrace.streams.runs import PIECE_BYTES
+from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered
 
 SWEEP_S = 60.0
 """How often a store that commits nothing looks for logs that became too old."""
@@ -45,19 +46,15 @@ SWEEP_S = 60.0
 _logger = logging.getLogger("headrace.streams")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_NOBODY = object()
-"""In the place of a time: nobody left."""
-_KINDS: dict[type[Event], int] = {Finish: FINISH, Error: ERROR}
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class SqliteStore:
-    """Implements :class:`headrace.streams.store.Store`. ``path``: the SQLite file; beside it lie the
-    journal's files and a lock, so that one process at a time has it."""
+    """Implements :class:`headrace.streams.store.Store`, and the ``Home`` of its entries. ``path``: the SQLite file;
+    beside it lie the journal's files and a lock, so that one process at a time has it."""
 
     _loop: asyncio.AbstractEventLoop
     _database: Database
-    _journal: Journal
+    journal: Journal
     _checkpointer: Checkpointer
 
     def __init__(
@@ -72,10 +69,8 @@ class SqliteStore:
         self._bounds = bounds or Bounds()
         self._clock = clock
         self._journal_bytes = journal_bytes
-        # Logs without an event so far, and when the last client of one of these left. Bounded by the queues.
-        self._new: dict[str, LogHeader] = {}
-        self._left_early: dict[str, Any] = {}
-        # Running logs, and ended ones that SQLite lacks. Bounded by the queues and BACKLOG_BYTES.
+        # Running logs, and those that ended later than they began and that SQLite lacks. Bounded by the
+        # queues and BACKLOG_BYTES.
         self._entries: dict[str, Entry] = {}
         self._next_n = 1
         self._lock = -1
@@ -95,12 +90,13 @@ class SqliteStore:
         self._checkpointer = Checkpointer(
             self._database,
             self._thread,
-            position=lambda: (self._journal.frame, self._next_n),
+            position=lambda: (self.journal.frame, self._next_n),
             saved=self._saved,
+            freed=self.journal.adopt,
             clock=self._clock,
         )
         for entry, _ in found:
-            self._entries[entry.header.id] = entry
+            self._entries[entry.header.id] = entry.settle(self)
         self._prepare()
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         return [recovered for _, recovered in found]
@@ -115,7 +111,13 @@ class SqliteStore:
         replay.play(files)
         replay.save()
         self._next_n = replay.next_n
-        self._journal = Journal(self._path, replay.frame, self._journal_bytes)
+        self.journal = Journal(
+            self._path,
+            replay.frame,
+            make_room=self._make_room,
+            prepare=self._prepare,
+            file_bytes=self._journal_bytes,
+        )
         self._database.sync()
         for file in files:
             file.unlink()
@@ -141,9 +143,9 @@ class SqliteStore:
         if self._lock < 0:
             return
         self._stopped = True
-        self._journal.close_for_writing()  # nothing may reach what is about to go
+        self.journal.close_for_writing()  # nothing may reach what is about to go
         self._queue_dirty()
-        self._checkpointer.retire(self._journal.file)
+        self._checkpointer.retire(self.journal.file)
         await self._checkpointer.drain()
         await self._stop()
 
@@ -162,7 +164,7 @@ class SqliteStore:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._stopped = True
-        self._journal.close()
+        self.journal.close()
         self._thread.submit(self._database.close)
         await asyncio.to_thread(self._thread.shutdown)
         self._unlock()
@@ -175,143 +177,106 @@ class SqliteStore:
     @property
     def appends(self) -> int:
         """Records in the journal since there is this store."""
-        return self._journal.frame
+        return self.journal.frame
 
     # Writing.
 
-    def begin(self, log: Appended, header: LogHeader) -> None:
-        self._new[header.id] = header
-
-    def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
-        entry = self._entries.get(log.id)
-        kind, run, raw_run = APPEND, b"", b""
-        if events:
-            kind = _KINDS.get(type(events[-1]), APPEND)
-            run = encode_run(events)
-        if raw:
-            raw_run = encode_run(raw)
-        if entry is None:
-            self._begin(log.id, kind, len(events), run, len(raw), raw_run)
-            return
-        if entry.failed:
-            raise _cannot_be_stored(log.id)
-        count, raw_count = len(events), len(raw)
-        self._write(entry, entry.n, kind, entry.seq + 1, count, b"", run, raw_count, raw_run)
-        entry.took(count, run, raw_count, raw_run)
-        self._checkpointer.held_bytes += len(run)
-        if kind != APPEND:
-            entry.ended(kind, self._clock())
-            self._checkpointer.queue(entry)
-        elif entry.pending.size >= SEGMENT_BYTES:
-            self._checkpointer.queue(entry)
-
-    def _begin(
-        self, id: str, kind: int, count: int, run: bytes, raw_count: int, raw_run: bytes
-    ) -> None:
-        """The first events of a log; often all there are."""
-        header = self._new.pop(id, None)
-        left_at = self._left_early.pop(id, _NOBODY)
-        if header is None:
-            raise _cannot_be_stored(id)  # it failed before
-        n, encoded = self._next_n, _encode(header)
+    def begin(
+        self, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta], end: End | None
+    ) -> LogWriter | None:
+        n = self._next_n
         self._next_n = n + 1
-        self._write(header, n, kind, 1, count, encoded, run, raw_count, raw_run)
-        if kind != APPEND:
-            caller = header.caller
-            self._checkpointer.add(
-                Whole(
-                    n,
-                    id,
-                    caller.tenant,
-                    caller.session_id,
-                    END_OF[kind],
-                    self._clock(),
-                    count,
-                    count,
-                    encoded,
-                    run,
-                )
-            )
-            return
-        entry = self._entries[id] = Entry(n, header, encoded)
-        entry.took(count, run, raw_count, raw_run)
-        self._checkpointer.held_bytes += len(run)
-        if left_at is not _NOBODY:
-            self._note_left(entry, left_at)
-        if entry.pending.size >= SEGMENT_BYTES:
-            self._checkpointer.queue(entry)
-
-    def left(self, log: Appended, left_at: float | None) -> None:
-        if self._stopped:
-            return
-        entry = self._entries.get(log.id)
-        if entry is not None and not entry.failed:
-            self._note_left(entry, left_at)
-        elif log.id in self._new:
-            self._left_early[log.id] = left_at  # written with its beginning
-
-    def _note_left(self, entry: Entry, left_at: float | None) -> None:
+        if end is not None:
+            raw = ()  # nobody goes on from it
+        count = len(events)
+        beginning = encode((header, events, raw))
         try:
-            self._write(entry, entry.n, LEFT, entry.seq, 0, b"", left_run(left_at), 0, b"")
-        except HeadraceError:
-            return  # it was logged; the log's next event fails too
-        entry.dirty = True
-        entry.left_at = left_at
+            self.journal.append(pack_head(KIND_OF[end] + BEGINS, n, count) + beginning)
+        except OSError as error:
+            raise self._cannot_store(header.id, error) from error
+        if end is None:
+            return self._enter(n, header, events, raw)
+        caller, checkpointer = header.caller, self._checkpointer
+        if checkpointer.idle:
+            checkpointer.wake()
+        checkpointer.wholes[header.id] = Whole(
+            n,
+            header.id,
+            caller.tenant,
+            caller.session_id,
+            end,
+            checkpointer.now,
+            count,
+            count,
+            b"",
+            beginning,
+        )
+        return None
 
-    def _write(
-        self,
-        of: Entry | LogHeader,
-        n: int,
-        kind: int,
-        first: int,
-        count: int,
-        header: bytes,
-        run: bytes,
-        raw_count: int,
-        raw: bytes,
-    ) -> None:
-        """Into the journal. Raises ``STORE_FAILED`` if it or SQLite, much too late, takes no more."""
-        journal = self._journal
-        frame = journal.frame + 1
-        body = pack_head(frame, kind, n, first, count, len(header), len(run), raw_count) + run
-        if header or raw:
-            body = b"".join((body[:HEAD_BYTES], header, run, raw))
-        if self._checkpointer.held_bytes >= BACKLOG_BYTES or not journal.append(body):
-            self._write_late(of, body)
-        journal.frame = frame
+    def _enter(
+        self, n: int, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta]
+    ) -> Entry:
+        """A log that goes on behind what is in the journal."""
+        entry = self._entries[header.id] = Entry(n, header, encode(header)).settle(self)
+        entry.pending.add(events)
+        if raw:
+            entry.add_raw(len(raw), encode_run(raw))
+        if entry.pending.size >= PIECE_BYTES:
+            self.queue(entry)
+        return entry
 
-    def _write_late(self, of: Entry | LogHeader, body: bytes) -> None:
-        """Where there is no room: behind what is too much, or in a new file."""
+    def writer(self, id: str) -> LogWriter:
+        return self._entries[id]
+
+    def now(self) -> float:
+        return self._clock()
+
+    def queue(self, entry: Entry) -> None:
+        self._checkpointer.queue(entry)
+
+    def refused(self, entry: Entry, error: OSError) -> HeadraceError:
+        entry.failed = True
+        if entry.dirty:
+            self.queue(entry)
+        elif entry.flight is None:
+            self._entries.pop(entry.header.id, None)
+        return self._cannot_store(entry.header.id, error)
+
+    def _cannot_store(self, id: str, error: OSError) -> HeadraceError:
+        """This log ends here for its readers; the store goes on."""
+        _logger.error("%s cannot be stored in %s: %s", id, self._path, error)
+        return HeadraceError(
+            Code.STORE_FAILED,
+            f"The generation cannot be stored ({error.strerror or error}); the server's operator can "
+            "make room on its disk.",
+        )
+
+    def _make_room(self, needed: int) -> None:
+        """Go on in another journal file; the full one can be used again when SQLite has all of it. Raises
+        ``OSError`` if there is none, or if too much waits for a SQLite that does not take it."""
         if self._stopped:
             raise _shutting_down()
-        try:
-            if self._checkpointer.held_bytes >= BACKLOG_BYTES:
-                self._check_backlog()
-            if not self._journal.append(body):
-                self._rotate(len(body))
-                self._journal.append(body)
-        except OSError as error:
-            raise self._failed(of, error) from error
-
-    def _rotate(self, needed: int) -> None:
-        """Go on in a new journal file; the full one goes when SQLite has all of it."""
-        full = self._journal.file
-        self._journal.rotate(needed)
+        checkpointer = self._checkpointer
+        if checkpointer.waiting_bytes >= BACKLOG_BYTES:
+            checkpointer.relieve()
+            if checkpointer.failure is not None:
+                raise OSError(f"its database cannot be written: {checkpointer.failure}")
+        full = self.journal.file
+        self.journal.rotate(needed)
         self._queue_dirty()
-        self._checkpointer.retire(full)
-        self._prepare()
+        checkpointer.retire(full)
 
     def _prepare(self) -> None:
         """Have the next journal file made on the thread."""
-        self._thread.submit(self._journal.reserve()).add_done_callback(self._prepared)
+        self._thread.submit(self.journal.reserve()).add_done_callback(self._prepared)
 
-    def _prepared(self, made: Future[Spare]) -> None:
+    def _prepared(self, made: Future[JournalFile]) -> None:
         """On the thread."""
         if (error := made.exception()) is not None:
             _logger.error("the store cannot make its next journal file yet: %s", error)
             return
         try:
-            self._loop.call_soon_threadsafe(self._journal.adopt, made.result())
+            self._loop.call_soon_threadsafe(self.journal.adopt, made.result())
         except RuntimeError:
             made.result().discard()
 
@@ -319,30 +284,6 @@ class SqliteStore:
         for entry in self._entries.values():
             if entry.dirty:
                 self._checkpointer.queue(entry)
-
-    def _check_backlog(self) -> None:
-        """Raises ``OSError`` if too much waits for a SQLite that does not take it."""
-        checkpointer = self._checkpointer
-        self._queue_dirty()
-        checkpointer.relieve()
-        if checkpointer.failure is not None:
-            raise OSError(f"its database cannot be written: {checkpointer.failure}")
-
-    def _failed(self, of: Entry | LogHeader, error: OSError) -> HeadraceError:
-        """This log ends here for its readers; the store goes on."""
-        id = of.header.id if isinstance(of, Entry) else of.id
-        _logger.error("%s cannot be stored in %s: %s", id, self._path, error)
-        if isinstance(of, Entry):
-            of.failed = True
-            if of.dirty:
-                self._checkpointer.queue(of)
-            elif of.flight is None:
-                self._entries.pop(id, None)
-        return HeadraceError(
-            Code.STORE_FAILED,
-            f"The generation cannot be stored ({error.strerror or error}); the server's operator can "
-            "make room on its disk.",
-        )
 
     def _saved(self, entry: Entry) -> None:
         if (entry.end is not None or entry.failed) and not entry.dirty:
@@ -395,14 +336,12 @@ class SqliteStore:
         return []
 
     async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
-        asked = [header for header in self._new.values() if _is_of(header, tenant, session_id)]
         running = {entry.n: entry.header for entry in self._entries.values()}
-        running |= {whole.n: whole.kept().header for whole in self._checkpointer.wholes()}
-        found = {n: one for n, one in running.items() if _is_of(one, tenant, session_id)}
+        running |= {whole.n: whole.kept().header for whole in self._checkpointer.all_wholes()}
+        found = {n: one for n, one in running.items() if one.is_of(tenant, session_id)}
         rows = await self._ask(self._database.newest, tenant, session_id, limit, self._clock())
         found |= dict(rows)
-        newest = [found[n] for n in sorted(found, reverse=True)]
-        return [*reversed(asked), *newest][:limit]
+        return [found[n] for n in sorted(found, reverse=True)[:limit]]
 
     async def _whole(self, id: str) -> Whole | None:
         """A log that was over before it was committed."""
@@ -434,15 +373,6 @@ class SqliteStore:
 
 def _shutting_down() -> HeadraceError:
     return HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down; read on later.")
-
-
-def _cannot_be_stored(id: str) -> HeadraceError:
-    return HeadraceError(Code.STORE_FAILED, f"{id} could not be stored before; it has ended.")
-
-
-def _is_of(header: LogHeader, tenant: str, session_id: str | None) -> bool:
-    caller = header.caller
-    return caller.tenant == tenant and session_id in (None, caller.session_id)
 
 
 def _events_of_whole(whole: Whole, after: int, limit_bytes: int) -> list[Event]:

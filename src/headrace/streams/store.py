@@ -6,19 +6,14 @@ process from then on, as far as this store's logs do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
 from headrace.domain.delta import Delta
-from headrace.domain.event import Error, Event, Finish
+from headrace.domain.event import End, Event
 from headrace.domain.request import Caller, Request
-
-End = Literal["finish", "error"]
-"""How a log ended: the kind of its terminal event."""
-ENDS: Mapping[type[Event], End] = {Finish: "finish", Error: "error"}
-"""The terminal events; looked up by type, which is cheaper than asking each event."""
 
 
 class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -33,6 +28,11 @@ class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
     caller: Caller
     wire: str = "native"
     wire_options: dict[str, bool] = {}
+
+    def is_of(self, tenant: str, session_id: str | None) -> bool:
+        """Whether this is a log of that tenant and, if one is named, of that session."""
+        caller = self.caller
+        return caller.tenant == tenant and session_id in (None, caller.session_id)
 
 
 class KeptLog(msgspec.Struct, frozen=True):
@@ -53,11 +53,16 @@ class Recovered(msgspec.Struct, frozen=True):
     left_at: float | None
 
 
-class Appended(Protocol):
-    """A log, as its store sees it (implemented by ``Log``)."""
+class LogWriter(Protocol):
+    """Where the events of one log go, behind its first."""
 
-    @property
-    def id(self) -> str: ...
+    def append(self, events: Sequence[Event], raw: Sequence[Delta], end: End | None) -> None:
+        """Append in order; ``end`` if the last is a terminal event. ``raw`` (empty for generations that never
+        go on after a restart) is kept in a private column and dropped at the end. Raises ``STORE_FAILED`` or
+        ``SHUTTING_DOWN``; nothing of this append is stored then, and the log takes no more."""
+
+    def left(self, left_at: float | None) -> None:
+        """Note when the last client left (None: one came back)."""
 
 
 class Store(Protocol):
@@ -66,16 +71,14 @@ class Store(Protocol):
     async def open(self) -> list[Recovered]:
         """Open or create; replay what a crash left. Raises ``STORE_FAILED`` naming the path."""
 
-    def begin(self, log: Appended, header: LogHeader) -> None:
-        """A new log; stored together with its first events."""
+    def begin(
+        self, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta], end: End | None
+    ) -> LogWriter | None:
+        """A new log with its first events; all of it or nothing, as in :meth:`LogWriter.append`. None if they
+        are all it will ever have, as of most answers without a stream."""
 
-    def append(self, log: Appended, events: Sequence[Event], raw: Sequence[Delta]) -> None:
-        """Append in order. ``raw`` (empty for generations that never go on after a restart) is kept in a
-        private column and dropped at the terminal event. Raises ``STORE_FAILED`` or ``SHUTTING_DOWN``; nothing
-        of this append is stored then, and the log takes no more."""
-
-    def left(self, log: Appended, left_at: float | None) -> None:
-        """Note when the last client left (None: one came back)."""
+    def writer(self, id: str) -> LogWriter:
+        """Of a log that :meth:`open` found unfinished."""
 
     async def find(self, id: str) -> KeptLog | None:
         """A kept log. None: never seen. Raises ``CURSOR_GONE`` if it was dropped by age, count or size."""
@@ -93,3 +96,28 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Everything appended is durable; idempotent."""
+
+
+class LeftEarly:
+    """The writer of a log that its last client left before the first event: noted right behind that."""
+
+    __slots__ = ("_header", "_left_at", "_store", "_writer")
+
+    def __init__(self, store: Store, header: LogHeader) -> None:
+        self._store = store
+        self._header = header
+        self._left_at: float | None = None
+        self._writer: LogWriter | None = None
+
+    def append(self, events: Sequence[Event], raw: Sequence[Delta], end: End | None) -> None:
+        if self._writer is not None:
+            self._writer.append(events, raw, end)
+            return
+        self._writer = self._store.begin(self._header, events, raw, end)
+        if self._writer is not None and self._left_at is not None:
+            self._writer.left(self._left_at)
+
+    def left(self, left_at: float | None) -> None:
+        self._left_at = left_at
+        if self._writer is not None:
+            self._writer.left(left_at)
