@@ -77,7 +77,6 @@ class App:
         self.service = Service(
             self.flows,
             self.hub,
-            self.store,
             keys=Keys(settings.keys),
             chain=build_chain(settings),
             topics=self.topics,

@@ -32,7 +32,7 @@ from headrace.streams.hooks import HookChain
 from headrace.streams.hub import Hub
 from headrace.streams.kept import Kept
 from headrace.streams.log import Log
-from headrace.streams.store import LogHeader, Recovered, Store
+from headrace.streams.store import LogHeader, Recovered
 from headrace.streams.topics import Topics
 
 TICK_S = 0.1
@@ -57,7 +57,6 @@ class Service:
         self,
         flows: Sequence[Flow],
         hub: Hub,
-        store: Store,
         *,
         keys: Keys,
         chain: HookChain | None,
@@ -67,7 +66,6 @@ class Service:
         self._flows = {flow.model.name: flow for flow in flows}
         self._models = Models([flow.model for flow in flows])
         self._hub = hub
-        self._store = store
         self._keys = keys
         self._chain = chain
         self._topics = topics

@@ -54,7 +54,6 @@ class House:
         self.service = Service(
             [self.flow],
             Hub(self.store),
-            self.store,
             keys=Keys({}),
             chain=HookChain(loaded) if loaded else None,
             topics=self.topics,

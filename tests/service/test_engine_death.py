@@ -65,7 +65,6 @@ async def serve(engine):
     service = Service(
         [flow],
         Hub(store),
-        store,
         keys=Keys({}),
         chain=None,
         topics=Topics(),

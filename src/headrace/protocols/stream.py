@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 
 from headrace.domain.errors import HeadraceError
-from headrace.domain.event import Error, Event, Finish, Token
+from headrace.domain.event import Error, Event, Token
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import NO_WRITERS, Encoder, Framing, encode_json
 from headrace.protocols.errors import error_body, from_event, named
@@ -20,9 +20,6 @@ from headrace.protocols.port import Generation, Subscription
 
 HEARTBEAT_ROUNDS = 3
 """Sweeps without a byte after which a stream gets a heartbeat."""
-
-
-_ENDS = frozenset((Finish, Error))
 
 
 class OpenStreams:
@@ -151,7 +148,7 @@ class ClientStream:
             self._quiet_rounds = 0
             if not self._send(data):
                 self._lagging = True
-        if type(last) in _ENDS and not self._closed:
+        if last.end is not None and not self._closed:
             self._close()
             self._call.exchange.end()
         return not self._lagging
