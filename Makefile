@@ -11,7 +11,7 @@ SOURCES := src tests $(wildcard benchmarks)
 CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test kill-test storm-test browser-test check format bench-gateway bench-streams bench-engine clean
+.PHONY: serve test kill-test storm-test browser-test check format bench-gateway bench-streams bench-engine bench-steps clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -35,6 +35,9 @@ bench-gateway: $(DEV)  ## CPU and memory in front of a mock engine, beside the p
 
 bench-streams: $(DEV)  ## 9,500 streams of one token a second
 	$(BIN)/python -m benchmarks.streams $(ARGS)
+
+bench-steps: $(DEV)  ## bytecodes and calls of a request and of an event: the same on a busy machine
+	$(BIN)/python -m benchmarks.steps $(ARGS)
 
 bench-engine: $(DEV)  ## the embedded engine through the server and asked directly
 	$(BIN)/python -m benchmarks.engine $(ARGS)
