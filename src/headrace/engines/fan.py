@@ -12,6 +12,7 @@ from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.engines.engine import Run, Sink
+from headrace.engines.gather import Gather
 from headrace.engines.stream import Fold, Stream
 
 
@@ -98,7 +99,7 @@ class FanRun:
 class FanStream(Stream):
     """One stream of a :class:`FanRun`."""
 
-    __slots__ = ("_on_end", "_on_failure", "_run")
+    __slots__ = ("_gathering", "_on_end", "_on_failure", "_run")
 
     def __init__(
         self,
@@ -107,11 +108,14 @@ class FanStream(Stream):
         live: bool,
         on_failure: Callable[[HeadraceError], None],
         on_end: Callable[[], None] | None = None,
+        gathers: bool = False,
     ) -> None:
-        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given."""
+        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given.
+        ``gathers``: the run gets all deltas together, at the end, of an answer that is streamed."""
         self.over = False
         self._fold = fold
-        self._give = run.deltas
+        self._gathering = Gather() if gathers else None
+        self._give = self._gathering.take if self._gathering is not None else run.deltas
         self._live = live
         self._run = run
         self._on_failure = on_failure
@@ -132,8 +136,12 @@ class FanStream(Stream):
             self._run.failed(error)
 
     def _done(self, deltas: list[Delta]) -> None:
+        gathering = self._gathering
+        if gathering is not None:
+            gathering.take(deltas)
+            deltas = gathering.whole()
         if deltas:
-            self._give(deltas)
+            self._run.deltas(deltas)
         self.over = True
         if self._on_end is not None:
             self._on_end()
