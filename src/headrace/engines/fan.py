@@ -13,6 +13,7 @@ from headrace.domain.errors import HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.engines.engine import Run, Sink
 from headrace.engines.gather import Gather
+from headrace.engines.response import Headers
 from headrace.engines.stream import Fold, Stream
 
 
@@ -99,7 +100,7 @@ class FanRun:
 class FanStream(Stream):
     """One stream of a :class:`FanRun`."""
 
-    __slots__ = ("_gathering", "_on_end", "_on_failure", "_run")
+    __slots__ = ("_gathering", "_on_end", "_on_failure", "_on_head", "_run")
 
     def __init__(
         self,
@@ -108,10 +109,12 @@ class FanStream(Stream):
         live: bool,
         on_failure: Callable[[HeadraceError], None],
         on_end: Callable[[], None] | None = None,
+        on_head: Callable[[], None] | None = None,
         gathers: bool = False,
     ) -> None:
-        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given.
-        ``gathers``: the run gets all deltas together, at the end, of an answer that is streamed."""
+        """``on_failure`` is told before the run is; ``on_end`` instead of it, where it is given;
+        ``on_head`` that the answer begins. ``gathers``: the run gets all deltas together, at the end, of
+        an answer that is streamed."""
         self.over = False
         self._fold = fold
         self._gathering = Gather() if gathers else None
@@ -120,6 +123,12 @@ class FanStream(Stream):
         self._run = run
         self._on_failure = on_failure
         self._on_end = on_end
+        self._on_head = on_head
+
+    def head(self, status: int, headers: Headers) -> None:
+        super().head(status, headers)
+        if self._on_head is not None:
+            self._on_head()
 
     def body(self, data: bytes) -> None:
         if not self._run.over:

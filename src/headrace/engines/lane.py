@@ -235,7 +235,6 @@ class Lane:
             fold.mute()
         stream = self._stream(fold, partial(self._completed, fold))
         self._call = self._client.complete(llama_body.encode(fields), stream)
-        self._settle()
 
     def _chat(self) -> None:
         """Tool calls and images: llama.cpp renders and reads; every choice is a request."""
@@ -251,18 +250,18 @@ class Lane:
         fold = ChatFold(self._index)
         stream = self._stream(fold, partial(self._answered, fold))
         self._call = self._client.chat(body, stream)
-        self._settle()
-
-    def _settle(self) -> None:
-        if self._ticket is not None:
-            self._ticket.settle()
 
     def _stream(self, fold: Fold, ended: Callable[[], None]) -> FanStream:
         """The answer of the last request, through what filters it."""
         filters = [one.through for one in (self._reader, self._retrace) if one is not None]
         filtered = FilteredFold(fold, filters) if filters else fold
         gathers = not self._work.live
-        return FanStream(self._run, filtered, True, self.failed, ended, gathers)
+        return FanStream(self._run, filtered, True, self.failed, ended, self._settle, gathers)
+
+    def _settle(self) -> None:
+        """llama.cpp begins its answer when a slot computes it, not when it has read the request."""
+        if self._ticket is not None:
+            self._ticket.settle()
 
     def _on_progress(self, done: int, total: int) -> None:
         self._computed = done

@@ -60,7 +60,7 @@ class SlotTable:
         return ticket
 
     def settle(self, ticket: Ticket) -> None:
-        """Its last request is on its way: its slot is not left until the ticket is given back."""
+        """Its slot computes its last request, and is not left until the ticket is given back."""
         if ticket.unsettled:
             ticket.unsettled = False
             self._unsettled -= 1
@@ -145,7 +145,7 @@ class Ticket:
         self.slot = ANY
 
     def settle(self) -> None:
-        """Its last request is on its way. Idempotent."""
+        """Its last request is being computed. Idempotent."""
         self._table.settle(self)
 
     def give_back(self) -> None:
