@@ -144,6 +144,13 @@ async def decodes(engine):
     return int(float(line.split()[1]))
 
 
+async def deferred(engine):
+    """Requests in the process's own line."""
+    lines = (await engine.client.get("/metrics")).decode().splitlines()
+    line = next(line for line in lines if line.startswith("llamacpp:requests_deferred "))
+    return int(float(line.split()[1]))
+
+
 def test_the_ids_of_every_delta_spell_its_text(run, engine, done, embedded_model):
     spelled = vocabulary_bytes(Path(embedded_model.path))
 
@@ -231,6 +238,74 @@ def test_cancel_frees_the_slot_within_two_decode_steps(run, engine, seen, done):
             again.cancel()  # its slot goes to the next run before llama.cpp has noticed
             _, outcome = await done(llama, Work(chat(max_tokens=3)))
             assert outcome.reasons == ("length",)
+
+    run(main())
+
+
+def test_an_answer_that_nobody_reads_token_by_token_is_cancelled_like_a_stream(
+    run, engine, seen, done
+):
+    async def main():
+        async with engine(slots=2) as llama:
+            other = seen()  # whoever streams beside it keeps llama.cpp from looking by itself
+            llama.stream_infer(Work(chat("Count.", max_tokens=300)), other)
+            await other.first.wait()
+            run_ = llama.stream_infer(Work(chat(max_tokens=300), live=False), seen())
+            while await slots_busy(llama) < 2:
+                """Ask again."""
+            before = await decodes(llama)
+            run_.cancel()
+            while await slots_busy(llama) == 2:
+                """Ask again."""
+            # Two steps, and what the other one makes while this is asked.
+            assert await decodes(llama) - before <= 4
+            assert not other.over.done()
+
+    run(main())
+
+
+def test_the_next_request_waits_in_the_process_and_takes_a_slot_without_a_batch_between(
+    run, engine, seen, done
+):
+    async def main():
+        async with engine(slots=1) as llama:
+            texts = [f"{number} is a number." for number in range(4)]
+            alone = [(await done(llama, Work(complete(text))))[0] for text in texts]
+            first, following = seen(), seen()
+            llama.stream_infer(Work(complete(texts[0])), first)
+            llama.stream_infer(Work(complete(texts[1])), following)
+            await first.first.wait()
+            while not await deferred(llama):
+                """Ask again."""
+            left = [llama.stream_infer(Work(complete(text)), seen()) for text in texts[2:]]
+            await asyncio.gather(first.over, following.over)
+            for one in left:
+                one.cancel()
+            again, _ = await done(llama, Work(complete(texts[3])))
+            found = [sink.text() for sink in (first, following, again)]
+            assert found == [alone[at].text() for at in (0, 1, 3)]
+            assert llama.client.slots.free == 1
+
+    run(main())
+
+
+def test_who_leaves_the_line_of_the_process_costs_at_most_a_batch(run, engine, seen):
+    async def main():
+        async with engine(slots=1, batch=32) as llama:
+            first = seen()
+            holder = llama.stream_infer(Work(chat(max_tokens=400)), first)
+            await first.first.wait()
+            prompt = " ".join(map(str, range(100)))
+            waiting = llama.stream_infer(Work(complete(prompt)), seen())
+            while not await deferred(llama):
+                """Ask again."""
+            waiting.cancel()
+            before = await decodes(llama)
+            holder.cancel()
+            while await slots_busy(llama) or await deferred(llama):
+                """Ask again."""
+            # Of the holder: the one under way and the one before it is noticed; of the other: one.
+            assert await decodes(llama) - before <= 3
 
     run(main())
 

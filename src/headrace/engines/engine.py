@@ -59,7 +59,8 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
 class EngineInfo(msgspec.Struct, frozen=True, gc=False):
     """``parameters``: number of weights, 0 if unknown. ``max_tokens`` and ``context``: tokens.
-    ``created_at``: float Unix seconds. ``continues``: can go on from a :class:`Prefix`."""
+    ``created_at``: float Unix seconds. ``continues``: can go on from a :class:`Prefix`. ``early``: runs
+    beside those in its slots that it wants already, so that no slot idles between two of them."""
 
     name: str
     version: str
@@ -70,6 +71,7 @@ class EngineInfo(msgspec.Struct, frozen=True, gc=False):
     slots: int
     created_at: float
     continues: bool
+    early: int = 0
 
 
 Health = Literal["starting", "ready", "failed", "closed"]

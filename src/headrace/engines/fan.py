@@ -12,6 +12,8 @@ from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.engines.engine import Run, Sink
+from headrace.engines.gather import Gather
+from headrace.engines.response import Headers
 from headrace.engines.stream import Stream
 
 
@@ -95,13 +97,45 @@ class FanRun:
                 self._on_over(self)
 
 
+class Gathering:
+    """A run as a streamed answer sees it whose deltas nobody wants one by one: :meth:`tell` gives them to the
+    run, put together."""
+
+    __slots__ = ("_gather", "_run", "deltas", "failed")
+
+    def __init__(self, run: FanRun) -> None:
+        self._run = run
+        self._gather = Gather()
+        self.deltas = self._gather.take
+        self.failed = run.failed
+
+    @property
+    def over(self) -> bool:
+        return self._run.over
+
+    def tell(self) -> None:
+        """The answer is complete."""
+        if deltas := self._gather.whole():
+            self._run.deltas(deltas)
+
+    def stream_done(self, reasons: Mapping[int, FinishReason], usage: Usage) -> None:
+        self.tell()
+        self._run.stream_done(reasons, usage)
+
+
 class FanStream(Stream):
     """One stream of a :class:`FanRun`, which is its sink. ``on_failure`` is told before the run is;
-    ``on_end`` instead of it, where it is given."""
+    ``on_end`` instead of it, where it is given; ``on_head`` that the answer begins."""
 
-    sink: FanRun
+    sink: FanRun | Gathering
     on_failure: Callable[[HeadraceError], None]
     on_end: Callable[[], None] | None = None
+    on_head: Callable[[], None] | None = None
+
+    def head(self, status: int, headers: Headers) -> None:
+        Stream.head(self, status, headers)
+        if self.on_head is not None:
+            self.on_head()
 
     def body(self, data: bytes) -> None:
         if not self.sink.over:

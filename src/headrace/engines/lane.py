@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -14,7 +15,7 @@ from headrace.engines.ask import Asking, tokens_left
 from headrace.engines.chunks import ChatFold
 from headrace.engines.echo import Echo
 from headrace.engines.engine import Run, Work
-from headrace.engines.fan import FanRun, FanStream
+from headrace.engines.fan import FanRun, FanStream, Gathering
 from headrace.engines.filtered import FilteredFold
 from headrace.engines.llama_client import LlamaClient
 from headrace.engines.llama_fold import LlamaFold
@@ -22,7 +23,7 @@ from headrace.engines.llama_tools import CallReader
 from headrace.engines.prefill import Prefill
 from headrace.engines.replay import Replay
 from headrace.engines.retrace import Retrace
-from headrace.engines.slot_table import Content, Ticket
+from headrace.engines.slot_table import ANY, Content, Ticket
 from headrace.engines.stream import Fold
 from headrace.engines.token_gap import TokenGaps
 
@@ -52,7 +53,7 @@ class Lane:
     under way and gives the slot back. ``reads_call``: the answer is a tool call in JSON."""
 
     __slots__ = (
-        *("_call", "_client", "_facts", "_fold", "_ids", "_index", "_over", "_prefix"),
+        *("_call", "_client", "_computed", "_facts", "_fold", "_ids", "_index", "_over", "_prefix"),
         *("_prefill", "_prompt", "_reader", "_retrace", "_run", "_slot", "_ticket", "_work"),
     )
 
@@ -74,7 +75,8 @@ class Lane:
         self._prompt: Prompt = ""
         self._ids: tuple[int, ...] = ()
         self._ticket: Ticket | None = None
-        self._slot = -1
+        self._slot = ANY
+        self._computed = 0
         self._call: Run | None = None
         self._fold: LlamaFold | None = None
         self._prefill: Prefill | None = None
@@ -138,12 +140,18 @@ class Lane:
         return self._work.exact and len(self._prefix.token_ids) > 1 and self._retrace is None
 
     def _ask(self, wanted: Content) -> None:
-        self._ticket = ticket = self._client.slots.ask(wanted, self._on_slot)
-        if self._over:  # it ended while it was given its slot
-            ticket.give_back()
+        early = self._may_be_early()
+        ticket = self._client.slots.ask(wanted, self._on_slot, early)
+        if not self._over:  # as it is if it ended while it was given its slot
+            self._ticket = ticket
 
-    def _on_slot(self, slot: int) -> None:
-        self._slot = slot
+    def _may_be_early(self) -> bool:
+        """Whether it is one request, that any slot may compute."""
+        return not (self._work.exact or self._work.request.echo)
+
+    def _on_slot(self, ticket: Ticket) -> None:
+        self._ticket = ticket
+        self._slot = ticket.slot
         request, work = self._work.request, self._work
         if llama_body.needs_chat(request):
             self._chat()
@@ -166,18 +174,21 @@ class Lane:
             self._fill()
 
     def _fill(self) -> None:
-        """The prompt up to its last batch, unless it is too long anyway: llama.cpp then says so."""
+        """The prompt up to its last batch, unless it is too long anyway: llama.cpp then says so. Without a
+        slot of its own all is one request."""
         step = self._facts.step
-        if not step or len(self._ids) >= self._facts.context:
+        if not step or self._slot < 0 or len(self._ids) >= self._facts.context:
             self._filled()
             return
-        shared = 0 if self._work.exact else self._client.slots.shares(self._slot, self._ids)
+        cold = self._work.exact
+        shared = 0 if cold else self._client.slots.shares(self._slot, self._ids)
         self._prefill = Prefill(
             self._client,
             self._slot,
             self._ids,
             step=step,
             shared=shared,
+            cold=cold,
             on_step=self._stepped,
             done=self._filled,
             failed=self.failed,
@@ -212,38 +223,56 @@ class Lane:
             self._ids += prefix.token_ids
         begun = Prefix("", ()) if self._retrace is not None else prefix
         fields = llama_body.completion(
-            request, self._index, list(self._ids), begun, self._facts.default_tokens, work.live
+            request, self._index, list(self._ids), begun, self._facts.default_tokens
         )
-        fields["id_slot"] = self._slot
+        if self._slot >= 0:
+            fields["id_slot"] = self._slot
         fields["cache_prompt"] = not work.exact or self._ahead() or bool(begun.token_ids)
         fold = self._fold = LlamaFold(
-            self._index, request.sampling.logprobs, self._facts.gaps, work.live, self._progress
+            self._index, request.sampling.logprobs, self._facts.gaps, self._on_progress
         )
         if fields["n_predict"] == 0:  # llama.cpp says a token even then
             fold.mute()
-        ended = partial(self._completed, fold)
-        stream = FanStream(self._run, self._filtered(fold), work.live, self.failed, ended)
+        stream = self._stream(fold, partial(self._completed, fold))
         self._call = self._client.complete(llama_body.encode(fields), stream)
 
     def _chat(self) -> None:
         """Tool calls and images: llama.cpp renders and reads; every choice is a request."""
-        work, request = self._work, self._work.request
+        request = self._work.request
         sampling = request.sampling
         seed = None if sampling.seed is None else sampling.seed + self._index
         one = msgspec.structs.replace(sampling, n=1, seed=seed)
         body = self._facts.asking.body(
             msgspec.structs.replace(request, sampling=one),
-            work.live,
-            {"id_slot": self._slot},
+            True,
+            {"id_slot": self._slot} if self._slot >= 0 else {},
         )
         fold = ChatFold(self._index)
-        ended = partial(self._answered, fold)
-        stream = FanStream(self._run, self._filtered(fold), work.live, self.failed, ended)
+        stream = self._stream(fold, partial(self._answered, fold))
         self._call = self._client.chat(body, stream)
 
-    def _filtered(self, fold: Fold) -> Fold:
+    def _stream(self, fold: Fold, ended: Callable[[], None]) -> FanStream:
+        """The answer of the last request, through what filters it."""
         filters = [one.through for one in (self._reader, self._retrace) if one is not None]
-        return FilteredFold(fold, filters) if filters else fold
+        filtered = FilteredFold(fold, filters) if filters else fold
+        if self._work.live:
+            return FanStream(self._run, filtered, True, self.failed, ended, self._settle)
+        gathering = Gathering(self._run)
+
+        def gathered() -> None:
+            gathering.tell()
+            ended()
+
+        return FanStream(gathering, filtered, True, self.failed, gathered, self._settle)
+
+    def _settle(self) -> None:
+        """llama.cpp begins its answer when a slot computes it, not when it has read the request."""
+        if self._ticket is not None:
+            self._ticket.settle()
+
+    def _on_progress(self, done: int, total: int) -> None:
+        self._computed = done
+        self._progress(done, total)
 
     def _progress(self, done: int, total: int) -> None:
         self._run.prefill(self._index, done, total)
@@ -256,7 +285,7 @@ class Lane:
 
     def _completed(self, fold: LlamaFold) -> None:
         held = [token for ids, _ in fold.held for token in ids]
-        if held and fold.last.stop_type == "limit" and self._work.live:
+        if held and fold.last.stop_type == "limit":
             found = partial(self._show_held, fold, tuple(held))
             self._call = self._client.ask("/detokenize", {"tokens": held}, found, self.failed)
         else:
@@ -306,7 +335,10 @@ class Lane:
     def _give_back(self) -> None:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
-            if self._fold is not None:
-                content = self._ids + tuple(self._fold.made)
-                self._client.slots.holds(self._slot, content)
+            fold = self._fold
+            slot = self._slot if fold is None or self._slot >= 0 else fold.last.id_slot
+            if fold is not None and slot >= 0:
+                made = tuple(fold.made)
+                content = self._ids + made if made else self._ids[: self._computed]
+                self._client.slots.holds(slot, content)
             ticket.give_back()

@@ -185,7 +185,8 @@ class LlamaEngine(StreamingEngine):
 
     def serving(self, port: int) -> None:
         """A process serves: its slots are free, its caches empty."""
-        self._client = LlamaClient(port, self._key, self._shape.slots, self._options.limits)
+        shape = self._shape
+        self._client = LlamaClient(port, self._key, shape.slots, shape.early, self._options.limits)
 
     def died(self, why: str) -> None:
         """The process is gone, and with it every run."""
@@ -295,4 +296,5 @@ class LlamaEngine(StreamingEngine):
             slots=shape.slots,
             created_at=time.time(),
             continues=True,
+            early=shape.early,
         )

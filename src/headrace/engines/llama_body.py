@@ -99,17 +99,18 @@ def without_echo(request: Request, prompt: str | tuple[int, ...], prefix: Prefix
 
 
 def completion(
-    request: Request, index: int, prompt: Prompt, prefix: Prefix, default_tokens: int, live: bool
+    request: Request, index: int, prompt: Prompt, prefix: Prefix, default_tokens: int
 ) -> dict[str, Any]:
-    """The body's fields for choice ``index``, but for the slot."""
+    """The body's fields for choice ``index``, but for the slot. Always streamed: llama.cpp looks whether
+    its client is still there only when it has something for it."""
     sampling = request.sampling
     left = tokens_left(sampling, prefix)
     fields: dict[str, Any] = {
         "prompt": prompt,
         "n_predict": left if left is not None else _default_left(default_tokens, prefix),
-        "stream": live,
+        "stream": True,
         "return_tokens": True,
-        "return_progress": live,
+        "return_progress": True,
     }
     _sampling(fields, sampling, index)
     _format(fields, request.response_format)

@@ -21,17 +21,19 @@ _JSON = ("content-type", "application/json")
 
 
 class LlamaClient:
-    """``streams`` compute, at most as many as there are slots; templates and tokens never wait for them."""
+    """``streams`` compute, or wait for one of the ``slots`` in the process, ``early`` at most; templates
+    and tokens never wait for them."""
 
-    def __init__(self, port: int, key: str, slots: int, limits: Limits) -> None:
+    def __init__(self, port: int, key: str, slots: int, early: int, limits: Limits) -> None:
         origin = Origin("http", "127.0.0.1", port)
         bounded = msgspec.structs.replace
-        # One connection more than slots: the answer before may not have ended on its connection yet.
-        self.streams = Pool(origin, bounded(limits, max_connections=slots + 1, max_waiting=65_536))
+        # One connection more: the answer before may not have ended on its connection yet.
+        most = slots + early + 1
+        self.streams = Pool(origin, bounded(limits, max_connections=most, max_waiting=65_536))
         self.control = Pool(
             origin, bounded(limits, max_connections=CONTROL_CONNECTIONS, max_waiting=65_536)
         )
-        self.slots = SlotTable(slots)
+        self.slots = SlotTable(slots, early)
         self._origin = origin
         self._headers = (_JSON, ("authorization", f"Bearer {key}"))
         self._completion = origin.head("POST", "/completion", self._headers)

@@ -37,8 +37,9 @@ class Timings(msgspec.Struct, gc=False):
 
 
 class Piece(msgspec.Struct, gc=False):
-    """One event, or (``stream`` false) the whole answer."""
+    """One event, or (``stream`` false) the whole answer. ``id_slot``: said at its end."""
 
+    id_slot: int = -1
     content: str = ""
     tokens: tuple[int, ...] = ()
     stop: bool = False
@@ -60,7 +61,7 @@ class LlamaFold:
     the answer's tokens, up to the first that llama.cpp did not say."""
 
     __slots__ = (
-        *("_alternatives", "_counted", "_gaps", "_index", "_live", "_muted", "_on_progress"),
+        *("_alternatives", "_counted", "_gaps", "_index", "_muted", "_on_progress"),
         *("_broken", "_probable"),
         *("held", "last", "made", "reasons"),
     )
@@ -70,13 +71,11 @@ class LlamaFold:
         index: int,
         logprobs: int | None,
         gaps: TokenGaps,
-        live: bool,
         on_progress: Callable[[int, int], None],
     ) -> None:
         self._index = index
         self._alternatives = logprobs
         self._gaps = gaps
-        self._live = live
         self._on_progress = on_progress
         self._counted = 0
         self._muted = False
@@ -115,8 +114,6 @@ class LlamaFold:
             return False
         self.last = piece
         self.reasons[self._index] = "length" if piece.stop_type == "limit" else "stop"
-        if not (self._live or self._muted):
-            self._whole(piece, deltas)
         return True
 
     def usage(self) -> Usage:
@@ -143,19 +140,6 @@ class LlamaFold:
             self.held.append((ids, missing))
             ids = self._resolve(piece.content)
         deltas.append(Delta(piece.content, self._index, ids, False, self._take_probable()))
-
-    def _whole(self, piece: Piece, deltas: list[Delta]) -> None:
-        """An answer that was not streamed: all its tokens, those of partial characters too."""
-        if self._alternatives is not None:
-            self._note(piece)
-        text = piece.content
-        if piece.stop_type == "limit":
-            # A limit in the middle of a character: llama.cpp writes its bytes as U+FFFD here, and leaves
-            # them out of a stream. Both answers shall be the same.
-            text = text.rstrip("\ufffd")
-        self.made += piece.tokens
-        if text:
-            deltas.append(Delta(text, self._index, piece.tokens, False, self._take_probable()))
 
     def _resolve(self, text: str) -> tuple[int, ...]:
         """All ids of a text, those that llama.cpp did not say included."""

@@ -51,6 +51,7 @@ class Shape(msgspec.Struct, frozen=True):
     """What the process is started with, nothing left open."""
 
     slots: int
+    early: int
     context: int
     threads: int
     batch_threads: int
@@ -69,10 +70,14 @@ def shape(options: LlamaOptions, cpus: int) -> Shape:
     Memory (``python -m benchmarks.shapes memory``, Q8_0): 915 MiB with 8 slots of 4,096 each. One cache
     for all slots needs as much for as many tokens (916); it saves only what it cannot hold (285 MiB
     with 4,096 for all), and a request would fail for what others took. So each slot has its own.
+    ``early``: requests that wait in the process, where a slot that is given back is filled without
+    idling for a batch: one, and more where several are given back in one batch.
     """
     batch = options.batch or options.ubatch or (512 if options.device == "gpu" else 64)
+    slots = options.slots or 8
     return Shape(
-        slots=options.slots or 8,
+        slots=slots,
+        early=1 + slots // 8,
         context=options.context or 4096,
         threads=options.threads or max(1, cpus // 2),
         batch_threads=options.batch_threads or max(1, cpus),
@@ -95,7 +100,7 @@ def child_options(options: LlamaOptions, chosen: Shape, parent: int, key: str) -
         threads=chosen.threads,
         batch_threads=chosen.batch_threads,
         gpu_layers=layers,
-        http_threads=chosen.slots + SPARE_HTTP_THREADS,
+        http_threads=chosen.slots + chosen.early + SPARE_HTTP_THREADS,
         cache_mib=options.cache_mib,
         chat_template=options.chat_template,
         mmproj=options.mmproj,

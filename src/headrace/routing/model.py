@@ -21,6 +21,8 @@ class Info(Protocol):
     def slots(self) -> int: ...
     @property
     def continues(self) -> bool: ...
+    @property
+    def early(self) -> int: ...
 
 
 class Placeable(Protocol):
@@ -35,19 +37,22 @@ E = TypeVar("E", bound=Placeable)
 
 
 class Replica(Generic[E]):
-    """One engine and how many of its slots are taken. ``slots`` is read once the engine is ready."""
+    """One engine and how many of its slots are taken. ``slots`` is read once the engine is ready, and
+    ``places`` with it: slots, and what the engine wants before one of them is free."""
 
-    __slots__ = ("engine", "in_use", "name", "ready", "slots")
+    __slots__ = ("engine", "in_use", "name", "places", "ready", "slots")
 
     def __init__(self, name: str, engine: E) -> None:
         self.name = name
         self.engine = engine
-        self.slots = 0
+        self.slots = self.places = 0
         self.in_use = 0
         self.ready = False
 
     def came_up(self) -> None:
-        self.slots = self.engine.info().slots
+        info: Info = self.engine.info()
+        self.slots = info.slots
+        self.places = info.slots + info.early
         self.ready = True
 
     def went_down(self) -> None:
@@ -84,7 +89,7 @@ class Model(Generic[E]):
         best: Replica[E] | None = None
         for replica in self.replicas:
             in_use = replica.in_use
-            if not replica.ready or (in_use and in_use + weight > replica.slots):
+            if not replica.ready or (in_use and in_use + weight > replica.places):
                 continue
             if best is None or in_use * best.slots < best.in_use * replica.slots:
                 best = replica
