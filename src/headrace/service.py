@@ -77,7 +77,7 @@ class Service:
         self._alone: dict[str, Generation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ulids = Ulids()
-        self._closing = False
+        self._closing = self._stopped = False
         self._idle: asyncio.Event = asyncio.Event()
 
     # What protocols ask.
@@ -217,6 +217,7 @@ class Service:
                 await asyncio.wait_for(self._idle.wait(), grace_s)
             except TimeoutError:
                 pass
+        self._stopped = True  # nothing begins any more
         for generation in list(self._running.values()):
             if generation.durable:
                 generation.stop_run()
@@ -334,7 +335,7 @@ class Service:
 
     def _pump(self, flow: Flow) -> None:
         """Start who waits while there are slots."""
-        while (generation := flow.queue.first()) is not None:
+        while not self._stopped and (generation := flow.queue.first()) is not None:
             place = flow.model.place(generation.request.choices)
             if place is None:
                 return
@@ -362,7 +363,9 @@ class Service:
             Work(request, prefixes, generation.caller.exact or flow.exact, live), generation
         )
         # A run that failed at once has given its place back already.
-        if generation.place is place and not generation.ended:
+        if generation.ended:
+            run.cancel()
+        elif generation.place is place:
             generation.cancel_run = run.cancel
 
     def _free(self, generation: Generation) -> Place[Engine] | None:

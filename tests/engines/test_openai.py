@@ -327,6 +327,24 @@ def test_a_broken_stream_keeps_its_tokens_and_fails_retryable(result, body, word
     assert sink.text() == ("a" if b'"a"' in body else "")
 
 
+DEEP = b"[" * 3000 + b"]" * 3000
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(b'{"x":' + DEEP + b"}"),
+        http(b'{"error":{"message":' + DEEP + b"}}", 500),
+        http(b'data: {"x":' + DEEP + b"}\n\n"),
+    ],
+    ids=["unknown field", "refusal", "event"],
+)
+def test_an_answer_nested_without_end_ends_the_run(result, answer, live):
+    _, error, _ = result(Fake(answer), Work(chat(), live=live))
+    assert error.code is Code.ENGINE_FAILED
+
+
 def test_an_error_event_may_say_that_it_is_the_clients(result):
     said = {"error": {"message": "too long", "type": "context_length_exceeded", "code": 400}}
     _, error, _ = result(Fake(stream(said)), Work(chat()))

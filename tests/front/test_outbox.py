@@ -13,9 +13,14 @@ class Wire:
     def __init__(self, sent: list[tuple[str, bytes]], name: str) -> None:
         self.sent = sent
         self.name = name
-        self.closing = False
+        self.closing = self.broken = self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def write(self, data: bytes) -> None:
+        if self.broken:
+            raise RuntimeError("no write after write_eof")
         assert not self.closing, "a closing transport must not be written to"
         self.sent.append((self.name, data))
 
@@ -93,5 +98,18 @@ def test_where_turns_have_a_single_write_most_do_not_wait():
         assert sent[-1] == ("a", b"it has")
         outbox.write(a, b"so the next turn waits")
         assert sent[-1] == ("a", b"it has")
+
+    run(test)
+
+
+def test_a_transport_that_cannot_be_written_to_costs_the_others_nothing():
+    async def test(outbox, sent, wire):
+        a, b, c = wire("a"), wire("b"), wire("c")
+        b.broken = True
+        for each in (a, b, c):
+            outbox.write(each, b"x")
+        outbox.flush()
+        assert sent == [("a", b"x"), ("c", b"x")]
+        assert b.aborted
 
     run(test)

@@ -114,3 +114,18 @@ def test_a_head_longer_than_allowed_by_its_digits_alone_is_refused(wire):
             await client.close()
 
     wire.run(main())
+
+
+@pytest.mark.parametrize(
+    "first", [b"\x001\r\n\r\nx", b"\x000\r\n\r\n", b"1\r\n\r\nx", b"0\r\n\r\n"]
+)
+def test_what_is_no_request_is_none_before_the_first_one_either(wire, first):
+    async def main():
+        handler = wire.Recorder()
+        async with wire.serve(handler) as front:
+            client = await wire.Client.open(front)
+            assert (await client.ask(first)).status == 400
+            await client.close()
+        assert handler.seen == []
+
+    wire.run(main())

@@ -20,7 +20,7 @@ import pytest
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
-from headrace.domain.request import CANCEL
+from headrace.domain.request import CANCEL, CONTINUE
 from headrace.streams.bounds import Bounds
 from headrace.streams.checkpoint import BACKLOG_BYTES
 from headrace.streams.encoded import encode, encode_run
@@ -904,6 +904,57 @@ def test_many_short_logs_are_in_few_packs_and_each_is_found_listed_and_dropped_a
         assert [one.id for one in listed] == ["gen_0999", "gen_0998", "gen_0997"]
         listed = await store.list("default", "s", 10)
         assert [one.id for one in listed] == [f"gen_{n:04}" for n in range(900, 299, -100)]
+        await store.close()
+
+    run(main())
+
+
+def test_a_log_that_ended_with_raw_deltas_leaves_memory_and_is_counted_once(
+    run: Run, path: Path
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        hub = Hub(store)
+        for number in range(5):
+            log = hub.create(header(f"gen_{number}", leaving=CONTINUE))
+            log.append([token(1)], [Delta("a")])
+            log.append([token(2)], [Delta("b")])
+            log.append([finish(3)])
+        for _ in range(4):
+            await store.checkpoint()
+        assert store._entries == {}
+        await store.close()
+        totals = sqlite3.connect(path).execute("SELECT finished FROM totals").fetchone()
+        assert totals == (5,)
+
+    run(main())
+
+
+def test_a_log_of_which_something_could_not_be_stored_takes_nothing_more(
+    run: Run, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, journal_bytes=4096)
+        await store.open()
+        hub = Hub(store)
+        log = hub.create(header("gen_a", leaving=CONTINUE))
+        log.append([token(1)])
+        await store.checkpoint()
+
+        def no_room(needed: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as full:
+            full.setattr(store.journal, "_make_room", no_room)
+            other = hub.create(header("gen_b", leaving=CONTINUE))
+            other.append([token(1)])
+            for _ in range(1000):  # to the end of the file
+                other.left(1.0)
+            log.left(1.0)
+        log.append([token(2)])
+        assert log.failure is not None
+        assert log.visible_seq == 1
         await store.close()
 
     run(main())

@@ -8,6 +8,7 @@ not know about HEAD, which is never asked here.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -20,6 +21,7 @@ from headrace.engines.response import Headers, ResponseSink, lower
 MAX_QUIET_BYTES = 64 * 1024
 """Bytes that an upstream may send without any of them being body: head, trailers, extensions."""
 
+_log = logging.getLogger("headrace.engines")
 _FAULTS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 
 Write = Callable[[asyncio.Transport, bytes], None]
@@ -222,13 +224,20 @@ class Connection(asyncio.Protocol):
             self._owner.idle(self)
         else:
             self.abort()
-        if not told:
-            call.whole(status, headers, body)
-            return
-        if body:
-            call.body(body)
-        if not call.over:
-            call.end()
+        try:
+            if not told:
+                call.whole(status, headers, body)
+                return
+            if body:
+                call.body(body)
+            if not call.over:
+                call.end()
+        except Exception:  # noqa: BLE001 - nobody else will tell the call any more
+            _log.exception("an answer of %s could not be taken", self._upstream)
+            if not call.over:
+                call.failed(
+                    HeadraceError(Code.INTERNAL, "The server failed at the engine's answer.")
+                )
 
     def _spoilt(self, call: ResponseSink, fault: Exception) -> None:
         """Not HTTP/1.1 from some byte on. What came before it is told."""

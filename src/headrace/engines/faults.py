@@ -88,7 +88,7 @@ def retry_after_s(headers: Headers) -> float | None:
 def _fault_of(body: bytes) -> Fault | None:
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body.decode(errors="replace").strip()
         return Fault(text[:MAX_MESSAGE_CHARS]) if text and not text.startswith("<") else None
     if not isinstance(value, dict):

@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.domain.event import FinishReason, Usage
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What the decoders raise, of JSON too."""
 
 

@@ -26,6 +26,8 @@ from headrace.front.refusal import Refusal
 LOW_WATER_BYTES = 16 * 1024
 HELD_BYTES = 64 * 1024
 """Received bytes of later requests above which a connection is no longer read."""
+FORGET_S = 5.0
+"""A connection that has been idle for so long no longer knows its last head."""
 TURNS = 32
 """Requests of one connection that are taken before others get their turn."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -34,7 +36,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
 _KEEP = b"connection: keep-alive\r\n"
-_NO_HEAD = Head("", "", "", (), before=b"\0")
+_NO_HEAD = Head("", "", "", ())
 _HUNG_UP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 # The state of a connection. Up to _BODY it may take a request.
@@ -117,7 +119,8 @@ class Http1Connection(asyncio.Protocol):
             start = data.find(b"\r\n\r\n") + 4
             length = len(data) - start
             if (
-                data.startswith(b"%b%d%b" % (head.before, length, head.after))
+                head.after
+                and data.startswith(b"%b%d%b" % (head.before, length, head.after))
                 and length <= self.shared.limits.body_bytes
             ):
                 self._serve(head, data[start:])
@@ -361,6 +364,8 @@ class Http1Connection(asyncio.Protocol):
         elif state == _IDLE:
             if now - self._since > limits.idle_s:
                 self._close()
+            elif now - self._since > FORGET_S:
+                self._head = _NO_HEAD  # thousands of idle connections need not keep theirs
         elif state == _HEAD:
             if now - self._since > limits.header_s:
                 self._refuse(408, f"the headers took longer than {limits.header_s:g} s")

@@ -41,7 +41,9 @@ class Http2Exchange(BaseExchange, eq=False):
         if self.head.method == "HEAD" or status in BODYLESS:
             body = b""
         connection.send_head(self, fields, last=not body)
-        if body and self.open:
+        if not body:
+            self.close()
+        elif self.open:
             self.moved = connection.shared.now
             self.unsent += body
             self.end()

@@ -9,7 +9,10 @@ turn's end would only cost, so then most go out at once.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Protocol
+
+_log = logging.getLogger("headrace.front")
 
 MOST_WRITES = 32
 """Waiting writes; at the bound they are written at once, so that nobody waits for a long turn's end."""
@@ -28,6 +31,8 @@ class Transport(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def is_closing(self) -> bool: ...
+
+    def abort(self) -> None: ...
 
 
 class Outbox:
@@ -69,8 +74,12 @@ class Outbox:
             self._waiting = []
             self._bytes = 0
             for transport, data in waiting:
-                if not transport.is_closing():
-                    transport.write(data)
+                try:
+                    if not transport.is_closing():
+                        transport.write(data)
+                except Exception:  # noqa: BLE001 - one client's transport must not cost the others their bytes
+                    _log.exception("a transport could not be written to and is aborted")
+                    transport.abort()
 
     def _schedule(self) -> None:
         if self._loop is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -82,6 +83,7 @@ class Checkpointer:
         self.waiting_bytes = 0
         self.commits = 0
         self.failure: BaseException | None = None
+        self._failed_at = 0.0
 
     def queue(self, entry: Entry) -> None:
         """Commit this log soon."""
@@ -109,6 +111,11 @@ class Checkpointer:
         self.waiting_bytes += file.size
         if self.idle:
             self.wake()
+
+    @property
+    def failing(self) -> bool:
+        """Whether a commit has just failed, so that another would fail too, after everybody had waited for it."""
+        return self.failure is not None and time.monotonic() - self._failed_at < RETRY_S
 
     def relieve(self) -> None:
         """Wait, and everybody with us, until half of the backlog is in SQLite. Stops where that fails."""
@@ -254,6 +261,7 @@ class Checkpointer:
         if self.failure is None:
             _logger.error("the store's database cannot be written, trying again: %s", failure)
         self.failure = failure
+        self._failed_at = time.monotonic()
         self.wholes = commit.wholes | self.wholes
         self._queue.extendleft(commit.obsolete)
         for entry in reversed(commit.entries):

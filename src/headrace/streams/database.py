@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Collection, Sequence
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -224,7 +225,11 @@ class Database:
         self._insert("segments", changes.segments)
         self._insert("raw", changes.raw)
         finished, finished_bytes = changes.finished, changes.finished_bytes
-        for pack, members in packs(changes.wholes):
+        wholes = changes.wholes
+        if any(self.holds_packed(log.id) for log in islice(wholes, 1)):
+            # A commit that SQLite had kept although it failed.
+            wholes = [log for log in wholes if not self.holds_packed(log.id)]
+        for pack, members in packs(wholes):
             self._insert_pack(pack, members)
             finished += pack.logs
             finished_bytes += pack.size
@@ -255,8 +260,6 @@ class Database:
 
     def _insert_pack(self, pack: Pack, members: Sequence[Whole]) -> None:
         run = self._connection.execute
-        if self.holds_packed(members[0].id):
-            return  # a commit that SQLite had kept although it failed
         columns = "tenant, first_n, last_n, logs, size, ended_at, body"
         k = run(f"INSERT INTO packs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", pack).lastrowid
         ids = msgspec.json.encode([*map(_ID, members)]).decode()

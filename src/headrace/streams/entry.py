@@ -166,6 +166,8 @@ class Entry:
 
     def append(self, events: Sequence[Event], raw: Sequence[Delta], end: End | None) -> None:
         # All in one function, for every event passes here; see Log.append.
+        if self.failed:  # noting that a client left was refused
+            raise self.home.refused(self, OSError("it could not be stored before"))
         count = len(events)
         run = encode(events[0]) if count == 1 else encode_run(events)
         try:
@@ -296,6 +298,7 @@ class Entry:
         if self.end is not None:
             if raw.segments:
                 changes.raw_ended.append(self.n)
+            raw.pending.clear()  # nobody goes on from it
             return 0
         segment = raw.take_off(self.n)
         if segment is not None:

@@ -426,7 +426,8 @@ class Generation:
         count = len(events)
         self.seq = seq = self.seq + count + 1
         self.ended = True
-        self.cancel_run = None
+        if self.cancel_run is not None:
+            self.stop_run()  # it began while an async hook held this back
         log = self.log
         log.on_failure = None  # and no cycle is left
         final: Finish | Error

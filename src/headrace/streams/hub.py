@@ -36,7 +36,7 @@ class Hub:
     @property
     def readers(self) -> int:
         """How many readers are attached to logs."""
-        return len(self.behind) + sum(len(log.live) for log in self._running.values())
+        return len(self.behind) + sum(len(log.live) for log in self.running())
 
     def create(self, header: LogHeader) -> Log:
         """A new log; stored together with its first events. Raises ``ValueError`` if the id runs already."""

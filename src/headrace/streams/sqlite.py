@@ -258,7 +258,8 @@ class SqliteStore:
             raise _shutting_down()
         checkpointer = self._checkpointer
         if checkpointer.waiting_bytes >= BACKLOG_BYTES:
-            checkpointer.relieve()
+            if not checkpointer.failing:
+                checkpointer.relieve()
             if checkpointer.failure is not None:
                 raise OSError(f"its database cannot be written: {checkpointer.failure}")
         full = self.journal.file
