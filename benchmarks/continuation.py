@@ -6,7 +6,8 @@ continued answer must have exactly as many tokens as the whole one and begin wit
 cut; whether the rest is equal depends on rounding, and is counted. Before each run another prompt takes
 the engine's only slot, so that the prefix is computed anew, as on a fresh engine, and not found in the
 slot's cache. An exact run is computed from nothing, so one from the same tokens is not made again: three
-whole answers of a prompt are mostly one text, and its cuts are then the same.
+whole answers of a prompt are mostly one text, and its cuts are then the same. Prompts are independent: an
+engine process for each processor, with one thread, computes its share of them.
 
 Two readings of "the uninterrupted run", since a prompt whose beginning a slot happens to have (the chat
 template's) is computed in other batches than one from nothing, and rounds differently:
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import tempfile
 from typing import Any, NamedTuple
@@ -119,10 +121,14 @@ async def cuts_of(
     return found
 
 
-async def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, list[Continued]]:
-    found: dict[str, list[Continued]] = {}
-    for number in range(arguments.prompts):
-        asked = request(number, arguments.tokens)
+Found = dict[str, list[Continued]]
+"""By mode and what the whole answer was."""
+
+
+async def measure(engine: Engine, numbers: range, tokens: int) -> Found:
+    found: Found = {}
+    for number in numbers:
+        asked = request(number, tokens)
         exact: dict[Prefix, Answer] = {}
         for kind in KINDS:
             deltas = await whole(engine, asked, kind)
@@ -132,26 +138,39 @@ async def measure(engine: Engine, arguments: argparse.Namespace) -> dict[str, li
     return found
 
 
-async def run(arguments: argparse.Namespace) -> dict[str, list[Continued]]:
+async def run(numbers: range, tokens: int) -> Found:
+    """Of these prompts, on an engine of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        model = msgspec.structs.replace(EMBEDDED, slots=1)
+        model = msgspec.structs.replace(EMBEDDED, slots=1, batch_threads=1)
         settings = Settings(server=Server(state_dir=folder), models=(model,))
         ((_, engine),) = EngineBuilder(settings).replicas(model)
         try:
             await engine.load()
-            return await measure(engine, arguments)
+            return await measure(engine, numbers, tokens)
         finally:
             await engine.close()
+
+
+async def run_all(arguments: argparse.Namespace) -> Found:
+    engines = arguments.engines
+    shares = [range(first, arguments.prompts, engines) for first in range(engines)]
+    found: Found = {}
+    for part in await asyncio.gather(*(run(share, arguments.tokens) for share in shares)):
+        for name, results in part.items():
+            found.setdefault(name, []).extend(results)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=48)
+    cpus = len(os.sched_getaffinity(0))
+    parser.add_argument("--engines", type=int, default=cpus, help="processes beside each other")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found = runner.run(run(arguments))
+        found = runner.run(run_all(arguments))
     rows: list[list[Any]] = [
         [
             mode,
