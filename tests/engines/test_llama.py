@@ -270,18 +270,22 @@ def test_the_next_request_waits_in_the_process_and_takes_a_slot_without_a_batch_
     async def main():
         async with engine(slots=1) as llama:
             texts = [f"{number} is a number." for number in range(4)]
-            alone = [(await done(llama, Work(complete(text))))[0] for text in texts]
+            # The first goes on for long enough that the others are seen waiting.
+            works = [
+                Work(complete(text, max_tokens=8 if at else 60)) for at, text in enumerate(texts)
+            ]
+            alone = [(await done(llama, work))[0] for work in works]
             first, following = seen(), seen()
-            llama.stream_infer(Work(complete(texts[0])), first)
-            llama.stream_infer(Work(complete(texts[1])), following)
+            llama.stream_infer(works[0], first)
+            llama.stream_infer(works[1], following)
             await first.first.wait()
             while not await deferred(llama):
                 """Ask again."""
-            left = [llama.stream_infer(Work(complete(text)), seen()) for text in texts[2:]]
+            left = [llama.stream_infer(work, seen()) for work in works[2:]]
             await asyncio.gather(first.over, following.over)
             for one in left:
                 one.cancel()
-            again, _ = await done(llama, Work(complete(texts[3])))
+            again, _ = await done(llama, works[3])
             found = [sink.text() for sink in (first, following, again)]
             assert found == [alone[at].text() for at in (0, 1, 3)]
             assert llama.client.slots.free == 1
