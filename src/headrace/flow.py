@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Usage
 from headrace.domain.request import Request, Sampling
-from headrace.engines.engine import Engine, EngineInfo
+from headrace.engines.engine import Engine, EngineInfo, Health
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
@@ -73,26 +74,25 @@ class Flow:
             request = with_defaults(request, self.defaults)
         return with_seed(request) if self.keeps_raw else request
 
-    def look_at_replicas(self) -> list[Replica[Engine]]:
-        """Ask the engines how they are; returns the replicas that went up or down since."""
-        changed = [
-            replica
-            for replica in self.model.replicas
-            if (replica.engine.health()[0] == "ready") is not replica.ready
-        ]
-        for replica in changed:
-            if replica.ready:
-                replica.went_down()
-            else:
-                replica.came_up()
+    def look_at_replicas(self, now: float) -> list[Replica[Engine]]:
+        """Ask the engines how they are; returns the replicas that went up or down since. ``now``: monotonic
+        seconds."""
+        changed = [replica for replica in self.model.replicas if replica.look(now)]
         if changed:
             self._count_serving()
         return changed
 
-    def lost(self, replica: Replica[Engine]) -> None:
-        """It has just died, and its health may not say so yet: it gets nothing before the next look."""
-        replica.went_down()
+    def lost(self, replica: Replica[Engine], now: float) -> None:
+        """It computes nothing, and its health may not say so yet: it gets nothing for a while."""
+        replica.lost(now)
         self._count_serving()
+
+    def hopeless(self) -> HeadraceError | None:
+        """Why nobody will serve this model before something is done about it; None while somebody may."""
+        states = [replica.engine.health() for replica in self.model.replicas]
+        if any(state not in ("failed", "closed") for state, _ in states):
+            return None
+        return self._unavailable(states)
 
     def card(self) -> ModelCard:
         """What clients are told of the model."""
@@ -126,16 +126,15 @@ class Flow:
                 f"{queue.limit} requests wait for model {name} already.",
                 retry_after_s=1.0,
             )
-        replicas = self.model.replicas
-        if not any(replica.ready for replica in replicas):
-            states = [replica.engine.health() for replica in replicas]
-            if all(state in ("failed", "closed") for state, _ in states):
-                reason = states[0][1] if states else "it has no replica"
-                raise HeadraceError(
-                    Code.ENGINE_UNAVAILABLE,
-                    f"Model {name} cannot serve: {reason}",
-                    retry_after_s=5.0,
-                )
+        if not self.serving:
+            states = [replica.engine.health() for replica in self.model.replicas]
+            if all(state in ("unreachable", "failed", "closed") for state, _ in states):
+                raise self._unavailable(states)
+
+    def _unavailable(self, states: Sequence[tuple[Health, str]]) -> HeadraceError:
+        reason = states[0][1] if states else "it has no replica"
+        text = f"Model {self.model.name} cannot serve: {reason}"
+        return HeadraceError(Code.ENGINE_UNAVAILABLE, text, retry_after_s=5.0)
 
     def _info(self) -> EngineInfo | None:
         for replica in self.model.replicas:

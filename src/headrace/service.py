@@ -23,6 +23,7 @@ from headrace.domain.ids import Ulids, find_ulid
 from headrace.domain.request import Caller, Request
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
+from headrace.going_on import NEVER_BEGAN, may_go_on
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Models, Place
@@ -37,9 +38,6 @@ from headrace.streams.topics import Topics
 
 TICK_S = 0.1
 """How often waiting times, graces and the engines' health are looked at."""
-
-MAX_ATTEMPTS = 5
-"""Runs of one generation (the first and four more) before it ends with the last run's error."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -195,15 +193,8 @@ class Service:
     def tick(self, now: float) -> None:
         """Look at the clock (``time.monotonic`` seconds): engines' health, waiting times, graces."""
         for flow in self._flows.values():
-            self._look_at_replicas(flow)
-            for late in flow.queue.overdue(now):
-                late.fail(
-                    HeadraceError(
-                        Code.QUEUE_TIMEOUT,
-                        f"No slot became free within {flow.queue.timeout_s:g} s; try again later.",
-                        retry_after_s=5.0,
-                    )
-                )
+            self._look_at_replicas(flow, now)
+            self._end_waiting(flow, now)
         self._end_overdue(now)
         self._end_abandoned(now)
 
@@ -234,14 +225,19 @@ class Service:
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         place = self._free(generation)
         flow = generation.flow
-        if place is None or self._closing or not self._may_go_on(generation, error, place, flow):
+        if place is None or self._closing:
+            return False
+        now = time.monotonic()
+        self._look_at_replicas(flow, now)
+        if error.code in NEVER_BEGAN:
+            flow.lost(place.replica, now)
+        if not may_go_on(generation, error, place.replica, flow):
             return False
         generation.progress("moved")
         if generation.ended:  # that could not be stored
             return True
-        flow.queue.push_front(generation, time.monotonic())
-        if error.code is Code.ENGINE_UNAVAILABLE:
-            flow.lost(place.replica)
+        generation.waits_since = generation.waits_since or now
+        flow.queue.push_front(generation, generation.waits_since)
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
@@ -347,7 +343,6 @@ class Service:
             generation.started_at = now = time.monotonic()
             flow.metrics.started(now - generation.admitted_at)
         generation.place = place
-        generation.attempt += 1
         request = generation.request
         prefixes: tuple[Prefix, ...] = ()
         if generation.raw:
@@ -375,24 +370,8 @@ class Service:
             place.free()
         return place
 
-    def _may_go_on(
-        self, generation: Generation, error: HeadraceError, place: Place[Engine], flow: Flow
-    ) -> bool:
-        if not error.meaning.retryable or generation.attempt >= MAX_ATTEMPTS:
-            return False
-        engine = place.replica.engine
-        self._look_at_replicas(flow)
-        others = any(
-            replica.ready for replica in flow.model.replicas if replica is not place.replica
-        )
-        if not others and engine.health()[0] not in ("starting", "ready"):
-            return False
-        if not others and error.code in (Code.RATE_LIMITED, Code.QUEUE_FULL):
-            return False
-        return not generation.last_token_at or generation.keep_raw
-
-    def _look_at_replicas(self, flow: Flow) -> None:
-        changed = flow.look_at_replicas()
+    def _look_at_replicas(self, flow: Flow, now: float) -> None:
+        changed = flow.look_at_replicas(now)
         if not changed:
             return
         if self._topics.wanted("engine"):
@@ -404,8 +383,27 @@ class Service:
 
     # Endings.
 
+    def _end_waiting(self, flow: Flow, now: float) -> None:
+        """End those in the queue that have waited too long, or for nothing. What outlives its client is kept
+        while there is no engine: the next start of the server may bring one."""
+        queue = flow.queue
+        if not flow.serving and queue.waiting and (hopeless := flow.hopeless()) is not None:
+            for waiting in queue.items():
+                if not waiting.durable:
+                    self._fail(waiting, hopeless)
+        for late in queue.overdue(now):
+            if flow.serving or not late.durable:
+                text = f"No slot became free within {queue.timeout_s:g} s; try again later."
+                self._fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
+
+    def _fail(self, generation: Generation, error: HeadraceError) -> None:
+        """Out of the queue first: an async hook may hold its end back."""
+        if generation.place is None:
+            generation.flow.queue.remove(generation)
+        generation.fail(error)
+
     def _cancel(self, generation: Generation, message: str) -> None:
-        generation.fail(HeadraceError(Code.CANCELLED, message))
+        self._fail(generation, HeadraceError(Code.CANCELLED, message))
 
     def _end_overdue(self, now: float) -> None:
         limit = self._limits.total_timeout_s
@@ -413,13 +411,9 @@ class Service:
             oldest = next(iter(self._running.values()))
             if now - oldest.admitted_at <= limit:
                 return
-            # Out of the way first: an async hook may hold its end back.
-            del self._running[oldest.id]
-            oldest.fail(
-                HeadraceError(
-                    Code.GENERATION_TIMEOUT, f"It took longer than the limit of {limit:g} s."
-                )
-            )
+            del self._running[oldest.id]  # or it is found again while its end is held back
+            text = f"It took longer than the limit of {limit:g} s."
+            self._fail(oldest, HeadraceError(Code.GENERATION_TIMEOUT, text))
 
     def _end_abandoned(self, now: float) -> None:
         for generation in list(self._alone.values()):

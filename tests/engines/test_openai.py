@@ -604,7 +604,7 @@ def test_loading_an_upstream_that_cannot_serve_fails_with_the_reason(upstream, r
     run(main())
 
 
-def test_an_upstream_that_vanishes_is_failed_until_it_is_back(upstream, run, seen, eventually):
+def test_an_upstream_that_vanishes_is_unreachable_until_it_is_back(upstream, run, seen, eventually):
     async def main():
         fake = Fake(stream(chunk("a"), chunk(reason="stop")))
         async with upstream(fake) as server, engine_at(server) as engine:
@@ -617,7 +617,7 @@ def test_an_upstream_that_vanishes_is_failed_until_it_is_back(upstream, run, see
             sink = seen()
             engine.stream_infer(Work(chat()), sink)
             assert (await sink.over).code is Code.ENGINE_UNAVAILABLE
-            assert engine.health()[0] == "failed"
+            assert engine.health()[0] == "unreachable"
             back = await asyncio.start_server(server.answer, "127.0.0.1", port)
             await eventually(lambda: engine.health()[0] == "ready")
             sink = seen()

@@ -37,7 +37,7 @@ class Machine:
 
 def replica(name: str, slots: int, early: int = 0) -> Replica[Machine]:
     made = Replica(name, Machine(slots, early))
-    made.came_up()
+    made.look(0.0)
     return made
 
 
@@ -94,3 +94,30 @@ def test_models_are_found_by_alias_and_an_unknown_name_says_what_there_is() -> N
     assert unknown.value.code is Code.MODEL_NOT_FOUND
     assert unknown.value.param == "model"
     assert "m" in unknown.value.message
+
+
+def test_a_replica_that_computes_nothing_is_left_alone_for_longer_each_time() -> None:
+    one = replica("a", 1)
+    pauses, now = [], 100.0
+    for _ in range(8):
+        one.lost(now)
+        assert not one.ready
+        one.lost(now)  # another run of the same moment says nothing new
+        since = now
+        while not one.look(now):
+            now += 0.01
+        pauses.append(round(now - since, 1))
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
+    now += 60
+    one.lost(now)
+    assert not one.look(now + 0.05)
+    assert one.look(now + 0.15)
+
+
+def test_a_replica_that_came_back_gets_work_at_once() -> None:
+    one = replica("a", 1)
+    one.lost(0.0)
+    one.engine.state = "starting"
+    assert not one.look(0.01)
+    one.engine.state = "ready"
+    assert one.look(0.02)

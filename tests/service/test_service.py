@@ -17,7 +17,8 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import MAX_TEXT_BYTES, Error, Finish, Progress, Token, Usage
 from headrace.domain.request import CANCEL, CONTINUE, Leaving
 from headrace.engines.script import Script
-from headrace.service import MAX_ATTEMPTS, Limits
+from headrace.going_on import MAX_FRUITLESS
+from headrace.service import Limits
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import BaseHook
 from headrace.streams.sqlite import SqliteStore
@@ -175,11 +176,92 @@ def test_a_run_that_breaks_goes_on_elsewhere_without_a_token_lost_or_repeated(ru
 
 def test_a_run_that_always_breaks_ends_with_its_error(run: Run) -> None:
     async def main() -> None:
-        house = await House(Script(WORDS * 3, fail_after=1)).open()
+        dying = Script(WORDS, times=1, fail_after=2), Script(refuse=Code.ENGINE_FAILED)
+        house = await House(*dying).open()
         seen = Witness(house.ask())
-        assert await seen.whole() == "".join((WORDS * 3)[:MAX_ATTEMPTS])
+        assert await seen.whole() == "".join(WORDS[:2])
         assert seen.code == "engine_failed"
+        assert house.engines[0].started == MAX_FRUITLESS
         assert house.in_use == 0
+
+    run(main())
+
+
+def test_runs_that_break_but_bring_tokens_reach_the_end(run: Run) -> None:
+    async def main() -> None:
+        words, breaks = WORDS * 4, 2 * MAX_FRUITLESS
+        house = await House(Script(words, times=breaks, fail_after=1), Script(words)).open()
+        seen = Witness(house.ask())
+        assert await seen.whole() == "".join(words)
+        assert house.engines[0].started == breaks + 1
+
+    run(main())
+
+
+REFUSING = Script(refuse=Code.ENGINE_UNAVAILABLE, times=MAX_FRUITLESS + 2)
+
+
+async def ticking(house: House, seen: Witness, limit_s: float = 20.0) -> None:
+    """Look at the clock as the app does until the generation is over."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + limit_s
+    while not seen.ended.is_set() and loop.time() < until:
+        house.service.tick(loop.time())
+        await asyncio.sleep(0.01)
+
+
+def test_what_outlives_its_client_waits_for_an_engine_that_is_not_there_yet(run: Run) -> None:
+    async def main() -> None:
+        house = await House(REFUSING, Script(WORDS)).open()
+        seen = Witness(house.ask(leaving=CONTINUE))
+        await ticking(house, seen)
+        assert await seen.whole() == "".join(WORDS)
+        plain = await House(REFUSING, Script(WORDS)).open()
+        refused = Witness(plain.ask())
+        await ticking(plain, refused)
+        assert refused.code == "engine_unavailable"
+        assert plain.engines[0].started == MAX_FRUITLESS
+
+    run(main())
+
+
+def test_what_has_tokens_waits_for_an_upstream_that_is_gone_and_the_rest_is_told(run: Run) -> None:
+    async def main() -> None:
+        house = await House(Script(WORDS, when="new", hang_after=0), SLOW, slots=2).open()
+        begun, new = Witness(house.ask()), Witness(house.ask("new"))
+        await begun.token(2)
+        house.engines[0].crash(state="unreachable")
+        assert new.code == "engine_failed"
+        with pytest.raises(HeadraceError) as refused:
+            house.ask()
+        assert refused.value.code is Code.ENGINE_UNAVAILABLE
+        house.service.tick(asyncio.get_running_loop().time())
+        assert not begun.ended.is_set()
+        await house.engines[0].load()
+        await ticking(house, begun)
+        assert await begun.whole() == "".join(WORDS)
+
+    run(main())
+
+
+def test_an_engine_that_is_gone_for_good_ends_all_but_what_outlives_its_client(run: Run) -> None:
+    async def main() -> None:
+        house = await House(STUCK, slots=1, limits=Limits(queue_timeout_s=0.5)).open()
+        running, waiting = Witness(house.ask()), Witness(house.ask())
+        kept = Witness(house.ask(leaving=CONTINUE))
+        await running.token(2)
+        house.engines[0].crash("out of memory")
+        loop = asyncio.get_running_loop()
+        house.service.tick(loop.time())
+        assert running.code == "engine_failed"
+        assert waiting.code == "engine_unavailable"
+        assert isinstance(waiting.end, Error)
+        assert "out of memory" in waiting.end.message
+        house.service.tick(loop.time() + 1.0)
+        assert not kept.ended.is_set()
+        await house.engines[0].load()
+        house.service.tick(loop.time() + 2.0)
+        await kept.token(2)
 
     run(main())
 
@@ -394,7 +476,7 @@ def test_an_engine_that_died_unnoticed_is_left_alone_until_it_was_looked_at(run:
             await asyncio.sleep(0)
         assert len(house.flow.queue) == 1
         assert house.flow.model.readiness()[0] is False
-        house.service.tick(0.0)
+        house.service.tick(asyncio.get_running_loop().time() + 1.0)
         assert await seen.whole() == "".join(WORDS)
         assert house.in_use == 0
 

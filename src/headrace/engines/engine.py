@@ -74,7 +74,10 @@ class EngineInfo(msgspec.Struct, frozen=True, gc=False):
     early: int = 0
 
 
-Health = Literal["starting", "ready", "failed", "closed"]
+Health = Literal["starting", "ready", "unreachable", "failed", "closed"]
+"""``unreachable``: it was ready, and is asked again until it answers. ``failed``: not before somebody does
+something about it."""
+
 Answer = tuple[list[Delta], Outcome]
 """All output of a run that ended well."""
 

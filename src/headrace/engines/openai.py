@@ -173,7 +173,7 @@ class OpenAIEngine(StreamingEngine):
     def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""
         if error.code is Code.ENGINE_UNAVAILABLE and self._health[0] == "ready":
-            self._health = ("failed", error.message)
+            self._health = ("unreachable", error.message)
             self._watch = asyncio.get_running_loop().create_task(self._poll_until_ready())
 
     # The upstream's health.
@@ -198,14 +198,16 @@ class OpenAIEngine(StreamingEngine):
             self._health = (self._waiting_state(), error.message)
             return False
         if response.status != 200:
-            self._health = (self._waiting_state(), refused(*response).message)
-            return response.status in (400, 401, 403, 404)
+            hopeless = response.status in (400, 401, 403, 404)
+            state = "failed" if hopeless and self._info is not None else self._waiting_state()
+            self._health = (state, refused(*response).message)
+            return hopeless
         self._info = self._info or self._learn(response)
         self._health = ("ready", f"{self._origin} answers")
         return True
 
     def _waiting_state(self) -> Health:
-        return "starting" if self._info is None else "failed"
+        return "starting" if self._info is None else "unreachable"
 
     def _learn(self, response: Response) -> EngineInfo:
         """What the upstream says of its model, where it says it."""

@@ -93,9 +93,10 @@ class ScriptedEngine(StreamingEngine):
             loop.call_soon(run.fail, error)
         return run
 
-    def crash(self, reason: str = "it was told to crash") -> None:
-        """Die as a process dies: all runs fail, nothing runs until the next :meth:`load`."""
-        self._health = ("failed", reason)
+    def crash(self, reason: str = "it was told to crash", state: Health = "failed") -> None:
+        """Die as a process dies: all runs fail, nothing runs until the next :meth:`load`. ``state``: its
+        health until then."""
+        self._health = (state, reason)
         self._fail_all(HeadraceError(Code.ENGINE_FAILED, f"The scripted engine died: {reason}."))
 
     async def count_tokens(self, text: str) -> int:

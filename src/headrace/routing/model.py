@@ -36,11 +36,18 @@ class Placeable(Protocol):
 E = TypeVar("E", bound=Placeable)
 
 
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+FORGET_S = 10.0
+"""A replica that says it is ready and computes nothing is left alone for so long, twice as long each time
+that this happens within ``FORGET_S``."""
+
+
 class Replica(Generic[E]):
     """One engine and how many of its slots are taken. ``slots`` is read once the engine is ready, and
     ``places`` with it: slots, and what the engine wants before one of them is free."""
 
-    __slots__ = ("engine", "in_use", "name", "places", "ready", "slots")
+    __slots__ = ("_back_at", "_pause_s", "engine", "in_use", "name", "places", "ready", "slots")
 
     def __init__(self, name: str, engine: E) -> None:
         self.name = name
@@ -48,15 +55,32 @@ class Replica(Generic[E]):
         self.slots = self.places = 0
         self.in_use = 0
         self.ready = False
+        self._back_at = 0.0
+        self._pause_s = FIRST_PAUSE_S
 
-    def came_up(self) -> None:
-        info: Info = self.engine.info()
-        self.slots = info.slots
-        self.places = info.slots + info.early
-        self.ready = True
+    def look(self, now: float) -> bool:
+        """Ask the engine how it is; whether it went up or down since. ``now``: monotonic seconds."""
+        healthy = self.engine.health()[0] == "ready"
+        if not healthy:
+            self._back_at, self._pause_s = now, FIRST_PAUSE_S
+        ready = healthy and now >= self._back_at
+        if ready is self.ready:
+            return False
+        self.ready = ready
+        if ready:
+            info: Info = self.engine.info()
+            self.slots = info.slots
+            self.places = info.slots + info.early
+        return True
 
-    def went_down(self) -> None:
-        self.ready = False
+    def lost(self, now: float) -> None:
+        """It computed nothing of what it was given; its engine may not have noticed yet why."""
+        if self.ready:
+            if now - self._back_at > FORGET_S:
+                self._pause_s = FIRST_PAUSE_S
+            self.ready = False
+            self._back_at = now + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
 
 class Place(msgspec.Struct, Generic[E]):

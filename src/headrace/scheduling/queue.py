@@ -70,11 +70,8 @@ class Queue(Generic[W]):
         return self.waiting.pop(item.id, None) is not None
 
     def overdue(self, now: float) -> list[W]:
-        """Take out all that have waited longer than the limit."""
-        late = [item for item, since in self.waiting.values() if now - since > self.timeout_s]
-        for item in late:
-            del self.waiting[item.id]
-        return late
+        """All that have waited longer than the limit; they stay."""
+        return [item for item, since in self.waiting.values() if now - since > self.timeout_s]
 
     def items(self) -> list[W]:
         """All who wait, in order."""

@@ -74,14 +74,16 @@ class Meter(Protocol):
 class Generation:
     """A request being answered. Is the ``Sink`` of its runs and what protocols see as a generation.
 
-    ``seq`` is the last one assigned. ``attempt`` counts runs; ``flow`` and ``place`` are its owner's. Times
-    are ``time.monotonic`` seconds, but for ``last_token_at``: that is the Unix time of the newest token.
+    ``seq`` is the last one assigned. ``flow`` and ``place`` are its owner's, and what it knows of broken runs:
+    ``fruitless`` of them since the newest token, which came ``broke_after``; it waits ``waits_since`` then.
+    Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
 
     # What most generations never set is found here: to make one has to be cheap.
     ended = False
     prior = 0
-    attempt = 0
+    fruitless = 0
+    broke_after = waits_since = 0.0
     raw: dict[int, Raw] | None = None
     cancel_run: Callable[[], None] | None = None
     place: Any = None

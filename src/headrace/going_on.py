@@ -1,0 +1,49 @@
+"""Whether a generation whose run broke goes on: by another run, here or on another replica, or not at all."""
+
+from __future__ import annotations
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.engine import Engine
+from headrace.flow import Flow
+from headrace.routing.model import Replica
+from headrace.streams.generation import Generation
+
+MAX_FRUITLESS = 5
+"""Runs that broke since the newest token, the one that brought it too; the last one's error is the end."""
+
+NEVER_BEGAN = frozenset((Code.ENGINE_UNAVAILABLE, Code.MODEL_LOADING))
+"""What an engine says that computed nothing: its process is gone, its server is being restarted."""
+
+BUSY = frozenset((Code.RATE_LIMITED, Code.QUEUE_FULL))
+
+
+def may_go_on(
+    generation: Generation, error: HeadraceError, replica: Replica[Engine], flow: Flow
+) -> bool:
+    """Decide after a look at the replicas. What has tokens or outlives its client waits for an engine that
+    comes back; what has none is told at once, so that its client may ask elsewhere."""
+    fruitless = _fruitless(generation)
+    if not error.meaning.retryable or (generation.last_token_at and not generation.keep_raw):
+        return False
+    patient = generation.durable or generation.last_token_at > 0
+    if not patient or error.code not in NEVER_BEGAN:
+        generation.fruitless = fruitless + 1
+        if generation.fruitless >= MAX_FRUITLESS:
+            return False
+    if any(other.ready for other in flow.model.replicas if other is not replica):
+        return True
+    state = replica.engine.health()[0]
+    if state == "unreachable":
+        return patient
+    if state not in ("starting", "ready"):
+        return generation.durable
+    return error.code not in BUSY
+
+
+def _fruitless(generation: Generation) -> int:
+    """How often it broke since its newest token."""
+    if generation.last_token_at != generation.broke_after:
+        generation.broke_after = generation.last_token_at
+        generation.fruitless = 0
+        generation.waits_since = 0.0
+    return generation.fruitless
