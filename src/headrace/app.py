@@ -253,11 +253,11 @@ class App:
 
 
 def _waiting(flow: Flow) -> float:
-    return len(flow.queue)
+    return len(flow.queue) + sum(replica.early for replica in flow.model.replicas)
 
 
 def _running(flow: Flow) -> float:
-    return sum(replica.in_use for replica in flow.model.replicas)
+    return sum(replica.in_use - replica.early for replica in flow.model.replicas)
 
 
 def build_store(settings: Settings) -> Store:

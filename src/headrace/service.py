@@ -315,8 +315,11 @@ class Service:
     def _enqueue(self, generation: Generation, flow: Flow) -> None:
         place = None if flow.queue.waiting else flow.model.place(generation.request.choices)
         if place is not None:
-            if generation.durable:
-                generation.progress("prefill")
+            if place.early or generation.durable:
+                if place.early:
+                    generation.progress("queued", position=place.early)
+                else:
+                    generation.progress("prefill")
                 if generation.ended:  # that could not be stored
                     place.free()
                     return

@@ -50,8 +50,8 @@ def test_the_least_busy_replica_is_next() -> None:
 
 def test_an_engine_gets_as_many_early_as_it_wants_once_no_other_has_a_slot() -> None:
     model = Model("m", (), [replica("a", 2, early=1), replica("b", 1)], 0)
-    taken = [place.replica.name for _ in range(4) if (place := model.place(1))]
-    assert taken == ["a", "b", "a", "a"]
+    taken = [(place.replica.name, place.early) for _ in range(4) if (place := model.place(1))]
+    assert taken == [("a", 0), ("b", 0), ("a", 0), ("a", 1)]
     assert model.place(1) is None
     assert model.replicas[0].slots == 2
     whole = Model("m", (), [replica("a", 2, early=1)], 0)

@@ -53,6 +53,23 @@ def test_who_finds_no_slot_waits_and_is_told_its_place(run: Run) -> None:
     run(main())
 
 
+def test_who_waits_in_the_engines_own_line_is_told_so_too(run: Run) -> None:
+    async def main() -> None:
+        house = await House(SLOW, slots=1).open()
+        house.flow.model.replicas[0].places = 2  # as an engine has it that wants one early
+        house.ask()
+        early = house.ask()
+        assert early.state == "queued"
+        seen = Witness(early)
+        await seen.token(1)
+        assert early.state == "running"
+        await seen.whole()
+        first = seen.events_seen[0]
+        assert first == Progress(1, first.timestamp, "queued", position=1)
+
+    run(main())
+
+
 def test_a_full_queue_refuses_before_a_log_begins(run: Run) -> None:
     async def main() -> None:
         house = await House(STUCK, slots=1, limits=Limits(queue=1)).open()

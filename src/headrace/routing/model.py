@@ -58,6 +58,11 @@ class Replica(Generic[E]):
         self._back_at = 0.0
         self._pause_s = FIRST_PAUSE_S
 
+    @property
+    def early(self) -> int:
+        """Runs that it has beside those in its slots."""
+        return max(0, self.in_use - self.slots)
+
     def look(self, now: float) -> bool:
         """Ask the engine how it is; whether it went up or down since. ``now``: monotonic seconds."""
         healthy = self.engine.health()[0] == "ready"
@@ -84,10 +89,12 @@ class Replica(Generic[E]):
 
 
 class Place(msgspec.Struct, Generic[E]):
-    """``taken`` slots held on a replica; :meth:`free` gives them back once."""
+    """``taken`` slots held on a replica; :meth:`free` gives them back once. ``early``: its position among
+    those that the engine has before a slot of its is free for them, from 1; 0: it has a slot."""
 
     replica: Replica[E]
     taken: int
+    early: int = 0
 
     def free(self) -> None:
         self.replica.in_use -= self.taken
@@ -120,8 +127,8 @@ class Model(Generic[E]):
         if best is None:
             return None
         taken = weight if weight < best.slots else best.slots
-        best.in_use += taken
-        return Place(best, taken)
+        best.in_use = in_use = best.in_use + taken
+        return Place(best, taken, in_use - best.slots if in_use > best.slots else 0)
 
     def readiness(self) -> tuple[bool, str]:
         """Whether a replica is ready; if none, what the first one says."""

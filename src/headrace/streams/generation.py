@@ -152,7 +152,12 @@ class Generation:
     def state(self) -> Literal["queued", "running", "finished", "failed"]:
         if self.log.end is not None:
             return "finished" if self.log.end == "finish" else "failed"
-        return "queued" if self.place is None else "running"
+        place = self.place
+        if place is None:
+            return "queued"
+        # In the engine's own line until it says something.
+        waits = place.early and self.prefilled < 0 and not self.last_token_at
+        return "queued" if waits else "running"
 
     def attach(self, reader: Reader, *, client: bool) -> Subscription:
         subscription = self.log.attach(reader)
