@@ -167,6 +167,9 @@ def test_an_impossible_value_names_the_flag_or_the_variable_that_had_it(file: Pa
 
 
 def test_an_unknown_variable_of_a_section_is_refused(file: Path) -> None:
+    assert refusal("", file, HEADRACE_SERVER_HOST="") == (
+        "server.host: must not be empty (HEADRACE_SERVER_HOST)"
+    )
     assert refusal("", file, HEADRACE_SERVER_PROT="1") == (
         "HEADRACE_SERVER_PROT: no such setting (did you mean HEADRACE_SERVER_PORT?)"
     )

@@ -99,7 +99,8 @@ class _Loading:
         try:
             value = msgspec.convert(value, field.type, strict=False)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{path}: {in_words(str(error), field)} ({origin})") from None
+            why = "must not be empty" if value is None else in_words(str(error), field)
+            raise SettingsError(f"{path}: {why} ({origin})") from None
         table = self._model(origin) if field.table == "models[]" else self._section(field.table)
         table[field.name] = value
         self._origins[path] = origin
