@@ -18,7 +18,7 @@ from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
-from headrace.domain.event import Error, Finish
+from headrace.domain.event import Error, Event, Finish
 from headrace.domain.ids import Ulids, find_ulid
 from headrace.domain.request import Caller, Request
 from headrace.engines.engine import Engine, Work
@@ -84,7 +84,7 @@ class Service:
         return self._keys.tenant(key)
 
     def submit(
-        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, bool]
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
     ) -> Generation:
         if self._closing:
             raise HeadraceError(
@@ -140,6 +140,15 @@ class Service:
         running = self._running.get(generation.id)
         if running is not None:
             self._cancel(running, "Cancelled on request.")
+
+    async def delete(self, generation: AnyGeneration) -> None:
+        running = self._running.get(generation.id)
+        if running is not None:
+            end = _End()
+            running.attach(end, client=False)
+            self.cancel(running)
+            await end.come.wait()  # an async hook may hold it back
+        await self._hub.delete(generation.id)
 
     def abort(self, token: str, tenant: str) -> int:
         found = self._aborts.find(tenant, token)
@@ -479,3 +488,18 @@ class Service:
     def _flow_of(self, model: str) -> Flow:
         """Raises ``MODEL_NOT_FOUND``."""
         return self._flows.get(model) or self._flows[self._models.find(model).name]
+
+
+class _End:
+    """The reader that only waits for the end of a log."""
+
+    def __init__(self) -> None:
+        self.come = asyncio.Event()
+
+    def events(self, events: Sequence[Event]) -> bool:
+        if events[-1].end is not None:
+            self.come.set()
+        return True
+
+    def lost(self, error: HeadraceError) -> None:
+        self.come.set()

@@ -44,7 +44,7 @@ class ScriptedGeneration:
         *,
         caller: Caller | None = None,
         wire: str = "native",
-        wire_options: dict[str, bool] | None = None,
+        wire_options: dict[str, Any] | None = None,
         number: int = 0,
     ) -> None:
         self.id = f"gen_01{number:024d}"
@@ -151,7 +151,7 @@ class ScriptedService:
         return self.keys[key]
 
     def submit(
-        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, bool]
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
     ) -> ScriptedGeneration:
         self.model(request.model)
         if request.extra:

@@ -57,7 +57,7 @@ def encoded(
     *,
     after: int = 0,
     size: int = 1,
-    options: dict[str, bool] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> bytes:
     if options is None:
         options = {"usage": True, "progress": True, "prompt": True}
@@ -93,7 +93,7 @@ def test_how_events_are_batched_changes_no_byte(
 @pytest.mark.parametrize(("wire", "form"), FORMS)
 @pytest.mark.parametrize("options", [{}, {"usage": True, "progress": True, "prompt": True}])
 def test_a_resumed_stream_is_byte_for_byte_the_rest(
-    generation: Any, log: list[Event], wire: str, form: str, options: dict[str, bool]
+    generation: Any, log: list[Event], wire: str, form: str, options: dict[str, Any]
 ) -> None:
     whole = encoded(generation, log, wire, form, options=options)
 

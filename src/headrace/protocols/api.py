@@ -21,6 +21,7 @@ from headrace.protocols.models import ModelEndpoints
 from headrace.protocols.openapi import OpenApi
 from headrace.protocols.operations import Metrics, Operations
 from headrace.protocols.port import Service
+from headrace.protocols.responses import Responses
 from headrace.protocols.router import Handler, Route, Router, WrongMethod
 from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
@@ -57,6 +58,7 @@ class Api:
         self.routes: tuple[Route, ...] = (
             *generate.routes(),
             *Infer(service, generate).routes(),
+            *Responses(service, self._streams, generate.resumed).routes(),
             *generations.routes(),
             *ModelEndpoints(service).routes(),
             *Operations(service, options.version, metrics).routes(),

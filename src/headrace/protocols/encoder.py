@@ -47,7 +47,7 @@ class Framing(Protocol):
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         """A message that ends an event: it carries the event's cursor where the framing has one."""
 
-    def part(self, data: bytes) -> bytes:
+    def part(self, data: bytes, name: bytes | None = None) -> bytes:
         """A message that is not its event's last: without a cursor, so that a client which leaves
         after it gets the whole event again."""
 
@@ -74,8 +74,10 @@ class ServerSentEvents:
             return b"id: %d\ndata: %b\n\n" % (seq, data)
         return b"id: %d\nevent: %b\ndata: %b\n\n" % (seq, name, data)
 
-    def part(self, data: bytes) -> bytes:
-        return b"data: %b\n\n" % data
+    def part(self, data: bytes, name: bytes | None = None) -> bytes:
+        if name is None:
+            return b"data: %b\n\n" % data
+        return b"event: %b\ndata: %b\n\n" % (name, data)
 
     def done(self, seq: int) -> bytes:
         return b"id: %d\ndata: [DONE]\n\n" % seq
@@ -94,7 +96,7 @@ class Lines:
     def message(self, seq: int, data: bytes, name: bytes | None = None) -> bytes:
         return data + b"\n"
 
-    def part(self, data: bytes) -> bytes:
+    def part(self, data: bytes, name: bytes | None = None) -> bytes:
         return data + b"\n"
 
     def done(self, seq: int) -> bytes:

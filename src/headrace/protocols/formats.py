@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.encoder import Encoder, Framing
@@ -10,21 +11,24 @@ from headrace.protocols.native import NativeEncoder
 from headrace.protocols.openai_chat import ChatEncoder
 from headrace.protocols.openai_completions import CompletionEncoder
 from headrace.protocols.port import Generation
+from headrace.protocols.responses_stream import ResponsesEncoder
 
 NATIVE = "native"
 OPENAI_CHAT = "openai-chat"
 OPENAI_COMPLETIONS = "openai-completions"
+RESPONSES = "responses"
 
-EncoderFactory = Callable[[Generation, dict[str, bool], Framing], Encoder]
+EncoderFactory = Callable[[Generation, dict[str, Any], Framing], Encoder]
 
 ENCODERS: dict[str, EncoderFactory] = {
     NATIVE: NativeEncoder,
     OPENAI_CHAT: ChatEncoder,
     OPENAI_COMPLETIONS: CompletionEncoder,
+    RESPONSES: ResponsesEncoder,
 }
 
 
-def chosen_format(asked: str | None, generation: Generation) -> tuple[str, dict[str, bool]]:
+def chosen_format(asked: str | None, generation: Generation) -> tuple[str, dict[str, Any]]:
     """The format that ``?format=`` asks for, and its options: the stored ones where the log was written
     to that format, so that what was sent once is sent again byte for byte. Raises ``INVALID_REQUEST``."""
     if asked is None or asked == NATIVE:

@@ -34,7 +34,7 @@ class NativeEncoder(EventEncoder):
 
     __slots__ = ("_framing", "_generation", "_hidden", "_text")
 
-    def __init__(self, generation: Generation, options: dict[str, bool], framing: Framing) -> None:
+    def __init__(self, generation: Generation, options: dict[str, Any], framing: Framing) -> None:
         super().__init__()
         self._framing = framing
         self._generation = generation.id

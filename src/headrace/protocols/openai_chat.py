@@ -6,7 +6,7 @@ that OpenAI's schema requires are there as ``null``.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -137,7 +137,7 @@ class ChatEncoder(ChunkEncoder):
 
     __slots__ = ("_writers",)
 
-    def __init__(self, generation: Generation, options: dict[str, bool], framing: Framing) -> None:
+    def __init__(self, generation: Generation, options: dict[str, Any], framing: Framing) -> None:
         name, kind = chat_id(generation), b"chat.completion.chunk"
         super().__init__(generation, options, framing, id=name, kind=kind)
 

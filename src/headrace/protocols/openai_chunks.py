@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 from headrace.domain.event import Error, Event, Finish, Progress, Prompt, Token
 from headrace.protocols.encoder import EventEncoder, Framing, encode_json
@@ -25,7 +26,7 @@ class ChunkEncoder(EventEncoder):
     def __init__(
         self,
         generation: Generation,
-        options: dict[str, bool],
+        options: dict[str, Any],
         framing: Framing,
         *,
         id: str,

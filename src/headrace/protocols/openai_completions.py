@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -78,7 +78,7 @@ class CompletionEncoder(ChunkEncoder):
 
     __slots__ = ("_asked", "_offsets")
 
-    def __init__(self, generation: Generation, options: dict[str, bool], framing: Framing) -> None:
+    def __init__(self, generation: Generation, options: dict[str, Any], framing: Framing) -> None:
         name, kind = completion_id(generation), b"text_completion"
         super().__init__(generation, options, framing, id=name, kind=kind)
         self._asked = generation.request.sampling.logprobs or 0

@@ -114,7 +114,7 @@ class CompletionBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=Fa
     suffix: str | None = None
 
 
-Asked = tuple[Request, dict[str, bool], str | None]
+Asked = tuple[Request, dict[str, Any], str | None]
 """A decoded body: the request, what the wire has to remember, and the body's ``session_id``, if any."""
 
 _chat = Body(ChatBody)
@@ -243,7 +243,7 @@ def _sampling(body: SharedBody, logprobs: int | None, max_tokens: int | None) ->
     )
 
 
-def _wire_options(body: SharedBody) -> dict[str, bool]:
+def _wire_options(body: SharedBody) -> dict[str, Any]:
     options = body.stream_options
     if options is None:
         return {}

@@ -6,7 +6,7 @@ Implemented by ``headrace.service``; protocols see only this.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Generation(Protocol):
     def wire(self) -> str: ...
 
     @property
-    def wire_options(self) -> dict[str, bool]: ...
+    def wire_options(self) -> dict[str, Any]: ...
 
     @property
     def state(self) -> State: ...
@@ -97,7 +97,7 @@ class Service(Protocol):
         """The tenant of an API key. Raises ``INVALID_API_KEY``."""
 
     def submit(
-        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, bool]
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
     ) -> Generation:
         """Admit a request; its log begins. Raises what can be known at once (``MODEL_NOT_FOUND``, ``QUEUE_FULL``,
         ``UNSUPPORTED``, ``HOOK_REFUSED`` …); anything later is the log's ``error`` event."""
@@ -111,6 +111,9 @@ class Service(Protocol):
 
     def cancel(self, generation: Generation) -> None:
         """End it with ``error: cancelled`` in whatever state it is; idempotent."""
+
+    async def delete(self, generation: Generation) -> None:
+        """Forget it and all it said, also on disk; one that runs is cancelled first. Raises ``STORE_FAILED``."""
 
     def abort(self, token: str, tenant: str) -> int:
         """Cancel the running generations that carry this abort token; returns how many."""

@@ -272,6 +272,17 @@ class Database:
                 "INSERT OR REPLACE INTO packed_sessions VALUES (?, ?, ?, ?)", sessions
             )
 
+    def delete(self, id: str) -> None:
+        """Forget an ended log. Without effect where there is none."""
+        run = self._connection.execute
+        if (found := run("SELECT k FROM packed WHERE id = ?", (id,)).fetchone()) is not None:
+            self._retention.forget_packed(found[0], id)
+            self._at_hand.clear()
+            return
+        columns = "SELECT n, size FROM generations WHERE id = ? AND end IS NOT NULL"
+        if (row := run(columns, (id,)).fetchone()) is not None:
+            self._retention.forget_row(row[0], id, row[1])
+
     # Reading.
 
     def whole(self, id: str, now: float) -> Whole | None:

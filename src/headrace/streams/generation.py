@@ -141,7 +141,7 @@ class Generation:
         return self.header.wire
 
     @property
-    def wire_options(self) -> dict[str, bool]:
+    def wire_options(self) -> dict[str, Any]:
         return self.header.wire_options
 
     @property

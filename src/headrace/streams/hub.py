@@ -81,6 +81,12 @@ class Hub:
         known = {header.id for header in stored}
         return [*(one for one in reversed(fresh) if one.id not in known), *stored][:limit]
 
+    async def delete(self, id: str) -> None:
+        """Forget an ended log, also in the store. Raises ``STORE_FAILED``."""
+        self._opened.pop(id, None)
+        await self.store.delete(id)
+        self._opened.pop(id, None)
+
     def forget(self, id: str) -> None:
         """No longer hold a running log that will get no terminal event in this process."""
         self._running.pop(id, None)

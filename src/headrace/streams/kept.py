@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from headrace.domain.request import Caller, Request
 from headrace.streams.log import Log
@@ -42,7 +42,7 @@ class Kept:
         return self._log.header.wire
 
     @property
-    def wire_options(self) -> dict[str, bool]:
+    def wire_options(self) -> dict[str, Any]:
         return self._log.header.wire_options
 
     @property

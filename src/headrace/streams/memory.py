@@ -89,6 +89,13 @@ class MemoryStore:
         self._drop_aged()
         return [*islice(self._of(tenant, session_id), limit)]
 
+    async def delete(self, id: str) -> None:
+        entry = self._entries.get(id)
+        if entry is not None and entry.end is not None:
+            del self._entries[id]
+            self._finished.remove(entry)
+            self._finished_bytes -= entry.size
+
     async def close(self) -> None:
         """Nothing is left to be done."""
 

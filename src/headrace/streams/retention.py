@@ -148,7 +148,20 @@ class Retention:
         size = sum(log.size for log in gone)
         return _Old([log.id for log in gone], size, pack=k, members=gone, rest=logs[end:])
 
-    def _drop(self, old: _Old) -> None:
+    def forget_row(self, n: int, id: str, size: int) -> None:
+        """Drop one finished log, as if it had never been."""
+        self._drop(_Old([id], size, n, n), bury=False)
+
+    def forget_packed(self, k: int, id: str) -> None:
+        """The same for one in a pack. Raises ``msgspec.MsgspecError`` if that is damaged."""
+        body = self._connection.execute("SELECT body FROM packs WHERE k = ?", (k,)).fetchone()[0]
+        logs = unpack(body)
+        ours = [log for log in logs if log.id == id]
+        rest = [log for log in logs if log.id != id]
+        size = sum(log.size for log in ours)
+        self._drop(_Old([id], size, pack=k, members=ours, rest=rest), bury=False)
+
+    def _drop(self, old: _Old, *, bury: bool = True) -> None:
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:
@@ -156,7 +169,8 @@ class Retention:
                 self._drop_rows(old.first_n, old.last_n)
             else:
                 self._drop_packed(old.pack, old)
-            self._bury(sorted(old.ids))
+            if bury:
+                self._bury(sorted(old.ids))
             run(
                 "UPDATE totals SET finished = finished - ?, bytes = bytes - ?",
                 (len(old.ids), old.size),

@@ -290,6 +290,13 @@ class SqliteStore:
         if (entry.end is not None or entry.failed) and not entry.dirty:
             self._entries.pop(entry.header.id, None)
 
+    async def delete(self, id: str) -> None:
+        if id in self._entries or self._checkpointer.whole(id) is not None:
+            await self.checkpoint()
+            if (failure := self._checkpointer.failure) is not None:
+                raise self._cannot_store(id, OSError(f"its database cannot be written: {failure}"))
+        await self._ask(self._database.delete, id)
+
     # Reading.
 
     async def find(self, id: str) -> KeptLog | None:

@@ -7,7 +7,7 @@ process from then on, as far as this store's logs do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,7 +27,7 @@ class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
     request: Request
     caller: Caller
     wire: str = "native"
-    wire_options: dict[str, bool] = {}
+    wire_options: dict[str, Any] = {}
 
     def is_of(self, tenant: str, session_id: str | None) -> bool:
         """Whether this is a log of that tenant and, if one is named, of that session."""
@@ -93,6 +93,10 @@ class Store(Protocol):
 
     async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
         """A tenant's logs, newest first."""
+
+    async def delete(self, id: str) -> None:
+        """Forget an ended log as if it had never been. Without effect where there is none. Raises
+        ``STORE_FAILED``."""
 
     async def close(self) -> None:
         """Everything appended is durable; idempotent."""

@@ -1,0 +1,323 @@
+"""``/v1/responses``: a response is a generation seen as OpenAI's Responses API sees it.
+
+What it says is read from the generation's log, while it runs and after; a background response only has no
+client that it would miss. https://platform.openai.com/docs/api-reference/responses
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import Error, Event, Finish, Token
+from headrace.domain.request import CONTINUE, Caller
+from headrace.protocols.accept import require_json
+from headrace.protocols.asking import caller_of, chosen_form, cursor, stream_events
+from headrace.protocols.body import Unknown, check_json_body, refuse
+from headrace.protocols.call import Call
+from headrace.protocols.encoder import FRAMINGS
+from headrace.protocols.errors import from_event, named
+from headrace.protocols.formats import ENCODERS, RESPONSES
+from headrace.protocols.port import Generation, Service, Subscription
+from headrace.protocols.responses_object import (
+    TERMS,
+    ResponseObject,
+    conversation,
+    input_items,
+    items_at_end,
+    response_id,
+    response_object,
+    status_at_end,
+    terms_of,
+    ulid,
+)
+from headrace.protocols.responses_output import Output
+from headrace.protocols.responses_request import (
+    Earlier,
+    ResponsesBody,
+    decode_responses,
+    response_request,
+)
+from headrace.protocols.responses_stream import STARTING_AFTER
+from headrace.protocols.router import Route
+from headrace.protocols.stream import ClientStream, OpenStreams
+
+MAX_LISTED = 100
+Resumed = Callable[[Call], Awaitable[None]]
+
+
+class InputItems(msgspec.Struct, frozen=True, gc=False):
+    """A page of the items that a response was asked with."""
+
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: str = "list"
+
+
+class Deleted(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    object: str = "response"
+    deleted: bool = True
+
+
+class Responses:
+    """``resumed``: answers a ``POST`` that only reads on."""
+
+    def __init__(self, service: Service, streams: OpenStreams, resumed: Resumed) -> None:
+        self._service = service
+        self._streams = streams
+        self._resumed = resumed
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("POST", "/v1/responses", self.create),
+            Route("GET", "/v1/responses/{id}/input_items", self.input_items),
+            Route("POST", "/v1/responses/{id}/cancel", self.cancel),
+            Route("GET", "/v1/responses/{id}", self.read),
+            Route("DELETE", "/v1/responses/{id}", self.delete),
+        )
+
+    def create(self, call: Call, _: str) -> Awaitable[None] | None:
+        """Begin a generation; only one that follows another waits for anything."""
+        if call.terms.resumes:
+            return self._resumed(call)
+        check_json_body(call)
+        body, unknown = decode_responses(call.exchange.body)
+        if body.stream:
+            chosen_form(call)
+        else:
+            require_json(call.header(b"accept"))
+        if body.previous_response_id is None:
+            self._begin(call, body, unknown, Earlier())
+            return None
+        return self._follow(call, body, unknown, body.previous_response_id)
+
+    async def _follow(
+        self, call: Call, body: ResponsesBody, unknown: Unknown | None, previous: str
+    ) -> None:
+        """Begin one that goes on from an earlier response."""
+        try:
+            earlier = await self._find(call, previous)
+        except HeadraceError as error:
+            if error.code is not Code.GENERATION_NOT_FOUND:
+                raise
+            raise refuse(
+                "previous_response_id", f"names no response here: {previous[:80]!r}"
+            ) from None
+        if earlier.state not in ("finished", "failed"):
+            raise refuse(
+                "previous_response_id", "names a response that is not complete yet", Code.CONFLICT
+            )
+        read = await whole(earlier)
+        if not isinstance(read.end, Finish):
+            raise refuse("previous_response_id", "names a response that failed or was cancelled")
+        self._begin(call, body, unknown, Earlier(conversation(earlier, read.output)))
+
+    def _begin(
+        self, call: Call, body: ResponsesBody, unknown: Unknown | None, earlier: Earlier
+    ) -> None:
+        request, terms = response_request(body, unknown, earlier)
+        options: dict[str, Any] = stream_events(call) or {}
+        options[TERMS] = msgspec.to_builtins(terms)
+        caller = caller_of(call, body.session_id)
+        if terms.background:
+            caller = outliving(caller)
+        generation = self._service.submit(request, caller, RESPONSES, options)
+        if request.stream:
+            framing = FRAMINGS[call.terms.form or chosen_form(call)]
+            encoder = ENCODERS[RESPONSES](generation, generation.wire_options, framing)
+            ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
+        elif terms.background:
+            call.json(self._now(generation), headers=named(generation))
+        else:
+            _Answer(call, generation).attach()
+
+    async def read(self, call: Call, any_id: str) -> None:
+        query = call.query()
+        generation = await self._find(call, any_id)
+        if query.get("stream", "").lower() not in ("", "false", "0"):
+            self._stream(call, generation, query.get("starting_after"))
+            return
+        require_json(call.header(b"accept"))
+        call.json(await self._known(generation), headers=named(generation))
+
+    async def cancel(self, call: Call, any_id: str) -> None:
+        generation = await self._find(call, any_id)
+        if not terms_of(generation).background:
+            raise HeadraceError(
+                Code.INVALID_REQUEST,
+                "Only a response with `background`: true is cancelled here; end another by leaving it"
+                f" or by POST /v1/generations/{generation.id}/cancel.",
+            )
+        self._service.cancel(generation)
+        call.json(await self._known(generation), headers=named(generation))
+
+    async def delete(self, call: Call, any_id: str) -> None:
+        generation = await self._find(call, any_id)
+        await self._service.delete(generation)
+        call.json(Deleted(response_id(generation)), headers=named(generation))
+
+    async def input_items(self, call: Call, any_id: str) -> None:
+        query = call.query()
+        limit = cursor(query.get("limit", "20"), "limit")
+        if not 1 <= limit <= MAX_LISTED:
+            raise refuse("limit", f"must be 1 to {MAX_LISTED}")
+        order = query.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise refuse("order", "must be asc or desc")
+        generation = await self._find(call, any_id)
+        items = input_items(generation)
+        if order == "desc":
+            items.reverse()
+        after = query.get("after")
+        if after is not None:
+            places = [at for at, item in enumerate(items) if item["id"] == after]
+            if not places:
+                raise refuse("after", "names no item of this response")
+            items = items[places[0] + 1 :]
+        page = items[:limit]
+        ids = [item["id"] for item in page]
+        listed = InputItems(
+            page, ids[0] if ids else None, ids[-1] if ids else None, len(items) > limit
+        )
+        call.json(listed, headers=named(generation))
+
+    def _stream(self, call: Call, generation: Generation, starting_after: str | None) -> None:
+        framing = FRAMINGS[chosen_form(call)]
+        options = generation.wire_options | (stream_events(call) or {})
+        if starting_after is not None:
+            options |= {STARTING_AFTER: cursor(starting_after, "starting_after")}
+        encoder = ENCODERS[RESPONSES](generation, options, framing)
+        ClientStream(call, generation, encoder, framing, self._streams, reading=True).attach()
+
+    async def _find(self, call: Call, any_id: str) -> Generation:
+        """A response of this tenant's that may be found again. Raises ``GENERATION_NOT_FOUND``."""
+        generation = await self._service.find(any_id, call.tenant)
+        if generation.wire != RESPONSES or not terms_of(generation).store:
+            raise HeadraceError(
+                Code.GENERATION_NOT_FOUND, f"There is no response {any_id[:80]!r} of yours here."
+            )
+        return generation
+
+    async def _known(self, generation: Generation) -> ResponseObject:
+        if generation.state not in ("finished", "failed"):
+            return self._now(generation)
+        read = await whole(generation)
+        return read.response()
+
+    @staticmethod
+    def _now(generation: Generation) -> ResponseObject:
+        """One that is not over."""
+        status = "queued" if generation.state == "queued" else "in_progress"
+        return response_object(generation, Output(ulid(generation)), status, None)  # type: ignore[arg-type]
+
+
+def outliving(caller: Caller) -> Caller:
+    """The caller of a response that has no client."""
+    return msgspec.structs.replace(caller, leaving=CONTINUE)
+
+
+class Read:
+    """The reader of a whole log as a response. ``over`` is called once it has ended or cannot be read on."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self.output = Output(ulid(generation))
+        self.end: Finish | Error | None = None
+        self.error: HeadraceError | None = None
+        self._subscription: Subscription | None = None
+        self._open = True
+
+    def begin(self, *, client: bool) -> None:
+        subscription = self.generation.attach(self, client=client)
+        if self._open:
+            self._subscription = subscription
+
+    def events(self, events: Sequence[Event]) -> bool:
+        for event in events:
+            if isinstance(event, Token):
+                for _ in self.output.token(event):
+                    pass
+            elif isinstance(event, Finish | Error):
+                self.end = event
+                for _ in self.output.end(items_at_end(status_at_end(event))):
+                    pass
+                self._finish()
+        return True
+
+    def lost(self, error: HeadraceError) -> None:
+        self.error = error
+        self._finish()
+
+    def over(self) -> None:
+        """``end`` or ``error`` has come."""
+
+    def close(self) -> None:
+        """Read no more."""
+        subscription, self._subscription = self._subscription, None
+        self._open = False
+        if subscription is not None:
+            subscription.close()
+
+    def response(self) -> ResponseObject:
+        """Of a log that has ended."""
+        assert self.end is not None
+        return response_object(self.generation, self.output, status_at_end(self.end), self.end)
+
+    def _finish(self) -> None:
+        if self._open:
+            self._open = False
+            self._subscription = None  # it holds this reader: no cycle is left behind
+            self.over()
+
+
+class _Answer(Read):
+    """The reader behind a whole answer."""
+
+    def __init__(self, call: Call, generation: Generation) -> None:
+        super().__init__(generation)
+        self._call = call
+
+    def attach(self) -> None:
+        self._call.exchange.on_gone = self.close
+        self.begin(client=True)
+
+    def over(self) -> None:
+        call, generation = self._call, self.generation
+        try:
+            if self.error is not None:
+                call.fail(self.error, named(generation))
+            elif isinstance(self.end, Error):
+                call.fail(from_event(self.end), named(generation))
+            else:
+                call.json(self.response(), headers=named(generation))
+        except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
+            call.crash()
+
+
+class _Waited(Read):
+    def __init__(self, generation: Generation) -> None:
+        super().__init__(generation)
+        self.done = asyncio.Event()
+
+    def over(self) -> None:
+        self.done.set()
+
+
+async def whole(generation: Generation) -> Read:
+    """The whole log of a generation that has ended. Raises why it cannot be read."""
+    read = _Waited(generation)
+    read.begin(client=False)
+    try:
+        await read.done.wait()
+    finally:
+        read.close()
+    if read.error is not None:
+        raise read.error
+    return read

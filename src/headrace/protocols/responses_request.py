@@ -1,0 +1,387 @@
+"""The body of OpenAI's Responses API, and how it becomes a :class:`Request`.
+
+Items become messages: a run of function calls is one assistant message that makes them, its outputs are
+messages of the role ``tool``. What no engine here has is refused by its name.
+https://platform.openai.com/docs/api-reference/responses/create
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from headrace.domain.errors import Code
+from headrace.domain.request import ImagePart, Message, Part, Request, Sampling, TextPart
+from headrace.protocols.body import Body, Unknown, refuse, require_plain
+from headrace.protocols.openai_request import (
+    MAX_TOOLS,
+    Identity,
+    MaxTokens,
+    Name,
+    Penalty,
+    plain_extra,
+)
+
+MAX_ITEMS = 4096
+"""Items of one input."""
+LOGPROBS = "message.output_text.logprobs"
+HARMLESS = ("reasoning.encrypted_content",)
+"""What may be asked to be included and is never there."""
+
+Metadata = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
+
+
+class ResponsesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """``POST /v1/responses``. ``top_k`` and the like, which open engines share, go to the engine."""
+
+    model: Name
+    input: (
+        str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_ITEMS)] | None
+    ) = None
+    instructions: str | None = None
+    previous_response_id: Annotated[str, Meta(max_length=128)] | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    max_output_tokens: MaxTokens | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    include: list[str] | None = None
+    text: TextOptions | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    user: Identity | None = None
+    safety_identifier: Identity | None = None
+    session_id: Identity | None = None
+    # harmless
+    stream_options: dict[str, Any] | None = None
+    max_tool_calls: int | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    # lacking
+    truncation: str | None = None
+    reasoning: ReasoningOptions | None = None
+    conversation: Any = None
+    prompt: Any = None
+    context_management: list[Any] | None = None
+    background_options: Any = None
+    moderation: Any = None
+
+
+class TextOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None
+
+
+class ReasoningOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+class ResponseTerms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What a response says of its request that a :class:`Request` has no place for; stored with its log as
+    its wire's options. ``before``: messages of earlier responses, behind the instructions."""
+
+    background: bool = False
+    store: bool = True
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    before: int = 0
+    metadata: dict[str, str] = {}
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    max_tool_calls: int | None = None
+
+
+class Earlier(msgspec.Struct, frozen=True, gc=False):
+    """What a previous response brings in: its conversation, instructions left out, with its answer."""
+
+    messages: tuple[Message, ...] = ()
+
+
+_body = Body(ResponsesBody)
+
+_LACKS: tuple[tuple[str, Any], ...] = (
+    ("truncation", "disabled"),
+    ("conversation", None),
+    ("prompt", None),
+    ("context_management", []),
+    ("background_options", None),
+    ("moderation", None),
+)
+"""Options that nothing here has, and the value that asks for nothing."""
+
+
+def decode_responses(body: bytes) -> tuple[ResponsesBody, Unknown | None]:
+    """A body, checked as far as it can be without the response it follows. Raises ``INVALID_JSON``,
+    ``INVALID_REQUEST`` and ``UNSUPPORTED``."""
+    said, unknown = _body.decode(body)
+    _refuse_lacking_options(said)
+    if said.background and said.store is False:
+        raise refuse("background", "needs `store`: true; a background response is read later")
+    if said.input is None and said.previous_response_id is None:
+        raise refuse("input", "is required")
+    return said, unknown
+
+
+def response_request(
+    body: ResponsesBody, unknown: Unknown | None, earlier: Earlier
+) -> tuple[Request, ResponseTerms]:
+    """The request. Raises ``INVALID_REQUEST`` and ``UNSUPPORTED``."""
+    messages = list(earlier.messages)
+    if body.instructions is not None:
+        messages.insert(0, Message("system", body.instructions))
+    if isinstance(body.input, str):
+        messages.append(Message("user", body.input))
+    elif body.input is not None:
+        messages += _messages(body.input)
+    if not messages:
+        raise refuse("input", "has no message")
+    request = Request(
+        model=body.model,
+        kind="chat",
+        messages=tuple(messages),
+        sampling=_sampling(body),
+        stream=body.stream is True,
+        tools=[_tool(tool, f"tools[{at}]") for at, tool in enumerate(body.tools or ())] or None,
+        tool_choice=_tool_choice(body.tool_choice),
+        parallel_tool_calls=body.parallel_tool_calls,
+        response_format=_response_format(body.text),
+        user=body.safety_identifier or body.user,
+        extra=plain_extra(unknown),
+    )
+    terms = ResponseTerms(
+        background=body.background is True,
+        store=body.store is not False,
+        instructions=body.instructions,
+        previous_response_id=body.previous_response_id,
+        before=len(earlier.messages),
+        metadata=body.metadata or {},
+        service_tier=body.service_tier,
+        prompt_cache_key=body.prompt_cache_key,
+        safety_identifier=body.safety_identifier,
+        max_tool_calls=body.max_tool_calls,
+    )
+    return request, terms
+
+
+def _sampling(body: ResponsesBody) -> Sampling:
+    wanted = body.include or ()
+    for name in wanted:
+        if name != LOGPROBS and name not in HARMLESS:
+            raise refuse("include", f"asks for {name[:80]!r}, which there is not", Code.UNSUPPORTED)
+    logprobs = body.top_logprobs if body.top_logprobs or LOGPROBS in wanted else None
+    return Sampling(
+        max_tokens=body.max_output_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logprobs=(logprobs or 0) if body.top_logprobs or LOGPROBS in wanted else None,
+    )
+
+
+def _refuse_lacking_options(body: ResponsesBody) -> None:
+    for param, nothing in _LACKS:
+        value = getattr(body, param)
+        if value is not None and value != nothing:
+            raise _lacking(param)
+    if body.reasoning is not None:
+        for name in ("effort", "summary", "generate_summary"):
+            if getattr(body.reasoning, name) not in (None, "none"):
+                raise _lacking(f"reasoning.{name}")
+    if body.text is not None and body.text.verbosity not in (None, "medium"):
+        raise _lacking("text.verbosity")
+
+
+def _lacking(param: str) -> Exception:
+    return refuse(param, "is an option that this server lacks", Code.UNSUPPORTED)
+
+
+# Items.
+
+
+class _Item(msgspec.Struct, gc=False):
+    """What every item may have: ids and states of earlier answers are read and not needed."""
+
+    id: str | None = None
+    status: str | None = None
+
+
+class MessageItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
+    type: str = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[dict[str, Any]]
+    phase: str | None = None
+
+
+class CallItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
+    type: str
+    call_id: Annotated[str, Meta(min_length=1)]
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    arguments: str
+
+
+class CallOutputItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
+    type: str
+    call_id: Annotated[str, Meta(min_length=1)]
+    output: str | list[dict[str, Any]]
+
+
+class ReasoningItem(_Item, kw_only=True, gc=False):
+    type: str
+    summary: list[dict[str, Any]] = []
+    content: list[dict[str, Any]] | None = None
+
+
+_KINDS: dict[str, type[_Item]] = {
+    "message": MessageItem,
+    "function_call": CallItem,
+    "function_call_output": CallOutputItem,
+    "reasoning": ReasoningItem,
+}
+
+
+def _messages(items: Sequence[dict[str, Any]]) -> list[Message]:
+    found: list[Message] = []
+    calls: list[dict[str, Any]] = []
+    for position, value in enumerate(items):
+        path = f"input[{position}]"
+        require_plain(value, path)
+        item = _item(value, path)
+        if isinstance(item, CallItem):
+            function = {"name": item.name, "arguments": item.arguments}
+            calls.append({"id": item.call_id, "type": "function", "function": function})
+            continue
+        if calls and not isinstance(item, ReasoningItem):
+            found.append(_calling(found, calls))
+            calls = []
+        if isinstance(item, MessageItem):
+            found.append(Message(item.role, _content(item.content, f"{path}.content")))
+        elif isinstance(item, CallOutputItem):
+            said = _content(item.output, f"{path}.output")
+            found.append(Message("tool", said, tool_call_id=item.call_id))
+    if calls:
+        found.append(_calling(found, calls))
+    return found
+
+
+def _calling(found: list[Message], calls: list[dict[str, Any]]) -> Message:
+    """The assistant's message that makes these calls: one with what it said right before them."""
+    if found and found[-1].role == "assistant" and found[-1].tool_calls is None:
+        return msgspec.structs.replace(found.pop(), tool_calls=calls)
+    return Message("assistant", None, tool_calls=calls)
+
+
+def _item(value: dict[str, Any], path: str) -> _Item:
+    kind = value.get("type", "message")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        known = ", ".join(_KINDS)
+        raise refuse(f"{path}.type", f"must be one of {known}", Code.UNSUPPORTED)
+    try:
+        return msgspec.convert(value, _KINDS[kind])
+    except msgspec.ValidationError as complaint:
+        said = str(complaint).partition(" - at ")
+        where = said[2].strip("`").removeprefix("$.")
+        param = f"{path}.{where}" if where else path
+        raise refuse(param, f"is not valid: {said[0][0].lower()}{said[0][1:]}") from None
+
+
+def _content(content: str | list[dict[str, Any]], path: str) -> str | list[Part]:
+    if isinstance(content, str):
+        return content
+    parts = [_part(part, f"{path}[{at}]") for at, part in enumerate(content)]
+    if all(isinstance(part, TextPart) for part in parts):
+        return "".join(part.text for part in parts if isinstance(part, TextPart))
+    return parts
+
+
+def _part(part: dict[str, Any], path: str) -> Part:
+    kind = part.get("type")
+    if kind in ("input_text", "output_text", "text", "refusal"):
+        text = part.get("refusal" if kind == "refusal" else "text")
+        if not isinstance(text, str):
+            raise refuse(f"{path}.text", "must be a text")
+        return TextPart(text)
+    if kind == "input_image":
+        url = part.get("image_url")
+        if not isinstance(url, str):
+            raise refuse(f"{path}.image_url", "must be a URL; files are not kept here")
+        detail = part.get("detail")
+        return ImagePart({"url": url} if detail is None else {"url": url, "detail": detail})
+    said = "must be input_text, output_text, refusal or input_image"
+    raise refuse(f"{path}.type", said, Code.UNSUPPORTED)
+
+
+# Tools and the form of the text: OpenAI's chat has them one level deeper.
+
+
+class FunctionTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """``strict`` and ``defer_loading`` change nothing here."""
+
+    type: Literal["function"]
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    description: str | None | UnsetType = UNSET
+    parameters: dict[str, Any] | None | UnsetType = UNSET
+    strict: bool | None | UnsetType = UNSET
+    defer_loading: bool | None | UnsetType = UNSET
+
+
+def _tool(tool: dict[str, Any], path: str) -> dict[str, Any]:
+    require_plain(tool, path)
+    if tool.get("type") != "function":
+        raise refuse(f"{path}.type", 'must be "function"', Code.UNSUPPORTED)
+    try:
+        msgspec.convert(tool, FunctionTool)
+    except msgspec.ValidationError as complaint:
+        raise refuse(path, f"is not valid: {complaint}") from None
+    function = {name: tool[name] for name in tool if name not in ("type", "defer_loading")}
+    if function.get("parameters", {}) is None:
+        del function["parameters"]
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    if not isinstance(choice, dict):
+        return choice
+    require_plain(choice, "tool_choice")
+    if choice.get("type") != "function":
+        raise refuse("tool_choice.type", 'must be "function"', Code.UNSUPPORTED)
+    name = choice.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= 256:
+        raise refuse("tool_choice.name", "must be a text of 1 to 256 characters")
+    return {"type": "function", "function": {"name": name}}
+
+
+def _response_format(text: TextOptions | None) -> dict[str, Any] | None:
+    if text is None or text.format is None:
+        return None
+    wanted = text.format
+    require_plain(wanted, "text.format")
+    match wanted.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            return {"type": "json_object"}
+        case "json_schema":
+            if not isinstance(wanted.get("schema"), dict):
+                raise refuse("text.format.schema", "is required and must be an object")
+            inner = {name: value for name, value in wanted.items() if name != "type"}
+            return {"type": "json_schema", "json_schema": inner}
+        case _:
+            raise refuse("text.format.type", "must be text, json_object or json_schema")
