@@ -167,10 +167,6 @@ def _pauses(metrics: Metrics) -> Iterator[Metric]:
         )
 
 
-LEFT = ("cancelled", "client_gone")
-"""What is no failure: somebody wanted it."""
-
-
 def summary(metrics: Metrics) -> dict[str, Any]:
     """The JSON form: what a person or a script asks first. Latencies in seconds, quantiles rounded
     up to a bucket's bound; ``last_error_time`` in float Unix seconds."""
