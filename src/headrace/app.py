@@ -118,7 +118,8 @@ class App:
         self.gc_watch.install()
         going_on = self.service.recover(await self.store.open())
         if going_on:
-            logger.info("%d generations of before go on once their model is ready", going_on)
+            what = "generation goes" if going_on == 1 else "generations go"
+            logger.info("%d unfinished %s on once the model is ready", going_on, what)
         self.front = await listen(self.api.handle, front_options(self.settings), self.outbox)
         self.operations = self._operations()
         self._watch()
@@ -192,8 +193,11 @@ class App:
         """An engine came up or went down."""
         model, state = news["model"], news["state"]
         if state == "down":
+            if self.stopping.is_set():
+                return
             self.engine_losses[model] = self.engine_losses.get(model, 0) + 1
-            logger.warning("%s went down", news["replica"], extra={"model": model})
+            text = "%s went down: %s"
+            logger.warning(text, news["replica"], news["reason"], extra={"model": model})
         else:
             logger.info("%s serves", news["replica"], extra={"model": model})
 

@@ -389,7 +389,9 @@ class Service:
         if self._topics.wanted("engine"):
             for replica in changed:
                 state = "ready" if replica.ready else "down"
-                news = {"state": state, "model": flow.model.name, "replica": replica.name}
+                reason = replica.engine.health()[1]
+                names = {"model": flow.model.name, "replica": replica.name}
+                news = {"state": state, "reason": reason, **names}
                 self._topics.publish("engine", news)
         self._pump(flow)
 
@@ -405,7 +407,8 @@ class Service:
                     self._fail(waiting, hopeless)
         for late in queue.overdue(now):
             if flow.serving or not late.durable:
-                text = f"No slot became free within {queue.timeout_s:g} s; try again later."
+                why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
+                text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
                 self._fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
 
     def _fail(self, generation: Generation, error: HeadraceError) -> None:
@@ -451,6 +454,7 @@ class Service:
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
         generation = self._begin(log, flow, context, keep_raw=True)
+        flow.metrics.admitted_count += 1
         try:
             generation.rebuild(recovered.raw)
         except HeadraceError as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,3 +75,20 @@ def test_functions_are_told_in_the_system_message_and_calls_are_text():
     assert '"name": "clock"' in told.content
     assert said == Message("assistant", 'Wait.\n{"name": "clock", "arguments": {}}')
     assert result == Message("user", "The function's result: noon")
+
+
+def parameters_of(tool):
+    request = Request("m", "chat", (Message("user", "x"),), tools=[tool])
+    return without_tools(request).response_format["json_schema"]["schema"]["$defs"]["tool0"]
+
+
+@pytest.mark.parametrize("said", [{}, {"type": "object"}, {"type": "object", "properties": {}}])
+def test_a_function_that_declares_no_parameter_gets_none(said):
+    tool = {"type": "function", "function": {"name": "clock", "parameters": said}}
+    assert parameters_of(tool)["additionalProperties"] is False
+
+
+def test_a_schema_that_declares_its_properties_elsewhere_is_not_closed():
+    said = {"anyOf": [{"properties": {"a": {"type": "string"}}}]}
+    tool = {"type": "function", "function": {"name": "clock", "parameters": said}}
+    assert "additionalProperties" not in parameters_of(tool)

@@ -122,6 +122,7 @@ def test_the_json_form_answers_the_first_questions() -> None:
         "requests": 5,
         "succeeded": 1,
         "failed": 1,
+        "cancelled": 0,
         "prompt_tokens": 10,
         "completion_tokens": 22,
     }

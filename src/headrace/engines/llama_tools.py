@@ -138,11 +138,15 @@ def _schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
     return {"anyOf": calls, "$defs": definitions, "x-guidance": _COMPACT}
 
 
+_ELSEWHERE = frozenset(("$ref", "allOf", "anyOf", "oneOf", "patternProperties"))
+"""Where a schema may declare properties besides ``properties``."""
+
+
 def _parameters(function: dict[str, Any]) -> dict[str, Any]:
     """What its arguments must be. Only those declared, unless others are asked for: a model that was
     not taught to call functions makes some up."""
     parameters = function.get("parameters") or {}
-    closed = {"additionalProperties": False} if parameters.get("properties") else {}
+    closed = {} if _ELSEWHERE & parameters.keys() else {"additionalProperties": False}
     return {"type": "object", **closed, **parameters}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 import time
 from typing import Any
@@ -30,6 +31,8 @@ from headrace.engines.pool import Pool
 from headrace.engines.response import Response
 from headrace.engines.solo import SoloRun
 
+_logger = logging.getLogger("headrace.engines")
+
 POLL_S = 1.0
 """How often an upstream that is not ready is asked again."""
 
@@ -38,7 +41,7 @@ class OpenAIOptions(msgspec.Struct, frozen=True):
     """One upstream. ``url`` as OpenAI's SDKs want it (``…/v1``; without a path ``/v1`` is added).
     ``model``: what the upstream calls the model (empty: ``name``). ``context`` and ``max_tokens`` in
     tokens, 0: what the upstream says. ``load_timeout_s``: how long :meth:`OpenAIEngine.load` waits for
-    it. ``accepts``: engine-specific request options to pass through beside the dialect's."""
+    it, None: for ever. ``accepts``: engine-specific request options to pass through beside the dialect's."""
 
     name: str
     url: str
@@ -55,7 +58,7 @@ class OpenAIOptions(msgspec.Struct, frozen=True):
     accepts: tuple[str, ...] = ()
     ca_file: str | None = None
     health_path: str = "/models"
-    load_timeout_s: float = 600.0
+    load_timeout_s: float | None = None
     limits: Limits = Limits()
 
 
@@ -173,7 +176,7 @@ class OpenAIEngine(StreamingEngine):
     def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""
         if error.code is Code.ENGINE_UNAVAILABLE and self._health[0] == "ready":
-            self._health = ("unreachable", error.message)
+            self._not_ready("unreachable", error.message)
             self._watch = asyncio.get_running_loop().create_task(self._poll_until_ready())
 
     # The upstream's health.
@@ -195,19 +198,21 @@ class OpenAIEngine(StreamingEngine):
         try:
             response = await self._connected().collect(with_body(head, b""))
         except HeadraceError as error:
-            self._health = (self._waiting_state(), error.message)
+            self._not_ready("unreachable", error.message)
             return False
         if response.status != 200:
             hopeless = response.status in (400, 401, 403, 404)
-            state = "failed" if hopeless and self._info is not None else self._waiting_state()
-            self._health = (state, refused(*response).message)
+            message = f"{self._origin} refuses to say its models: {refused(*response).message}"
+            self._not_ready("failed" if hopeless else "unreachable", message)
             return hopeless
         self._info = self._info or self._learn(response)
         self._health = ("ready", f"{self._origin} answers")
         return True
 
-    def _waiting_state(self) -> Health:
-        return "starting" if self._info is None else "unreachable"
+    def _not_ready(self, state: Health, reason: str) -> None:
+        if self._health[0] != state:
+            _logger.warning("%s is %s: %s", self._options.name, state, reason)
+        self._health = (state, reason)
 
     def _learn(self, response: Response) -> EngineInfo:
         """What the upstream says of its model, where it says it."""

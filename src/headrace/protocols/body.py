@@ -29,7 +29,8 @@ def check_json_body(call: Call) -> None:
         content_type = terms.fields.get(b"content-type", b"application/json")
         if content_type.partition(b";")[0].strip().lower() != b"application/json":
             raise HeadraceError(
-                Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8."
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                "The header Content-Type must be application/json, and the body JSON in UTF-8.",
             )
         terms.sends_json = True
     if not call.exchange.body:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish
@@ -43,7 +43,7 @@ class NativeUsage(msgspec.Struct, frozen=True, gc=False):
 
 class GenerationState(msgspec.Struct, frozen=True, gc=False):
     """A generation from outside. ``created``: float Unix seconds. ``last_seq``: its newest event.
-    ``usage`` and ``error`` come with the end."""
+    ``usage`` and ``error`` come with the end; a list, which would have to read every log, lacks them."""
 
     id: str
     object: Literal["generation"]
@@ -52,9 +52,9 @@ class GenerationState(msgspec.Struct, frozen=True, gc=False):
     model: str
     last_seq: int
     session_id: str | None
-    usage: NativeUsage | None = None
-    finish_reason: str | None = None
-    error: ErrorBody | None = None
+    usage: NativeUsage | None | UnsetType = UNSET
+    finish_reason: str | None | UnsetType = UNSET
+    error: ErrorBody | None | UnsetType = UNSET
 
 
 class GenerationList(msgspec.Struct, frozen=True, gc=False):
@@ -106,7 +106,7 @@ class Generations:
     async def cancel(self, call: Call, any_id: str) -> None:
         generation = await self._service.find(any_id, call.tenant)
         self._service.cancel(generation)
-        call.json(_outside(generation), headers=named(generation))
+        call.json(await _with_end(generation), headers=named(generation))
 
     def abort(self, call: Call, _: str) -> None:
         token = text_header(call, b"x-abort-token")
@@ -165,7 +165,9 @@ def _outside(generation: Generation) -> GenerationState:
 
 async def _with_end(generation: Generation) -> GenerationState:
     """The state, and for an ended generation how it ended, which only its log says."""
-    state = _outside(generation)
+    state = msgspec.structs.replace(
+        _outside(generation), usage=None, finish_reason=None, error=None
+    )
     if state.state not in ("finished", "failed"):
         return state
     ended: asyncio.Future[Fold | HeadraceError] = asyncio.get_running_loop().create_future()

@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from headrace import __version__
 from headrace.telemetry.histogram import Histogram
 from headrace.telemetry.metrics import (
+    LEFT,
     OF_A_MODEL,
     OF_THE_SERVER,
     Metrics,
@@ -176,7 +177,8 @@ def summary(metrics: Metrics) -> dict[str, Any]:
         "totals": {
             "requests": sum(m.admitted_count for m in models),
             "succeeded": sum(sum(list(m.reasons.values())) for m in models),
-            "failed": sum(count for _, count in errors),
+            "failed": sum(count for (_, code), count in errors if code not in LEFT),
+            "cancelled": sum(count for (_, code), count in errors if code in LEFT),
             "prompt_tokens": sum(m.prompt_tokens for m in models),
             "completion_tokens": sum(m.generation_tokens for m in models),
         },

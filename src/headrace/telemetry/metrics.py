@@ -59,6 +59,10 @@ OF_THE_SERVER: dict[str, Watched] = {
 }
 
 
+LEFT = ("cancelled", "client_gone")
+"""Ends that are no failure: somebody wanted them."""
+
+
 class LastError(NamedTuple):
     """``time``: float Unix seconds."""
 
@@ -181,4 +185,5 @@ class Metrics:
     def count_error(self, model: str, code: str, message: str) -> None:
         key = (model, code)
         self.errors[key] = self.errors.get(key, 0) + 1
-        self.last_error = LastError(code, message, self._now())
+        if code not in LEFT:
+            self.last_error = LastError(code, message, self._now())
