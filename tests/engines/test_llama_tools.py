@@ -59,7 +59,7 @@ def test_a_schema_keeps_its_references():
     tree = schema["$defs"]["tool1"]
     assert tree["properties"]["root"] == {"$ref": "#/$defs/tool1/$defs/node"}
     assert tree["$defs"]["node"]["items"] == {"$ref": "#/$defs/tool1/$defs/node"}
-    assert schema["$defs"]["tool0"] == {"type": "object"}
+    assert schema["$defs"]["tool0"] == {"type": "object", "additionalProperties": False}
 
 
 def test_functions_are_told_in_the_system_message_and_calls_are_text():
