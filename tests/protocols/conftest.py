@@ -191,6 +191,10 @@ class ScriptedService:
         if generation.state not in ("finished", "failed"):
             generation.write(error(generation.last_seq + 1, "cancelled"))
 
+    async def delete(self, generation: Any) -> None:
+        self.cancel(generation)
+        self.generations.remove(generation)
+
     def abort(self, token: str, tenant: str) -> int:
         found = [
             generation

@@ -16,13 +16,20 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Token
 from headrace.domain.request import CONTINUE, Caller
 from headrace.protocols.accept import require_json
-from headrace.protocols.asking import caller_of, chosen_form, cursor, stream_events
+from headrace.protocols.asking import (
+    caller_of,
+    chosen_form,
+    cursor,
+    last_event_id,
+    stream_events,
+)
 from headrace.protocols.body import Unknown, check_json_body, refuse
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import from_event, named
 from headrace.protocols.formats import ENCODERS, RESPONSES
 from headrace.protocols.port import Generation, Service, Subscription
+from headrace.protocols.reading import read_on
 from headrace.protocols.responses_object import (
     TERMS,
     ResponseObject,
@@ -189,12 +196,14 @@ class Responses:
         call.json(listed, headers=named(generation))
 
     def _stream(self, call: Call, generation: Generation, starting_after: str | None) -> None:
+        """``starting_after`` is a number of a message, ``Last-Event-ID`` one of the log's; both may be there: an
+        ``EventSource`` comes back to the URL it began with."""
         framing = FRAMINGS[chosen_form(call)]
         options = generation.wire_options | (stream_events(call) or {})
         if starting_after is not None:
             options |= {STARTING_AFTER: cursor(starting_after, "starting_after")}
-        encoder = ENCODERS[RESPONSES](generation, options, framing)
-        ClientStream(call, generation, encoder, framing, self._streams, reading=True).attach()
+        after = last_event_id(call) or 0
+        read_on(call, generation, RESPONSES, options, framing, self._streams, after)
 
     async def _find(self, call: Call, any_id: str) -> Generation:
         """A response of this tenant's that may be found again. Raises ``GENERATION_NOT_FOUND``."""

@@ -287,7 +287,7 @@ def _format(request: Request) -> dict[str, Any]:
     if wanted["type"] != "json_schema":
         return {"type": wanted["type"]}
     inner = wanted["json_schema"]
-    known = {"name": "schema", "description": None, "strict": False}
+    known = {"description": None, "strict": False}
     return {"type": "json_schema", **known, **inner}
 
 

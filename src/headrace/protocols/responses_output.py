@@ -86,7 +86,9 @@ class Output:
         self._calls: dict[int, Item] = {}
 
     def token(self, event: Token) -> Iterator[Change]:
-        """Take the next token."""
+        """Take the next token; those of other choices are left out."""
+        if event.index:
+            return
         if event.text or (event.logprobs and not event.tool_calls):
             yield from self._say(event)
         for piece in event.tool_calls or ():

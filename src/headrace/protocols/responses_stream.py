@@ -97,7 +97,8 @@ class ResponsesEncoder(EventEncoder):
         status = status_at_end(event)
         for change in self._output.end(items_at_end(status)):
             yield from self._change(change)
-        yield self._snapshot(status, status, event)
+        # OpenAI has no event for a response that was cancelled; its status says it.
+        yield self._snapshot("failed" if status == "cancelled" else status, status, event)
 
     def _change(self, change: Change) -> Iterable[Said]:
         item = change.item
