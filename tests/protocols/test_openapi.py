@@ -56,7 +56,7 @@ def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
         async with kit.serving(service, metrics=lambda accept: ("text/plain", b"up 1\n")) as url:
             async with httpx.AsyncClient() as client:
                 document = (await client.get(f"{url}/openapi.json")).json()
-            for name in ("ChatBody", "CompletionBody"):  # so that it gets beyond 404
+            for name in ("ChatBody", "CompletionBody", "ResponsesBody"):  # so that it gets beyond 404
                 document["components"]["schemas"][name]["properties"]["model"] = {
                     "enum": ["scripted", "nick"]
                 }
@@ -74,6 +74,6 @@ def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
             )
             output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
-        assert b"Tested: 20" in output.replace(b"  ", b" ")
+        assert b"Tested: 25" in output.replace(b"  ", b" ")
 
     kit.run(main())

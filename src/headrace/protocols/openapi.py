@@ -14,6 +14,7 @@ from headrace.domain.errors import MEANINGS
 from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
 from headrace.protocols.call import Call
 from headrace.protocols.errors import ErrorAnswer
+from headrace.protocols.formats import ENCODERS
 from headrace.protocols.generations import (
     AbortBody,
     Aborted,
@@ -26,6 +27,9 @@ from headrace.protocols.openai_chat import ChatCompletion
 from headrace.protocols.openai_completions import TextCompletion
 from headrace.protocols.openai_request import ChatBody, CompletionBody
 from headrace.protocols.operations import Health, Version
+from headrace.protocols.responses import Deleted, InputItems
+from headrace.protocols.responses_object import ResponseObject
+from headrace.protocols.responses_request import ResponsesBody
 from headrace.protocols.router import Route
 
 Json = dict[str, Any]
@@ -105,7 +109,24 @@ PARAMETERS: dict[str, Json] = {
     "format": {
         "in": "query",
         "description": "The form of the events; openai is the one that the generation was first sent in.",
-        "schema": {"enum": ["native", "openai", "openai-chat", "openai-completions"]},
+        "schema": {"enum": ["openai", *ENCODERS]},
+    },
+    "stream": {
+        "in": "query",
+        "description": "`true`: as a stream of what was said and will be.",
+        "schema": {"type": "boolean"},
+    },
+    "starting_after": {
+        "in": "query",
+        "description": "Show the messages after this number.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+    },
+    "order": {"in": "query", "schema": {"enum": ["asc", "desc"]}},
+    "item": {
+        "name": "after",
+        "in": "query",
+        "description": "Show the items after the one with this id.",
+        "schema": _TEXT,
     },
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
     "session_id": {"in": "query", "schema": _TEXT},
@@ -149,6 +170,50 @@ OPERATIONS: tuple[Operation, ...] = (
         True,
         _BEGIN,
         _COMPUTE,
+    ),
+    Operation(
+        "POST",
+        "/v1/responses",
+        "Answer as a response that can be read, followed and cancelled later",
+        ResponseObject,
+        ResponsesBody,
+        True,
+        _BEGIN,
+        (*_COMPUTE, 409),
+    ),
+    Operation(
+        "GET",
+        "/v1/responses/{id}",
+        "A response, as it is now or as a stream",
+        ResponseObject,
+        None,
+        True,
+        ("id", "stream", "starting_after", "Last-Event-ID", "X-Stream-Events"),
+        (*_FIND, 406),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/responses/{id}",
+        "Forget a response",
+        Deleted,
+        parameters=("id",),
+        errors=_FIND,
+    ),
+    Operation(
+        "POST",
+        "/v1/responses/{id}/cancel",
+        "End a background response",
+        ResponseObject,
+        parameters=("id",),
+        errors=_FIND,
+    ),
+    Operation(
+        "GET",
+        "/v1/responses/{id}/input_items",
+        "What a response was asked with",
+        InputItems,
+        parameters=("id", "limit", "order", "item"),
+        errors=_FIND,
     ),
     Operation(
         "POST", "/v1/infer", "Answer a prompt", InferAnswer, InferBody, True, _BEGIN, _COMPUTE
