@@ -124,7 +124,7 @@ class ScriptedEngine(StreamingEngine):
 class _Voice:
     """One choice of a run: where it stands in its tokens."""
 
-    __slots__ = ("_at", "_index", "_logprobs", "_stops", "_tokens", "left", "reason", "said")
+    __slots__ = ("_at", "_index", "_logprobs", "_stops", "_tokens", "left", "reason", "said", "stop")
 
     def __init__(self, script: Script, request: Request, index: int, prefix: Prefix) -> None:
         sampling = request.sampling
@@ -137,6 +137,7 @@ class _Voice:
         self.left -= self._at
         self.said = 0
         self.reason: FinishReason | None = None
+        self.stop: str | None = None
         if tuple(token.id for token in self._tokens[: self._at]) != prefix.token_ids:
             raise HeadraceError(Code.NOT_CONTINUABLE, "The script has no such beginning.")
 
@@ -156,8 +157,8 @@ class _Voice:
         self.left -= 1
         self.said += 1
         text = token.text if token.reasoning else self._stops.feed(token.text)
-        if self._stops.stopped:
-            self.reason = "stop"
+        if self._stops.found is not None:
+            self.reason, self.stop = "stop", self._stops.found
         return self._delta(token, text)
 
     def _delta(self, token: ScriptedToken, text: str) -> Delta:
@@ -282,4 +283,4 @@ class ScriptedRun:
             sum(voice.said for voice in self._voices),
         )
         reasons = tuple(voice.reason or "stop" for voice in self._voices)
-        sink.finished(Outcome(reasons, usage))
+        sink.finished(Outcome(reasons, usage, self._voices[0].stop))
