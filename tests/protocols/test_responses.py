@@ -194,8 +194,7 @@ def test_an_answer_cut_short_is_incomplete_and_says_why(kit: Any, reason: str, s
 
 
 async def create(client: Any, **fields: Any) -> Any:
-    answer = await client.post("/v1/responses", json=ASK | fields)
-    return answer
+    return await client.post("/v1/responses", json=ASK | fields)
 
 
 def test_a_whole_answer_and_what_is_read_later_are_the_same(kit: Any) -> None:

@@ -31,7 +31,10 @@ CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments"
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "sunny"}
 
 
-def asked(earlier: Earlier = Earlier(), /, **fields: Any) -> tuple[Request, ResponseTerms]:
+NOTHING = Earlier()
+
+
+def asked(earlier: Earlier = NOTHING, /, **fields: Any) -> tuple[Request, ResponseTerms]:
     body = {name: value for name, value in (BODY | fields).items() if value is not ...}
     return response_request(*decode_responses(json.dumps(body).encode()), earlier)
 
@@ -134,7 +137,9 @@ def test_a_run_of_calls_is_one_message_with_what_was_said_before_it() -> None:
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
     outputs = [OUTPUT, OUTPUT | {"call_id": "c2", "output": [{"type": "input_text", "text": "x"}]}]
 
-    assert messages({"role": "user", "content": "?"}, thought, said, CALL, thought, other, *outputs) == (
+    assert messages(
+        {"role": "user", "content": "?"}, thought, said, CALL, thought, other, *outputs
+    ) == (
         Message("user", "?"),
         Message("assistant", "Let me see.", tool_calls=[call("c1"), call("c2")]),
         Message("tool", "sunny", tool_call_id="c1"),

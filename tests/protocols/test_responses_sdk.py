@@ -177,7 +177,12 @@ def test_calls_both_ways_by_items_and_by_previous_response(kit: Any) -> None:
         assert [item.type for item in page.data] == ["function_call_output"] * 2
         everyone = client.responses.input_items.list(by_items.id, order="asc", limit=2)
         kinds = [item.type async for item in everyone]
-        assert kinds == ["message", "message", *["function_call"] * 2, *["function_call_output"] * 2]
+        assert kinds == [
+            "message",
+            "message",
+            *["function_call"] * 2,
+            *["function_call_output"] * 2,
+        ]
 
     talk(kit, service, conversation)
 

@@ -99,9 +99,9 @@ class ScriptedEngine(StreamingEngine):
         self._health = (state, reason)
         self._fail_all(HeadraceError(Code.ENGINE_FAILED, f"The scripted engine died: {reason}."))
 
-    async def count_tokens(self, text: str) -> int:
-        """The words of the text."""
-        return len(text.split())
+    async def count_prompt(self, request: Request) -> int:
+        """The words of the prompt."""
+        return Script().counted(request)
 
     async def close(self) -> None:
         self._health = ("closed", "the engine was closed")
@@ -124,7 +124,17 @@ class ScriptedEngine(StreamingEngine):
 class _Voice:
     """One choice of a run: where it stands in its tokens."""
 
-    __slots__ = ("_at", "_index", "_logprobs", "_stops", "_tokens", "left", "reason", "said", "stop")
+    __slots__ = (
+        "_at",
+        "_index",
+        "_logprobs",
+        "_stops",
+        "_tokens",
+        "left",
+        "reason",
+        "said",
+        "stop",
+    )
 
     def __init__(self, script: Script, request: Request, index: int, prefix: Prefix) -> None:
         sampling = request.sampling

@@ -12,6 +12,9 @@ import msgspec
 
 from headrace.domain.errors import MEANINGS
 from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
+from headrace.protocols.anthropic_errors import OVERLOADED, AnthropicError
+from headrace.protocols.anthropic_message import MessageObject, TokenCount
+from headrace.protocols.anthropic_request import CountBody, MessagesBody
 from headrace.protocols.call import Call
 from headrace.protocols.errors import ErrorAnswer
 from headrace.protocols.formats import ENCODERS
@@ -31,6 +34,7 @@ from headrace.protocols.responses import Deleted, InputItems
 from headrace.protocols.responses_object import ResponseObject
 from headrace.protocols.responses_request import ResponsesBody
 from headrace.protocols.router import Route
+from headrace.protocols.tokenizer import DetokenizeBody, Detokenized, TokenizeBody, Tokenized
 
 Json = dict[str, Any]
 
@@ -135,7 +139,8 @@ PARAMETERS: dict[str, Json] = {
 
 
 class Operation(NamedTuple):
-    """``body``, ``answer``: the types; a list of one type is an array. ``errors``: statuses beside 500."""
+    """``body``, ``answer``: the types; a list of one type is an array. ``errors``: statuses beside 500, each with
+    an ``error``."""
 
     method: str
     path: str
@@ -145,9 +150,11 @@ class Operation(NamedTuple):
     streams: bool = False
     parameters: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+    error: type[ErrorAnswer | AnthropicError] = ErrorAnswer
 
 
 _COMPUTE = (400, 401, 403, 404, 406, 408, 410, 413, 415, 422, 429, 499, 502, 503, 504)
+_TOKENS = (400, 401, 404, 406, 413, 415, 502, 504)
 _FIND = (400, 401, 404, 410, 503)
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -214,6 +221,37 @@ OPERATIONS: tuple[Operation, ...] = (
         InputItems,
         parameters=("id", "limit", "order", "item"),
         errors=_FIND,
+    ),
+    Operation(
+        "POST",
+        "/v1/messages",
+        "Answer a conversation as Anthropic's API does",
+        MessageObject,
+        MessagesBody,
+        True,
+        _BEGIN,
+        (*_COMPUTE, 409, OVERLOADED),
+        AnthropicError,
+    ),
+    Operation(
+        "POST",
+        "/v1/messages/count_tokens",
+        "Count the tokens of a conversation's prompt",
+        TokenCount,
+        CountBody,
+        errors=(*_TOKENS, OVERLOADED),
+        error=AnthropicError,
+    ),
+    Operation(
+        "POST", "/tokenize", "A text as tokens", Tokenized, TokenizeBody, errors=(*_TOKENS, 503)
+    ),
+    Operation(
+        "POST",
+        "/detokenize",
+        "The text of tokens",
+        Detokenized,
+        DetokenizeBody,
+        errors=(*_TOKENS, 503),
     ),
     Operation(
         "POST", "/v1/infer", "Answer a prompt", InferAnswer, InferBody, True, _BEGIN, _COMPUTE
@@ -320,7 +358,7 @@ class OpenApi:
 
 def describe(version: str) -> Json:
     """The whole document."""
-    types = [Health, ErrorAnswer] + [
+    types = [Health, ErrorAnswer, AnthropicError] + [
         kind[0] if isinstance(kind, list) else kind
         for operation in OPERATIONS
         for kind in (operation.answer, operation.body)
@@ -355,7 +393,7 @@ def _operation(operation: Operation) -> Json:
             "required": operation.body is not AbortBody,
             "content": {_JSON: {"schema": _schema(operation.body)}},
         }
-    if operation.path.startswith("/v1/"):
+    if operation.path.startswith(("/v1/", "/tokenize", "/detokenize")):
         described["security"] = [{"key": []}, {}]
     return described
 
@@ -380,12 +418,14 @@ def _responses(operation: Operation) -> Json:
         health = {_JSON: {"schema": _schema(Health)}}
         responses["503"] = {"description": "No model can serve", "content": health}
     for status in (*operation.errors, 500):
-        error = {_JSON: {"schema": _schema(ErrorAnswer)}}
+        error = {_JSON: {"schema": _schema(operation.error)}}
         responses[str(status)] = {"description": _meaning(status), "content": error}
     return responses
 
 
 def _meaning(status: int) -> str:
+    if status == OVERLOADED:
+        return "overloaded_error"
     codes = [code.value for code, meaning in MEANINGS.items() if meaning.http == status]
     return ", ".join(codes)
 
