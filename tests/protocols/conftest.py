@@ -253,8 +253,8 @@ def prompt(seq: int, role: str, content: str) -> Prompt:
     return Prompt(seq, CREATED + seq, role, content)
 
 
-def finish(seq: int, *reasons: Any, usage: Usage | None = None) -> Finish:
-    return Finish(seq, CREATED + seq, reasons or ("stop",), usage or Usage(5, 3, 2))
+def finish(seq: int, *reasons: Any, usage: Usage | None = None, stop: str | None = None) -> Finish:
+    return Finish(seq, CREATED + seq, reasons or ("stop",), usage or Usage(5, 3, 2), stop)
 
 
 def error(seq: int, code: str = "engine_failed", message: str = "The engine died.") -> Error:

@@ -232,13 +232,13 @@ def _messages(message: MessageParam, path: str) -> Iterator[Message]:
         return
     parts: list[Part] = []
     calls: list[dict[str, Any]] = []
-    for block in _blocks(content, f"{path}.content", role):
+    for place, block in _blocks(content, f"{path}.content", role):
         match block:
             case ToolResultBlock():
                 if parts:
                     yield Message(role, _joined(parts))
                     parts = []
-                yield _result(block, f"{path}.content")
+                yield _result(block, place)
             case ToolUseBlock():
                 arguments = msgspec.json.encode(block.input).decode()
                 function = {"name": block.name, "arguments": arguments}
@@ -246,21 +246,23 @@ def _messages(message: MessageParam, path: str) -> Iterator[Message]:
             case TextBlock():
                 parts.append(TextPart(block.text))
             case ImageBlock():
-                parts.append(_image(block.source, f"{path}.content"))
+                parts.append(_image(block.source, place))
             case _:
                 pass  # what was thought is not told again
     if parts or calls:
         yield Message(role, _joined(parts) if parts else None, tool_calls=calls or None)
 
 
-def _blocks(content: Blocks, path: str, place: str) -> Iterator[msgspec.Struct]:
+def _blocks(content: Blocks, path: str, within: str) -> Iterator[tuple[str, msgspec.Struct]]:
+    """Each with its path."""
+    allowed = _ALLOWED[within]
     for at, value in enumerate(content):
+        place = f"{path}[{at}]"
         kind = value.get("type")
-        allowed = _ALLOWED[place]
         if not isinstance(kind, str) or kind not in allowed:
             said = f"must be one of {', '.join(allowed)} here"
-            raise refuse(f"{path}[{at}].type", said, Code.UNSUPPORTED)
-        yield convert_part(value, _KINDS[kind], f"{path}[{at}]")
+            raise refuse(f"{place}.type", said, Code.UNSUPPORTED)
+        yield place, convert_part(value, _KINDS[kind], place)
 
 
 def _result(block: ToolResultBlock, path: str) -> Message:
@@ -268,11 +270,11 @@ def _result(block: ToolResultBlock, path: str) -> Message:
     said: str | list[Part] = content if isinstance(content, str) else ""
     if not isinstance(content, str):
         parts: list[Part] = []
-        for one in _blocks(content, f"{path}.content", "result"):
+        for place, one in _blocks(content, f"{path}.content", "result"):
             if isinstance(one, TextBlock):
                 parts.append(TextPart(one.text))
             elif isinstance(one, ImageBlock):
-                parts.append(_image(one.source, f"{path}.content"))
+                parts.append(_image(one.source, place))
         said = _joined(parts)
     return Message("tool", said, tool_call_id=block.tool_use_id)
 
@@ -297,7 +299,7 @@ def _text_of(content: str | Blocks, path: str) -> str:
     if isinstance(content, str):
         return content
     blocks = _blocks(content, path, "system")
-    return "".join(block.text for block in blocks if isinstance(block, TextBlock))
+    return "".join(block.text for _, block in blocks if isinstance(block, TextBlock))
 
 
 # Tools and the form of the text, as OpenAI's chat has them.
