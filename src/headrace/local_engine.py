@@ -6,11 +6,12 @@ Nothing waits for the fetch but :meth:`LocalEngine.load`: the server is up and s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
+from headrace.domain.tokens import Tokens
 from headrace.engines.base import StreamingEngine
 from headrace.engines.engine import Engine, EngineInfo, Health, Run, Sink, Work
 from headrace.models.wanted import ModelFile, Step
@@ -78,10 +79,20 @@ class LocalEngine(StreamingEngine):
             return self._engine.stream_infer(work, sink)
         return _Refused(asyncio.get_running_loop().call_soon(sink.failed, _being_fetched()))
 
-    async def count_tokens(self, text: str) -> int:
+    async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
         if self._engine is None:
-            return await super().count_tokens(text)
-        return await self._engine.count_tokens(text)
+            raise _being_fetched()
+        return await self._engine.tokenize(text, special=special, pieces=pieces)
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        if self._engine is None:
+            raise _being_fetched()
+        return await self._engine.detokenize(tokens)
+
+    async def count_prompt(self, request: Request) -> int:
+        if self._engine is None:
+            raise _being_fetched()
+        return await self._engine.count_prompt(request)
 
     async def cache_usage(self) -> float | None:
         if self._engine is None:

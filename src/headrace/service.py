@@ -21,6 +21,7 @@ from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish
 from headrace.domain.ids import Ulids, find_ulid
 from headrace.domain.request import Caller, Request
+from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import NEVER_BEGAN, may_go_on
@@ -162,11 +163,16 @@ class Service:
     def model(self, name: str) -> ModelCard:
         return self._flow_of(name).card()
 
-    async def count_tokens(self, model: str, text: str) -> int:
-        for replica in self._models.find(model).replicas:
-            if replica.ready:
-                return await replica.engine.count_tokens(text)
-        raise HeadraceError(Code.MODEL_LOADING, "The model is not ready yet.", retry_after_s=1.0)
+    async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
+        return await self._ready_engine(model).tokenize(text, special=special, pieces=pieces)
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
+        return await self._ready_engine(model).detokenize(tokens)
+
+    async def count_prompt(self, request: Request) -> int:
+        engine = self._ready_engine(request.model)
+        engine.check(request)
+        return await engine.count_prompt(request)
 
     def readiness(self) -> tuple[bool, str]:
         if self._closing:
@@ -488,6 +494,13 @@ class Service:
         if leaving.grace_s is None or recovered.left_at is None:
             return True
         return time.time() - recovered.left_at <= leaving.grace_s
+
+    def _ready_engine(self, model: str) -> Engine:
+        """One that can be asked about its model. Raises ``MODEL_NOT_FOUND`` and ``MODEL_LOADING``."""
+        for replica in self._models.find(model).replicas:
+            if replica.ready:
+                return replica.engine
+        raise HeadraceError(Code.MODEL_LOADING, "The model is not ready yet.", retry_after_s=1.0)
 
     def _flow_of(self, model: str) -> Flow:
         """Raises ``MODEL_NOT_FOUND``."""

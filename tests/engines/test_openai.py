@@ -10,6 +10,7 @@ from headrace.domain.delta import Delta, Prefix
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import TokenLogprob, ToolCallDelta, Usage
 from headrace.domain.request import ImagePart, Message, Request, Sampling, TextPart
+from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Work
 from headrace.engines.limits import Limits
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
@@ -645,7 +646,7 @@ def test_whole_runs_are_collected_from_streamed_ones_in_order(upstream, run):
             assert second.code is Code.INVALID_REQUEST
             assert third[0] == [Delta("3")]
             with pytest.raises(HeadraceError, match="tokenizer"):
-                await engine.count_tokens("x")
+                await engine.tokenize("x", special=True)
 
     run(main())
 
@@ -654,8 +655,9 @@ def test_tokens_are_counted_where_the_upstream_can(upstream, run):
     async def main():
         fake = Fake(http(b'{"count": 3, "tokens": [1,2,3]}'))
         async with upstream(fake) as server, engine_at(server, dialect="vllm") as engine:
-            assert await engine.count_tokens("x y z") == 3
-            assert fake.asked == [{"model": "m", "prompt": "x y z"}]
+            assert await engine.tokenize("x y z", special=True) == Tokens((1, 2, 3))
+            asked = {"prompt": "x y z", "add_special_tokens": True, "return_token_strs": False}
+            assert fake.asked == [{"model": "m"} | asked]
 
     run(main())
 

@@ -26,6 +26,7 @@ from headrace.domain.event import (
 )
 from headrace.domain.ids import find_ulid
 from headrace.domain.request import Caller, Request, Sampling
+from headrace.domain.tokens import Tokens
 from headrace.front.listen import FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
@@ -191,6 +192,10 @@ class ScriptedService:
         if generation.state not in ("finished", "failed"):
             generation.write(error(generation.last_seq + 1, "cancelled"))
 
+    async def delete(self, generation: Any) -> None:
+        self.cancel(generation)
+        self.generations.remove(generation)
+
     def abort(self, token: str, tenant: str) -> int:
         found = [
             generation
@@ -216,8 +221,21 @@ class ScriptedService:
             )
         return card
 
-    async def count_tokens(self, model: str, text: str) -> int:
-        return len(text.split())
+    async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
+        """Every character is a token; 1 is the one that a prompt begins with."""
+        assert model == self.model(model).name
+        ids = ((1,) if special else ()) + tuple(map(ord, text))
+        return Tokens(ids, tuple("<s>" if id == 1 else chr(id) for id in ids) if pieces else None)
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
+        try:
+            return "".join(map(chr, tokens))
+        except ValueError:
+            raise HeadraceError(Code.INVALID_REQUEST, "That is no token.", param="tokens") from None
+
+    async def count_prompt(self, request: Request) -> int:
+        self.model(request.model)
+        return sum(len(str(message.content).split()) for message in request.messages)
 
     def readiness(self) -> tuple[bool, str]:
         return self.ready
@@ -235,8 +253,8 @@ def prompt(seq: int, role: str, content: str) -> Prompt:
     return Prompt(seq, CREATED + seq, role, content)
 
 
-def finish(seq: int, *reasons: Any, usage: Usage | None = None) -> Finish:
-    return Finish(seq, CREATED + seq, reasons or ("stop",), usage or Usage(5, 3, 2))
+def finish(seq: int, *reasons: Any, usage: Usage | None = None, stop: str | None = None) -> Finish:
+    return Finish(seq, CREATED + seq, reasons or ("stop",), usage or Usage(5, 3, 2), stop)
 
 
 def error(seq: int, code: str = "engine_failed", message: str = "The engine died.") -> Error:

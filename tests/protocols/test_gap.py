@@ -41,6 +41,11 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "native": ("/v1/stream_infer", {"prompt": "hello"}),
     "openai-chat": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hello"}]}),
     "openai-completions": ("/v1/completions", {"prompt": "hello"}),
+    "responses": ("/v1/responses", {"input": "hello"}),
+    "anthropic": (
+        "/v1/messages",
+        {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 99},
+    ),
 }
 """How a log is written whose first reader reads this format."""
 WHOLE = {"chat_completion": "openai-chat", "text_completion": "openai-completions"} | {
@@ -81,6 +86,11 @@ def ways(wire: str) -> list[Way]:
             found.append(Way(f"{asked} as {form}", "GET", events, accept))
         resumed = accept | {"Last-Event-ID": "0", "X-Generation-Id": "{id}"}
         found.append(Way(f"resumed as {form}", "POST", path, resumed))
+        if wire == "responses":
+            stream = "/v1/responses/{id}?stream=true"
+            found.append(Way(f"responses read as {form}", "GET", stream, accept))
+    if wire == "responses":
+        found.append(Way("responses at once", "GET", "/v1/responses/{id}", {}))
     return found
 
 
@@ -175,6 +185,12 @@ def test_every_stream_of_a_stored_log_lacks_the_token_that_the_log_lacks(
         return  # it says nothing of tokens
     gap = house.gaps[wire, missing]
     whole = messages(gap.before[way.name])
+    if "responses" in way.name or (wire == "responses" and "resumed" in way.name):
+        said = messages(say(house.server, way, gap.id))
+        assert gap.text.encode() not in b"".join(said)
+        rest = [text for text in TEXTS if text != gap.text]
+        assert response_texts(said) in (rest, ["".join(rest)]) or tells_a_failure(said[-1])
+        return
     rest = [message for message in whole if gap.text.encode() not in message]
     assert len(rest) == len(whole) - 1
 
@@ -195,14 +211,34 @@ def test_no_way_out_invents_the_end_that_a_stored_log_lacks(
     assert ends_with_error(said, before)
 
 
+def response_texts(said: list[bytes]) -> list[str]:
+    """What a response says in its deltas, or at once."""
+    read = [json.loads(one[one.index(b"{") :]) for one in said if b"{" in one]
+    if len(read) == 1 and "output" in read[0]:
+        return [read[0]["output"][0]["content"][0]["text"]]
+    return [one["delta"] for one in read if one["type"] == "response.output_text.delta"]
+
+
+def tells_a_failure(message: bytes) -> bool:
+    """Whether it is an error, as OpenAI or as Anthropic says one."""
+    anthropic = b'"type":"error"' in message and b"stored events are missing" in message
+    return b'"store_failed"' in message or anthropic
+
+
 def ends_with_error(said: list[bytes], expected: list[bytes]) -> bool:
     """Whether it breaks off with an error that tells, and is right until then."""
     *good, last = said
     if good == [b"500"]:
-        return b'"store_failed"' in last
-    end = b'"finish_reason":"stop"', b'"type":"finish"', b"[DONE]"
+        return tells_a_failure(last)
+    end = (
+        b'"finish_reason":"stop"',
+        b'"type":"finish"',
+        b"[DONE]",
+        b'"response.completed"',
+        b"message_stop",
+    )
     no_end = not any(mark in message for mark in end for message in said)
-    return no_end and b'"store_failed"' in last and good == expected[: len(good)]
+    return no_end and tells_a_failure(last) and good == expected[: len(good)]
 
 
 @pytest.mark.parametrize("name", WHOLE)

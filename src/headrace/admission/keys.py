@@ -36,7 +36,7 @@ class Keys:
         if not key:
             raise HeadraceError(
                 Code.INVALID_API_KEY,
-                "An API key is needed: send it as 'Authorization: Bearer KEY'.",
+                "An API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
             )
         tenant = self._shown.get(key)
         if tenant is None:

@@ -31,8 +31,10 @@ class Prefix(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """How an engine's run ended well: one reason a choice, and what was counted.
+    """How an engine's run ended well: one reason a choice, what was counted, and the stop string that ended
+    the first choice, where the engine says it.
     ``usage`` of a continued run counts only what this run produced; its ``prompt_tokens`` include the prefix."""
 
     reasons: tuple[FinishReason, ...]
     usage: Usage
+    stop: str | None = None

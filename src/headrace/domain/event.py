@@ -89,13 +89,15 @@ class Prompt(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="m"):
 
 
 class Finish(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="f"):
-    """The good end of a log. ``reasons`` has one entry a choice, ``reasons[0]`` is *the* reason."""
+    """The good end of a log. ``reasons`` has one entry a choice, ``reasons[0]`` is *the* reason. ``stop``: the
+    stop string that ended the first choice, where the engine says it."""
 
     end: ClassVar[End | None] = "finish"
     seq: int
     timestamp: float
     reasons: tuple[FinishReason, ...]
     usage: Usage
+    stop: str | None = None
 
     def reason(self, index: int) -> FinishReason:
         """Why a choice ended: its own reason, or *the* reason where the engine gave only one."""

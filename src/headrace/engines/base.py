@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
+from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Answer, EngineInfo, Run, Sink, Work
 
 MAX_BATCH_RUNS = 64
@@ -78,13 +79,26 @@ class StreamingEngine:
             except HeadraceError as error:
                 results[at] = error
 
-    async def count_tokens(self, text: str) -> int:
+    async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
         """As the protocol says."""
-        raise HeadraceError(Code.UNSUPPORTED, "This model's engine has no tokenizer to ask.")
+        raise no_tokenizer()
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """As the protocol says."""
+        raise no_tokenizer()
+
+    async def count_prompt(self, request: Request) -> int:
+        """As the protocol says."""
+        raise no_tokenizer()
 
     async def cache_usage(self) -> float | None:
         """As the protocol says."""
         return None
+
+
+def no_tokenizer() -> HeadraceError:
+    """The error for a question about tokens where nobody can be asked."""
+    return HeadraceError(Code.UNSUPPORTED, "This model's engine has no tokenizer to ask.")
 
 
 def unsupported(param: str, why: str) -> HeadraceError:

@@ -63,6 +63,8 @@ class Probabilities(msgspec.Struct, gc=False):
 
 
 class Choice(msgspec.Struct, gc=False):
+    """vLLM calls the stop string that ended it ``stop_reason``, SGLang ``matched_stop``; a number is a token."""
+
     index: int = 0
     delta: Content | None = None
     message: Content | None = None
@@ -70,6 +72,8 @@ class Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     logprobs: Probabilities | None = None
     token_ids: tuple[int, ...] | None = None
+    stop_reason: Any = None
+    matched_stop: Any = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -92,10 +96,11 @@ _decode = msgspec.json.Decoder(Chunk).decode
 
 class ChatFold(msgspec.Struct, gc=False):
     """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on.
-    ``_plain``: the next is probably plain text."""
+    ``stop``: the stop string that ended choice 0. ``_plain``: the next is probably plain text."""
 
     first_index: int
     reasons: dict[int, FinishReason] = {}
+    stop: str | None = None
     _plain: bool = False
     _pieces: int = 0
     _counted: Counted | None = None
@@ -159,7 +164,11 @@ class ChatFold(msgspec.Struct, gc=False):
             word = choice.finish_reason
             if word:
                 reason = _REASONS.get(word) or _unusual_reason(word)
-                self.reasons[self.first_index + choice.index] = reason
+                index = self.first_index + choice.index
+                self.reasons[index] = reason
+                stop = choice.stop_reason or choice.matched_stop
+                if index == 0 and reason == "stop" and isinstance(stop, str):
+                    self.stop = stop
         return False
 
     def _take_more(self, choice: Choice, content: Content | None, deltas: list[Delta]) -> None:

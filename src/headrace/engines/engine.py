@@ -15,6 +15,7 @@ import msgspec
 from headrace.domain.delta import Delta, Outcome, Prefix
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Request
+from headrace.domain.tokens import Tokens
 
 
 class Sink(Protocol):
@@ -109,8 +110,16 @@ class Engine(Protocol):
     async def batch_infer(self, works: list[Work]) -> list[Answer | HeadraceError]:
         """Run several; order is kept, each item has its own result or error."""
 
-    async def count_tokens(self, text: str) -> int:
-        """Tokens of a text by this model's tokenizer. Raises ``UNSUPPORTED`` where it has none."""
+    async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
+        """A text by this model's tokenizer, ``special``: with the tokens that every prompt begins with,
+        ``pieces``: with each token's text. Raises ``UNSUPPORTED`` where it has none."""
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens. Raises ``UNSUPPORTED``, and ``INVALID_REQUEST`` for ids that are none."""
+
+    async def count_prompt(self, request: Request) -> int:
+        """Tokens of a chat's prompt as this model's template lays it out. Raises ``UNSUPPORTED`` where that
+        is not known."""
 
     async def cache_usage(self) -> float | None:
         """Share of the key-value cache that runs under way occupy, 0 to 1; None: this engine never says.

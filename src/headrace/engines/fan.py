@@ -22,7 +22,7 @@ class FanRun:
 
     __slots__ = (
         *("_cached", "_calls", "_completion", "_left", "_on_over", "_progress", "_prompt"),
-        *("_reasons", "_sink", "over"),
+        *("_reasons", "_sink", "_stop", "over"),
     )
 
     def __init__(
@@ -38,6 +38,7 @@ class FanRun:
         self._calls: list[Run] = []
         self._left = streams
         self._reasons: list[FinishReason] = ["stop"] * choices
+        self._stop: str | None = None
         self._prompt = self._completion = self._cached = 0
         self._progress: dict[int, tuple[int, int]] = {}
         self.over = False
@@ -69,10 +70,13 @@ class FanRun:
                 sum(total for _, total in progress.values()),
             )
 
-    def stream_done(self, reasons: Mapping[int, FinishReason], usage: Usage) -> None:
-        """One stream ended well, with the reasons of its choices."""
+    def stream_done(
+        self, reasons: Mapping[int, FinishReason], usage: Usage, stop: str | None = None
+    ) -> None:
+        """One stream ended well, with the reasons of its choices. ``stop``: the stop string of choice 0."""
         if self.over:
             return
+        self._stop = self._stop or stop
         for index, reason in reasons.items():
             self._reasons[index] = reason
         self._prompt += usage.prompt_tokens
@@ -83,7 +87,7 @@ class FanRun:
             self._end()
             self._calls.clear()
             usage = Usage(self._prompt, self._completion, self._cached)
-            self._sink.finished(Outcome(tuple(self._reasons), usage))
+            self._sink.finished(Outcome(tuple(self._reasons), usage, self._stop))
 
     def failed(self, error: HeadraceError) -> None:
         if not self.over:
@@ -118,9 +122,11 @@ class Gathering:
         if deltas := self._gather.whole():
             self._run.deltas(deltas)
 
-    def stream_done(self, reasons: Mapping[int, FinishReason], usage: Usage) -> None:
+    def stream_done(
+        self, reasons: Mapping[int, FinishReason], usage: Usage, stop: str | None = None
+    ) -> None:
         self.tell()
-        self._run.stream_done(reasons, usage)
+        self._run.stream_done(reasons, usage, stop)
 
 
 class FanStream(Stream):
@@ -158,4 +164,5 @@ class FanStream(Stream):
         if self.on_end is not None:
             self.on_end()
         else:
-            self.sink.stream_done(self.fold.reasons, self.fold.usage())
+            fold = self.fold
+            self.sink.stream_done(fold.reasons, fold.usage(), fold.stop)

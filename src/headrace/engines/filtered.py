@@ -24,6 +24,10 @@ class FilteredFold:
     def reasons(self) -> Mapping[int, FinishReason]:
         return self._fold.reasons
 
+    @property
+    def stop(self) -> str | None:
+        return self._fold.stop
+
     def usage(self) -> Usage:
         return self._fold.usage()
 

@@ -330,7 +330,7 @@ class Lane:
             reasons = {self._index: "tool_calls"}
         self._over = True
         self._give_back()
-        self._run.stream_done(reasons, usage)
+        self._run.stream_done(reasons, usage, fold.stop)
 
     def _give_back(self) -> None:
         ticket, self._ticket = self._ticket, None

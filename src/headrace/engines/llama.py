@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,9 +22,10 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
+from headrace.domain.tokens import Tokens
 from headrace.engines import llama_body, llama_tools
 from headrace.engines.ask import Asking
-from headrace.engines.base import StreamingEngine
+from headrace.engines.base import StreamingEngine, unsupported
 from headrace.engines.cache_usage import cache_usage
 from headrace.engines.child import Command
 from headrace.engines.dialect import LLAMA
@@ -37,6 +38,7 @@ from headrace.engines.openai import ModelEntry, ModelList
 from headrace.engines.orphans import TAG, Owner, end_orphans
 from headrace.engines.supervisor import Supervisor
 from headrace.engines.token_gap import TokenGaps
+from headrace.engines.tokenizer import DETOKENIZE, detokenized, tokenize_fields, tokenized
 
 RETRY_AFTER_S = 1.0
 """What a client is told while the process is started again."""
@@ -89,6 +91,8 @@ class LlamaEngine(StreamingEngine):
         self._client: LlamaClient | None = None
         self._info: EngineInfo | None = None
         self._calls_tools = True
+        self._vocabulary = 0
+        """How many tokens the model has; 0: not known."""
         self._runs: set[FanRun] = set()
         self._idle = asyncio.Event()
         self._draining = False
@@ -160,9 +164,29 @@ class LlamaEngine(StreamingEngine):
         asyncio.get_running_loop().call_soon(self._begin, run, work)
         return run
 
-    async def count_tokens(self, text: str) -> int:
-        found = await self._serving().post("/tokenize", {"content": text})
-        return len(msgspec.json.decode(found)["tokens"])
+    async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
+        fields = tokenize_fields("content", text, special, pieces)
+        return tokenized(await self._serving().post("/tokenize", fields))
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        client = self._serving()
+        if self._vocabulary and any(token >= self._vocabulary for token in tokens):
+            text = f"`tokens` must be below {self._vocabulary}, as many as this model has."
+            raise HeadraceError(Code.INVALID_REQUEST, text, param="tokens")
+        return detokenized(await client.post(DETOKENIZE, {"tokens": tokens}))
+
+    async def count_prompt(self, request: Request) -> int:
+        client = self._serving()
+        if llama_body.has_images(request):
+            raise unsupported("messages", "This model's engine does not count images.")
+        value: dict[str, Any] = {}
+        if request.tools and not self._calls_tools:
+            request = llama_tools.without_tools(request)
+        elif request.tools and request.tool_choice != "none":
+            value["tools"] = request.tools
+        rendered = await client.post("/apply-template", value | {"messages": request.messages})
+        prompt: str = msgspec.json.decode(rendered)["prompt"]
+        return len((await self.tokenize(prompt, special=True)).ids)
 
     async def cache_usage(self) -> float | None:
         return await cache_usage(self._serving())
@@ -284,6 +308,7 @@ class LlamaEngine(StreamingEngine):
         self._calls_tools = bool(props.chat_template_caps.get("supports_tools"))
         listed = msgspec.json.decode(await client.get("/v1/models"), type=ModelList).data
         meta = (listed[0] if listed else ModelEntry()).meta or {}
+        self._vocabulary = int(meta.get("n_vocab") or 0)
         trained = int(meta.get("n_ctx_train") or shape.context)
         context = min(shape.context, trained)
         return EngineInfo(

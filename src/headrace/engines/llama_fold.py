@@ -44,6 +44,7 @@ class Piece(msgspec.Struct, gc=False):
     tokens: tuple[int, ...] = ()
     stop: bool = False
     stop_type: str = ""
+    stopping_word: str = ""
     tokens_predicted: int = 0
     tokens_evaluated: int = 0
     prompt_progress: Progress | None = None
@@ -63,7 +64,7 @@ class LlamaFold:
     __slots__ = (
         *("_alternatives", "_counted", "_gaps", "_index", "_muted", "_on_progress"),
         *("_broken", "_probable"),
-        *("held", "last", "made", "reasons"),
+        *("held", "last", "made", "reasons", "stop"),
     )
 
     def __init__(
@@ -85,6 +86,7 @@ class LlamaFold:
         self.made: list[int] = []
         self.last = Piece()
         self.reasons: dict[int, FinishReason] = {}
+        self.stop: str | None = None
 
     def mute(self) -> None:
         """Nothing is wanted but the prompt to be computed."""
@@ -114,6 +116,8 @@ class LlamaFold:
             return False
         self.last = piece
         self.reasons[self._index] = "length" if piece.stop_type == "limit" else "stop"
+        if piece.stop_type == "word" and not self._index:
+            self.stop = piece.stopping_word
         return True
 
     def usage(self) -> Usage:

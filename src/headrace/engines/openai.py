@@ -11,15 +11,18 @@ import contextlib
 import logging
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
+from headrace.domain.request import Request
+from headrace.domain.tokens import Tokens
 from headrace.engines import dialect as dialects
 from headrace.engines.ask import Asking, check_continuable, tokens_left
-from headrace.engines.base import StreamingEngine
+from headrace.engines.base import StreamingEngine, no_tokenizer
 from headrace.engines.chunks import ChatFold
 from headrace.engines.connection import Write, at_once
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
@@ -30,6 +33,7 @@ from headrace.engines.origin import Origin, with_body
 from headrace.engines.pool import Pool
 from headrace.engines.response import Response
 from headrace.engines.solo import SoloRun
+from headrace.engines.tokenizer import DETOKENIZE, detokenized, tokenize_fields, tokenized
 
 _logger = logging.getLogger("headrace.engines")
 
@@ -127,16 +131,32 @@ class OpenAIEngine(StreamingEngine):
         pool.send(with_body(self._heads[kind], self._asking.body(request, live)), run)
         return run
 
-    async def count_tokens(self, text: str) -> int:
+    async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
         path, field = self._asking.dialect.tokenize
         if not path:
-            return await super().count_tokens(text)
-        body = msgspec.json.encode({"model": self._asking.model, field: text})
+            raise no_tokenizer()
+        return tokenized(await self._told(path, tokenize_fields(field, text, special, pieces)))
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        if not self._asking.dialect.tokenize[0]:
+            raise no_tokenizer()
+        return detokenized(await self._told(DETOKENIZE, {"tokens": tokens}))
+
+    async def count_prompt(self, request: Request) -> int:
+        path, field = self._asking.dialect.tokenize
+        if field != "prompt":  # only vLLM's takes a conversation
+            raise no_tokenizer()
+        tools = {"tools": request.tools} if request.tools else {}
+        asked = {"messages": request.messages, "add_generation_prompt": True}
+        return len(tokenized(await self._told(path, asked | tools)).ids)
+
+    async def _told(self, path: str, fields: dict[str, Any]) -> bytes:
+        """What the upstream answers. Raises what it refuses."""
+        body = msgspec.json.encode({"model": self._asking.model, **fields})
         response = await self._connected().fetch("POST", path, body)
         if response.status != 200:
             raise refused(*response)
-        found = msgspec.json.decode(response.body)
-        return int(found["count"]) if "count" in found else len(found["tokens"])
+        return response.body
 
     async def close(self) -> None:
         self._health = ("closed", "the engine was closed")

@@ -68,6 +68,8 @@ class PlainMessage(msgspec.Struct, gc=False):
     text: Literal[""] | None = None
     logprobs: None = None
     token_ids: tuple[int, ...] | None = None
+    stop_reason: int | None = None
+    matched_stop: int | None = None
 
 
 class PlainAnswer(msgspec.Struct, gc=False):

@@ -99,9 +99,9 @@ class ScriptedEngine(StreamingEngine):
         self._health = (state, reason)
         self._fail_all(HeadraceError(Code.ENGINE_FAILED, f"The scripted engine died: {reason}."))
 
-    async def count_tokens(self, text: str) -> int:
-        """The words of the text."""
-        return len(text.split())
+    async def count_prompt(self, request: Request) -> int:
+        """The words of the prompt."""
+        return Script().counted(request)
 
     async def close(self) -> None:
         self._health = ("closed", "the engine was closed")
@@ -124,7 +124,17 @@ class ScriptedEngine(StreamingEngine):
 class _Voice:
     """One choice of a run: where it stands in its tokens."""
 
-    __slots__ = ("_at", "_index", "_logprobs", "_stops", "_tokens", "left", "reason", "said")
+    __slots__ = (
+        "_at",
+        "_index",
+        "_logprobs",
+        "_stops",
+        "_tokens",
+        "left",
+        "reason",
+        "said",
+        "stop",
+    )
 
     def __init__(self, script: Script, request: Request, index: int, prefix: Prefix) -> None:
         sampling = request.sampling
@@ -137,6 +147,7 @@ class _Voice:
         self.left -= self._at
         self.said = 0
         self.reason: FinishReason | None = None
+        self.stop: str | None = None
         if tuple(token.id for token in self._tokens[: self._at]) != prefix.token_ids:
             raise HeadraceError(Code.NOT_CONTINUABLE, "The script has no such beginning.")
 
@@ -156,8 +167,8 @@ class _Voice:
         self.left -= 1
         self.said += 1
         text = token.text if token.reasoning else self._stops.feed(token.text)
-        if self._stops.stopped:
-            self.reason = "stop"
+        if self._stops.found is not None:
+            self.reason, self.stop = "stop", self._stops.found
         return self._delta(token, text)
 
     def _delta(self, token: ScriptedToken, text: str) -> Delta:
@@ -282,4 +293,4 @@ class ScriptedRun:
             sum(voice.said for voice in self._voices),
         )
         reasons = tuple(voice.reason or "stop" for voice in self._voices)
-        sink.finished(Outcome(reasons, usage))
+        sink.finished(Outcome(reasons, usage, self._voices[0].stop))

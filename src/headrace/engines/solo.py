@@ -67,4 +67,4 @@ class SoloRun(Stream):
             reasons = (seen.get(0, "stop"),)
         else:
             reasons = tuple(seen.get(index, "stop") for index in range(self.choices))
-        self.sink.finished(Outcome(reasons, self.fold.usage()), deltas)
+        self.sink.finished(Outcome(reasons, self.fold.usage(), self.fold.stop), deltas)

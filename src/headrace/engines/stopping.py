@@ -4,25 +4,25 @@ from __future__ import annotations
 
 
 class StopStrings:
-    """For one choice. A stop string ends the text and is not part of it."""
+    """For one choice. A stop string ends the text and is not part of it. ``found``: the one that came."""
 
-    __slots__ = ("_held", "_stops", "stopped")
+    __slots__ = ("_held", "_stops", "found")
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
-        self.stopped = False
+        self.found: str | None = None
 
     def feed(self, text: str) -> str:
         """The text that may be shown now."""
         if not self._stops:
             return text
         text = self._held + text
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self.stopped = True
+            at, self.found = min(found, key=lambda one: one[0])
             self._held = ""
-            return text[: min(found)]
+            return text[:at]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

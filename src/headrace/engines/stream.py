@@ -25,6 +25,10 @@ class Fold(Protocol):
     def reasons(self) -> Mapping[int, FinishReason]:
         """Finish reasons seen so far, by choice."""
 
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended choice 0, if the upstream says that one did."""
+
     def take(self, payloads: Sequence[bytes], deltas: list[Delta]) -> bool:
         """Events (or the whole answer); True: the last was among them. Raises
         :class:`HeadraceError`; ``deltas`` then has what came before."""

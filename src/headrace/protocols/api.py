@@ -12,6 +12,7 @@ from time import perf_counter
 import msgspec
 
 from headrace.domain.errors import HeadraceError
+from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import Call, request_ids
 from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
@@ -26,6 +27,7 @@ from headrace.protocols.router import Handler, Route, Router, WrongMethod
 from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
 from headrace.protocols.terms import Terms
+from headrace.protocols.tokenizer import Tokenizer
 
 _EXPOSED = (
     b"access-control-expose-headers",
@@ -58,9 +60,11 @@ class Api:
         self.routes: tuple[Route, ...] = (
             *generate.routes(),
             *Infer(service, generate).routes(),
+            *Messages(service, self._streams, generate.resumed).routes(),
             *Responses(service, self._streams, generate.resumed).routes(),
             *generations.routes(),
             *ModelEndpoints(service).routes(),
+            *Tokenizer(service).routes(),
             *Operations(service, options.version, metrics).routes(),
             *OpenApi(options.version).routes(),
         )
@@ -116,7 +120,7 @@ class Api:
             terms.handler, terms.open = self._options, True
             return self._options
         route, terms.argument = self._router.find(head.method, head.path)
-        terms.handler, terms.open = route.handler, route.open
+        terms.handler, terms.open, terms.manner = route.handler, route.open, route.manner
         return route.handler
 
     def _options(self, call: Call, _: str) -> None:

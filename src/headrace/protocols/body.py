@@ -121,8 +121,26 @@ def require_plain(value: Any, param: str) -> None:
                 raise refuse(param, "has a number in it that does not fit in 64 bits")
 
 
+def convert_part(value: dict[str, Any], kind: type[T], path: str) -> T:
+    """A part of a body that is at ``path`` and was decoded as any value. A field that is null is as if it
+    were not there. Raises ``INVALID_REQUEST`` naming the field's path."""
+    require_plain(value, path)
+    try:
+        return msgspec.convert({name: one for name, one in value.items() if one is not None}, kind)
+    except msgspec.ValidationError as complaint:
+        inner, said = _where_and_what(complaint)
+        raise refuse(f"{path}.{inner}" if inner else path, said) from None
+
+
 def invalid_request(complaint: msgspec.ValidationError) -> HeadraceError:
     """msgspec's complaint with the path as clients write it: ``messages[0].role``."""
+    path, said = _where_and_what(complaint)
+    if not path:
+        return HeadraceError(Code.INVALID_REQUEST, f"The body {said}.")
+    return refuse(path, said)
+
+
+def _where_and_what(complaint: msgspec.ValidationError) -> tuple[str, str]:
     text = str(complaint)
     at = _AT.search(text)
     path = at.group(1) if at else ""
@@ -130,11 +148,8 @@ def invalid_request(complaint: msgspec.ValidationError) -> HeadraceError:
     for pattern, words in ((_MISSING_FIELD, "is required"), (_UNKNOWN_FIELD, "is not known")):
         field = pattern.fullmatch(said)
         if field:
-            path = f"{path}.{field.group(1)}" if path else field.group(1)
-            return refuse(path, words)
-    if not path:
-        return HeadraceError(Code.INVALID_REQUEST, f"The body: {said}.")
-    return refuse(path, f"is not valid: {said[0].lower()}{said[1:]}")
+            return (f"{path}.{field.group(1)}" if path else field.group(1)), words
+    return path, f"is not valid: {said[0].lower()}{said[1:]}"
 
 
 def refuse(param: str, said: str, code: Code = Code.INVALID_REQUEST) -> HeadraceError:

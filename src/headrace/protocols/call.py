@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.protocols.errors import Header, error_body, retry_headers
+from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.terms import Terms
 
@@ -84,9 +84,13 @@ class Call(msgspec.Struct, eq=False):
 
     def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         took = b"%d" % ((perf_counter() - self.started) * 1000)
-        request_id = (b"x-request-id", self.request_id.encode())
+        id = self.request_id.encode()
         common = self.terms.common
-        self.exchange.respond(status, [*headers, (_TOOK, took), request_id, *common], body)
+        if (id_header := self.terms.manner.id_header) is not None:
+            common = ((id_header, id), *common)
+        self.exchange.respond(
+            status, [*headers, (_TOOK, took), (b"x-request-id", id), *common], body
+        )
 
     def answer(self, generation_id: str, body: bytes) -> None:
         """Answer from a generation's log with JSON, in one piece."""
@@ -103,14 +107,15 @@ class Call(msgspec.Struct, eq=False):
         self.streams = True
         took_ms = (perf_counter() - self.started) * 1000
         common = self.terms.lines
+        if (id_header := self.terms.manner.id_header) is not None:
+            common = f"{id_header.decode()}: {self.request_id}\r\n{common}"
         lines = _STREAM % (content_type, generation_id, took_ms, self.request_id, common)
         self.exchange.start(200, lines.encode("latin-1"))
 
     def fail(self, error: HeadraceError, headers: Sequence[Header] = ()) -> None:
         """Answer with an error."""
-        self.respond(
-            error.meaning.http, [_JSON, *retry_headers(error), *headers], error_body(error)
-        )
+        status, body = self.terms.manner.failure(error, self.request_id)
+        self.respond(status, [_JSON, *retry_headers(error), *headers], body)
 
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and answer with 500 or, if an

@@ -14,8 +14,10 @@ from typing import Protocol
 
 import msgspec
 
+from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Event, Token
 from headrace.protocols.accept import StreamForm
+from headrace.protocols.errors import error_body
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -33,8 +35,15 @@ class Encoder(Protocol):
     @property
     def writers(self) -> Mapping[int, Writer]: ...
 
+    @property
+    def heartbeat(self) -> bytes:
+        """What keeps a silent stream alive; empty where there is nothing that means nothing."""
+
     def encode(self, events: Sequence[Event]) -> bytes:
         """The bytes of these events, empty if this format shows none of them. Each event once, in order."""
+
+    def lost(self, error: HeadraceError) -> bytes:
+        """The last message of a stream whose log cannot be read on."""
 
 
 class Framing(Protocol):
@@ -54,8 +63,9 @@ class Framing(Protocol):
     def done(self, seq: int) -> bytes:
         """The end of a good stream, where the framing has such a message."""
 
-    def writer(self, before: bytes, after: bytes) -> Writer:
-        """``writer((seq, data))`` equals ``message(seq, before + data + after)``, in a quarter of the time."""
+    def writer(self, before: bytes, after: bytes, name: bytes | None = None) -> Writer:
+        """``writer((seq, data))`` equals ``message(seq, before + data + after, name)``, in a quarter of the
+        time."""
 
 
 class ServerSentEvents:
@@ -82,8 +92,10 @@ class ServerSentEvents:
     def done(self, seq: int) -> bytes:
         return b"id: %d\ndata: [DONE]\n\n" % seq
 
-    def writer(self, before: bytes, after: bytes) -> Writer:
-        return (b"id: %%d\ndata: %b%%b%b\n\n" % (_literal(before), _literal(after))).__mod__
+    def writer(self, before: bytes, after: bytes, name: bytes | None = None) -> Writer:
+        event = b"" if name is None else b"event: %b\n" % name
+        parts = (event, _literal(before), _literal(after))
+        return (b"id: %%d\n%bdata: %b%%b%b\n\n" % parts).__mod__
 
 
 class Lines:
@@ -102,7 +114,7 @@ class Lines:
     def done(self, seq: int) -> bytes:
         return b""
 
-    def writer(self, before: bytes, after: bytes) -> Writer:
+    def writer(self, before: bytes, after: bytes, name: bytes | None = None) -> Writer:
         tail = after + b"\n"
         return lambda message: before + message[1] + tail
 
@@ -113,10 +125,18 @@ FRAMINGS: dict[StreamForm, Framing] = {"sse": ServerSentEvents(), "ndjson": Line
 class EventEncoder(ABC):
     """An encoder that shows events one by one."""
 
-    __slots__ = ("writers",)
+    __slots__ = ("_framing", "writers")
 
-    def __init__(self) -> None:
+    def __init__(self, framing: Framing) -> None:
+        self._framing = framing
         self.writers: dict[int, Writer] = {}
+
+    @property
+    def heartbeat(self) -> bytes:
+        return self._framing.heartbeat
+
+    def lost(self, error: HeadraceError) -> bytes:
+        return self._framing.part(error_body(error))
 
     def encode(self, events: Sequence[Event]) -> bytes:
         pieces = []
@@ -142,13 +162,15 @@ class EventEncoder(ABC):
 class Rest:
     """What an encoder has to say after a cursor. It is told of the events before it, to keep its state."""
 
-    __slots__ = ("_after", "_encoder")
+    __slots__ = ("_after", "_encoder", "heartbeat", "lost")
 
     writers = NO_WRITERS
 
     def __init__(self, encoder: Encoder, after: int) -> None:
         self._encoder = encoder
         self._after = after
+        self.heartbeat = encoder.heartbeat
+        self.lost = encoder.lost
 
     def encode(self, events: Sequence[Event]) -> bytes:
         known = [event for event in events if event.seq <= self._after]

@@ -5,6 +5,7 @@ event; the same code and message in both. https://platform.openai.com/docs/guide
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import msgspec
 
@@ -60,6 +61,29 @@ def error_of(error: HeadraceError) -> ErrorBody:
 def error_body(error: HeadraceError) -> bytes:
     """``{"error": {"message", "type", "param", "code"}}``."""
     return _encode(ErrorAnswer(error_of(error)))
+
+
+class Manner(Protocol):
+    """How an API tells what went wrong. ``id_header``: where its clients look for the request's id, beside
+    ``x-request-id``."""
+
+    @property
+    def id_header(self) -> bytes | None: ...
+
+    def failure(self, error: HeadraceError, request_id: str) -> tuple[int, bytes]:
+        """The status and the body of an answer that is this error."""
+
+
+class OpenAIManner:
+    """OpenAI's, and of everything here that has no other."""
+
+    id_header: bytes | None = None
+
+    def failure(self, error: HeadraceError, request_id: str) -> tuple[int, bytes]:
+        return error.meaning.http, error_body(error)
+
+
+OPENAI: Manner = OpenAIManner()
 
 
 def retry_headers(error: HeadraceError) -> list[Header]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.anthropic_stream import AnthropicEncoder
 from headrace.protocols.encoder import Encoder, Framing
 from headrace.protocols.native import NativeEncoder
 from headrace.protocols.openai_chat import ChatEncoder
@@ -17,6 +18,7 @@ NATIVE = "native"
 OPENAI_CHAT = "openai-chat"
 OPENAI_COMPLETIONS = "openai-completions"
 RESPONSES = "responses"
+ANTHROPIC = "anthropic"
 
 EncoderFactory = Callable[[Generation, dict[str, Any], Framing], Encoder]
 
@@ -25,6 +27,7 @@ ENCODERS: dict[str, EncoderFactory] = {
     OPENAI_CHAT: ChatEncoder,
     OPENAI_COMPLETIONS: CompletionEncoder,
     RESPONSES: ResponsesEncoder,
+    ANTHROPIC: AnthropicEncoder,
 }
 
 

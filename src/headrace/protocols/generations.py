@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.protocols.asking import (
     MAX_TOKEN,
@@ -22,14 +22,15 @@ from headrace.protocols.asking import (
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.collector import Collector
-from headrace.protocols.encoder import FRAMINGS, Encoder, Rest
+from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import ErrorBody, error_object, named
 from headrace.protocols.fold import Fold
-from headrace.protocols.formats import ENCODERS, NATIVE, chosen_format
+from headrace.protocols.formats import NATIVE, chosen_format
 from headrace.protocols.native import usage_payload
 from headrace.protocols.port import Generation, Service, State
+from headrace.protocols.reading import read_on
 from headrace.protocols.router import Route
-from headrace.protocols.stream import ClientStream, OpenStreams
+from headrace.protocols.stream import OpenStreams
 
 MAX_LISTED = 100
 
@@ -134,21 +135,7 @@ class Generations:
         wire, options = chosen_format(asked or generation.wire, generation)
         if wanted is not None:
             options = options | wanted
-        ended = generation.state in ("finished", "failed")
-        if after > generation.last_seq:
-            raise HeadraceError(
-                Code.CURSOR_AHEAD,
-                f"There is no event {after} yet; the newest of {generation.id} is"
-                f" {generation.last_seq}.",
-                param="after",
-            )
-        if ended and after == generation.last_seq:
-            call.respond(204, named(generation), b"")
-            return
-        encoder: Encoder = ENCODERS[wire](generation, options, framing)
-        if after:
-            encoder = Rest(encoder, after)
-        ClientStream(call, generation, encoder, framing, self._streams, reading=True).attach()
+        read_on(call, generation, wire, options, framing, self._streams, after)
 
 
 def _outside(generation: Generation) -> GenerationState:

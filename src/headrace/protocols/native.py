@@ -32,11 +32,10 @@ _TEXT = (
 class NativeEncoder(EventEncoder):
     """All events of a log; the wire's options can leave out ``progress`` and ``prompt``."""
 
-    __slots__ = ("_framing", "_generation", "_hidden", "_text")
+    __slots__ = ("_generation", "_hidden", "_text")
 
     def __init__(self, generation: Generation, options: dict[str, Any], framing: Framing) -> None:
-        super().__init__()
-        self._framing = framing
+        super().__init__(framing)
         self._generation = generation.id
         self._hidden = {name for name in OPTIONAL_EVENTS if not options.get(name, True)}
         self._text = _TEXT.replace(b"GENERATION", generation.id.encode())

@@ -21,7 +21,7 @@ class ChunkEncoder(EventEncoder):
     event as ``headrace``: the SDKs take a message of any name for a chunk, and know chunks without choices.
     """
 
-    __slots__ = ("_choices", "_framing", "_generation", "_head", "_shown", "_usage")
+    __slots__ = ("_choices", "_generation", "_head", "_shown", "_usage")
 
     def __init__(
         self,
@@ -32,8 +32,7 @@ class ChunkEncoder(EventEncoder):
         id: str,
         kind: bytes,
     ) -> None:
-        super().__init__()
-        self._framing = framing
+        super().__init__(framing)
         self._generation = generation.id
         self._choices = generation.request.choices
         self._usage = b',"usage":null}' if options.get("usage") else b"}"

@@ -12,8 +12,12 @@ import msgspec
 
 from headrace.domain.errors import MEANINGS
 from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
+from headrace.protocols.anthropic_errors import OVERLOADED, AnthropicError
+from headrace.protocols.anthropic_message import MessageObject, TokenCount
+from headrace.protocols.anthropic_request import CountBody, MessagesBody
 from headrace.protocols.call import Call
 from headrace.protocols.errors import ErrorAnswer
+from headrace.protocols.formats import ENCODERS
 from headrace.protocols.generations import (
     AbortBody,
     Aborted,
@@ -26,7 +30,11 @@ from headrace.protocols.openai_chat import ChatCompletion
 from headrace.protocols.openai_completions import TextCompletion
 from headrace.protocols.openai_request import ChatBody, CompletionBody
 from headrace.protocols.operations import Health, Version
+from headrace.protocols.responses import Deleted, InputItems
+from headrace.protocols.responses_object import ResponseObject
+from headrace.protocols.responses_request import ResponsesBody
 from headrace.protocols.router import Route
+from headrace.protocols.tokenizer import DetokenizeBody, Detokenized, TokenizeBody, Tokenized
 
 Json = dict[str, Any]
 
@@ -105,7 +113,24 @@ PARAMETERS: dict[str, Json] = {
     "format": {
         "in": "query",
         "description": "The form of the events; openai is the one that the generation was first sent in.",
-        "schema": {"enum": ["native", "openai", "openai-chat", "openai-completions"]},
+        "schema": {"enum": ["openai", *ENCODERS]},
+    },
+    "stream": {
+        "in": "query",
+        "description": "`true`: as a stream of what was said and will be.",
+        "schema": {"type": "boolean"},
+    },
+    "starting_after": {
+        "in": "query",
+        "description": "Show the messages after this number.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+    },
+    "order": {"in": "query", "schema": {"enum": ["asc", "desc"]}},
+    "item": {
+        "name": "after",
+        "in": "query",
+        "description": "Show the items after the one with this id.",
+        "schema": _TEXT,
     },
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
     "session_id": {"in": "query", "schema": _TEXT},
@@ -114,7 +139,8 @@ PARAMETERS: dict[str, Json] = {
 
 
 class Operation(NamedTuple):
-    """``body``, ``answer``: the types; a list of one type is an array. ``errors``: statuses beside 500."""
+    """``body``, ``answer``: the types; a list of one type is an array. ``errors``: statuses beside 500, each with
+    an ``error``."""
 
     method: str
     path: str
@@ -124,9 +150,11 @@ class Operation(NamedTuple):
     streams: bool = False
     parameters: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+    error: type[ErrorAnswer | AnthropicError] = ErrorAnswer
 
 
 _COMPUTE = (400, 401, 403, 404, 406, 408, 410, 413, 415, 422, 429, 499, 502, 503, 504)
+_TOKENS = (400, 401, 404, 406, 413, 415, 502, 504)
 _FIND = (400, 401, 404, 410, 503)
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -149,6 +177,81 @@ OPERATIONS: tuple[Operation, ...] = (
         True,
         _BEGIN,
         _COMPUTE,
+    ),
+    Operation(
+        "POST",
+        "/v1/responses",
+        "Answer as a response that can be read, followed and cancelled later",
+        ResponseObject,
+        ResponsesBody,
+        True,
+        _BEGIN,
+        (*_COMPUTE, 409),
+    ),
+    Operation(
+        "GET",
+        "/v1/responses/{id}",
+        "A response, as it is now or as a stream",
+        ResponseObject,
+        None,
+        True,
+        ("id", "stream", "starting_after", "Last-Event-ID", "X-Stream-Events"),
+        (*_FIND, 406),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/responses/{id}",
+        "Forget a response",
+        Deleted,
+        parameters=("id",),
+        errors=_FIND,
+    ),
+    Operation(
+        "POST",
+        "/v1/responses/{id}/cancel",
+        "End a background response",
+        ResponseObject,
+        parameters=("id",),
+        errors=_FIND,
+    ),
+    Operation(
+        "GET",
+        "/v1/responses/{id}/input_items",
+        "What a response was asked with",
+        InputItems,
+        parameters=("id", "limit", "order", "item"),
+        errors=_FIND,
+    ),
+    Operation(
+        "POST",
+        "/v1/messages",
+        "Answer a conversation as Anthropic's API does",
+        MessageObject,
+        MessagesBody,
+        True,
+        _BEGIN,
+        (*_COMPUTE, 409, OVERLOADED),
+        AnthropicError,
+    ),
+    Operation(
+        "POST",
+        "/v1/messages/count_tokens",
+        "Count the tokens of a conversation's prompt",
+        TokenCount,
+        CountBody,
+        errors=(*_TOKENS, OVERLOADED),
+        error=AnthropicError,
+    ),
+    Operation(
+        "POST", "/tokenize", "A text as tokens", Tokenized, TokenizeBody, errors=(*_TOKENS, 503)
+    ),
+    Operation(
+        "POST",
+        "/detokenize",
+        "The text of tokens",
+        Detokenized,
+        DetokenizeBody,
+        errors=(*_TOKENS, 503),
     ),
     Operation(
         "POST", "/v1/infer", "Answer a prompt", InferAnswer, InferBody, True, _BEGIN, _COMPUTE
@@ -255,7 +358,7 @@ class OpenApi:
 
 def describe(version: str) -> Json:
     """The whole document."""
-    types = [Health, ErrorAnswer] + [
+    types = [Health, ErrorAnswer, AnthropicError] + [
         kind[0] if isinstance(kind, list) else kind
         for operation in OPERATIONS
         for kind in (operation.answer, operation.body)
@@ -290,7 +393,7 @@ def _operation(operation: Operation) -> Json:
             "required": operation.body is not AbortBody,
             "content": {_JSON: {"schema": _schema(operation.body)}},
         }
-    if operation.path.startswith("/v1/"):
+    if operation.path.startswith(("/v1/", "/tokenize", "/detokenize")):
         described["security"] = [{"key": []}, {}]
     return described
 
@@ -315,12 +418,14 @@ def _responses(operation: Operation) -> Json:
         health = {_JSON: {"schema": _schema(Health)}}
         responses["503"] = {"description": "No model can serve", "content": health}
     for status in (*operation.errors, 500):
-        error = {_JSON: {"schema": _schema(ErrorAnswer)}}
+        error = {_JSON: {"schema": _schema(operation.error)}}
         responses[str(status)] = {"description": _meaning(status), "content": error}
     return responses
 
 
 def _meaning(status: int) -> str:
+    if status == OVERLOADED:
+        return "overloaded_error"
     codes = [code.value for code, meaning in MEANINGS.items() if meaning.http == status]
     return ", ".join(codes)
 

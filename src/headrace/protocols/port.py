@@ -13,6 +13,7 @@ import msgspec
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import Caller, Request
+from headrace.domain.tokens import Tokens
 
 State = Literal["queued", "running", "finished", "failed"]
 
@@ -123,7 +124,16 @@ class Service(Protocol):
     def model(self, name: str) -> ModelCard:
         """By name or alias. Raises ``MODEL_NOT_FOUND``."""
 
-    async def count_tokens(self, model: str, text: str) -> int: ...
+    async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
+        """``special``: with the tokens that every prompt begins with. ``pieces``: with each token's text.
+        Raises ``MODEL_LOADING``, and ``UNSUPPORTED`` where the engine has no tokenizer to ask."""
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
+        """The text of tokens. Raises as :meth:`tokenize`, and ``INVALID_REQUEST`` for ids that are none."""
+
+    async def count_prompt(self, request: Request) -> int:
+        """Tokens of a request's prompt as its model's template lays it out. Raises ``MODEL_NOT_FOUND``,
+        ``MODEL_LOADING``, ``UNSUPPORTED``."""
 
     def readiness(self) -> tuple[bool, str]:
         """Whether some model can serve, and the reason in words if none can."""

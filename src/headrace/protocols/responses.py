@@ -13,19 +13,28 @@ from typing import Any
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Error, Event, Finish, Token
+from headrace.domain.event import Error, Finish
 from headrace.domain.request import CONTINUE, Caller
 from headrace.protocols.accept import require_json
-from headrace.protocols.asking import caller_of, chosen_form, cursor, stream_events
+from headrace.protocols.asking import (
+    caller_of,
+    chosen_form,
+    cursor,
+    last_event_id,
+    stream_events,
+)
 from headrace.protocols.body import Unknown, check_json_body, refuse
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import from_event, named
 from headrace.protocols.formats import ENCODERS, RESPONSES
-from headrace.protocols.port import Generation, Service, Subscription
+from headrace.protocols.output import Output, OutputReader
+from headrace.protocols.port import Generation, Service
+from headrace.protocols.reading import read_on
 from headrace.protocols.responses_object import (
     TERMS,
     ResponseObject,
+    ResponseStatus,
     conversation,
     input_items,
     items_at_end,
@@ -33,9 +42,7 @@ from headrace.protocols.responses_object import (
     response_object,
     status_at_end,
     terms_of,
-    ulid,
 )
-from headrace.protocols.responses_output import Output
 from headrace.protocols.responses_request import (
     Earlier,
     ResponsesBody,
@@ -189,12 +196,14 @@ class Responses:
         call.json(listed, headers=named(generation))
 
     def _stream(self, call: Call, generation: Generation, starting_after: str | None) -> None:
+        """``starting_after`` is a number of a message, ``Last-Event-ID`` one of the log's; both may be there: an
+        ``EventSource`` comes back to the URL it began with."""
         framing = FRAMINGS[chosen_form(call)]
         options = generation.wire_options | (stream_events(call) or {})
         if starting_after is not None:
             options |= {STARTING_AFTER: cursor(starting_after, "starting_after")}
-        encoder = ENCODERS[RESPONSES](generation, options, framing)
-        ClientStream(call, generation, encoder, framing, self._streams, reading=True).attach()
+        after = last_event_id(call) or 0
+        read_on(call, generation, RESPONSES, options, framing, self._streams, after)
 
     async def _find(self, call: Call, any_id: str) -> Generation:
         """A response of this tenant's that may be found again. Raises ``GENERATION_NOT_FOUND``."""
@@ -214,8 +223,8 @@ class Responses:
     @staticmethod
     def _now(generation: Generation) -> ResponseObject:
         """One that is not over."""
-        status = "queued" if generation.state == "queued" else "in_progress"
-        return response_object(generation, Output(ulid(generation)), status, None)  # type: ignore[arg-type]
+        status: ResponseStatus = "queued" if generation.state == "queued" else "in_progress"
+        return response_object(generation, Output(generation), status, None)
 
 
 def outliving(caller: Caller) -> Caller:
@@ -223,58 +232,16 @@ def outliving(caller: Caller) -> Caller:
     return msgspec.structs.replace(caller, leaving=CONTINUE)
 
 
-class Read:
-    """The reader of a whole log as a response. ``over`` is called once it has ended or cannot be read on."""
-
-    def __init__(self, generation: Generation) -> None:
-        self.generation = generation
-        self.output = Output(ulid(generation))
-        self.end: Finish | Error | None = None
-        self.error: HeadraceError | None = None
-        self._subscription: Subscription | None = None
-        self._open = True
-
-    def begin(self, *, client: bool) -> None:
-        subscription = self.generation.attach(self, client=client)
-        if self._open:
-            self._subscription = subscription
-
-    def events(self, events: Sequence[Event]) -> bool:
-        for event in events:
-            if isinstance(event, Token):
-                for _ in self.output.token(event):
-                    pass
-            elif isinstance(event, Finish | Error):
-                self.end = event
-                for _ in self.output.end(items_at_end(status_at_end(event))):
-                    pass
-                self._finish()
-        return True
-
-    def lost(self, error: HeadraceError) -> None:
-        self.error = error
-        self._finish()
-
-    def over(self) -> None:
-        """``end`` or ``error`` has come."""
-
-    def close(self) -> None:
-        """Read no more."""
-        subscription, self._subscription = self._subscription, None
-        self._open = False
-        if subscription is not None:
-            subscription.close()
+class Read(OutputReader):
+    """The reader of a whole log as a response."""
 
     def response(self) -> ResponseObject:
         """Of a log that has ended."""
         assert self.end is not None
-        return response_object(self.generation, self.output, status_at_end(self.end), self.end)
-
-    def _finish(self) -> None:
-        if self._open:
-            self._open = False
-            self._subscription = None  # it holds this reader: no cycle is left behind
-            self.over()
+        status = status_at_end(self.end)
+        for _ in self.output.end(items_at_end(status)):
+            pass
+        return response_object(self.generation, self.output, status, self.end)
 
 
 class _Answer(Read):

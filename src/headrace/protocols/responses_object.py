@@ -14,8 +14,9 @@ from headrace.domain.errors import Code
 from headrace.domain.event import Error, Finish, Usage
 from headrace.domain.request import Message, Request
 from headrace.protocols.errors import code_of
+from headrace.protocols.output import Output, Status
 from headrace.protocols.port import Generation
-from headrace.protocols.responses_output import Output, Status
+from headrace.protocols.responses_items import outside
 from headrace.protocols.responses_request import ResponseTerms
 
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -140,7 +141,7 @@ def response_object(
         max_output_tokens=sampling.max_tokens,
         max_tool_calls=terms.max_tool_calls,
         model=generation.model,
-        output=output.outside(logprobs=sampling.logprobs is not None),
+        output=[outside(item, sampling.logprobs is not None) for item in output.items],
         parallel_tool_calls=request.parallel_tool_calls is not False,
         previous_response_id=terms.previous_response_id,
         presence_penalty=sampling.presence_penalty or 0.0,
@@ -287,7 +288,7 @@ def _format(request: Request) -> dict[str, Any]:
     if wanted["type"] != "json_schema":
         return {"type": wanted["type"]}
     inner = wanted["json_schema"]
-    known = {"name": "schema", "description": None, "strict": False}
+    known = {"description": None, "strict": False}
     return {"type": "json_schema", **known, **inner}
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from headrace.domain.errors import Code
 from headrace.domain.request import ImagePart, Message, Part, Request, Sampling, TextPart
-from headrace.protocols.body import Body, Unknown, refuse, require_plain
+from headrace.protocols.body import Body, Unknown, convert_part, refuse, require_plain
 from headrace.protocols.openai_request import (
     MAX_TOOLS,
     Identity,
@@ -66,7 +66,7 @@ class ResponsesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc
     session_id: Identity | None = None
     # harmless
     stream_options: dict[str, Any] | None = None
-    max_tool_calls: int | None = None
+    max_tool_calls: MaxTokens | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
@@ -185,14 +185,14 @@ def _sampling(body: ResponsesBody) -> Sampling:
     for name in wanted:
         if name != LOGPROBS and name not in HARMLESS:
             raise refuse("include", f"asks for {name[:80]!r}, which there is not", Code.UNSUPPORTED)
-    logprobs = body.top_logprobs if body.top_logprobs or LOGPROBS in wanted else None
+    with_logprobs = body.top_logprobs or LOGPROBS in wanted
     return Sampling(
         max_tokens=body.max_output_tokens,
         temperature=body.temperature,
         top_p=body.top_p,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        logprobs=(logprobs or 0) if body.top_logprobs or LOGPROBS in wanted else None,
+        logprobs=(body.top_logprobs or 0) if with_logprobs else None,
     )
 
 
@@ -232,14 +232,14 @@ class MessageItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
 
 class CallItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
     type: str
-    call_id: Annotated[str, Meta(min_length=1)]
-    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    call_id: Name
+    name: Name
     arguments: str
 
 
 class CallOutputItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
     type: str
-    call_id: Annotated[str, Meta(min_length=1)]
+    call_id: Name
     output: str | list[dict[str, Any]]
 
 
@@ -262,7 +262,6 @@ def _messages(items: Sequence[dict[str, Any]]) -> list[Message]:
     calls: list[dict[str, Any]] = []
     for position, value in enumerate(items):
         path = f"input[{position}]"
-        require_plain(value, path)
         item = _item(value, path)
         if isinstance(item, CallItem):
             function = {"name": item.name, "arguments": item.arguments}
@@ -293,13 +292,7 @@ def _item(value: dict[str, Any], path: str) -> _Item:
     if not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(_KINDS)
         raise refuse(f"{path}.type", f"must be one of {known}", Code.UNSUPPORTED)
-    try:
-        return msgspec.convert(value, _KINDS[kind])
-    except msgspec.ValidationError as complaint:
-        said = str(complaint).partition(" - at ")
-        where = said[2].strip("`").removeprefix("$.")
-        param = f"{path}.{where}" if where else path
-        raise refuse(param, f"is not valid: {said[0][0].lower()}{said[0][1:]}") from None
+    return convert_part(value, _KINDS[kind], path)
 
 
 def _content(content: str | list[dict[str, Any]], path: str) -> str | list[Part]:
@@ -335,24 +328,29 @@ class FunctionTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """``strict`` and ``defer_loading`` change nothing here."""
 
     type: Literal["function"]
-    name: Annotated[str, Meta(min_length=1, max_length=256)]
-    description: str | None | UnsetType = UNSET
-    parameters: dict[str, Any] | None | UnsetType = UNSET
-    strict: bool | None | UnsetType = UNSET
-    defer_loading: bool | None | UnsetType = UNSET
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    defer_loading: bool | None = None
+
+
+class SchemaFormat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The form ``json_schema``."""
+
+    type: Literal["json_schema"]
+    name: Name
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
 
 
 def _tool(tool: dict[str, Any], path: str) -> dict[str, Any]:
-    require_plain(tool, path)
     if tool.get("type") != "function":
         raise refuse(f"{path}.type", 'must be "function"', Code.UNSUPPORTED)
-    try:
-        msgspec.convert(tool, FunctionTool)
-    except msgspec.ValidationError as complaint:
-        raise refuse(path, f"is not valid: {complaint}") from None
-    function = {name: tool[name] for name in tool if name not in ("type", "defer_loading")}
-    if function.get("parameters", {}) is None:
-        del function["parameters"]
+    convert_part(tool, FunctionTool, path)
+    own = ("name", "description", "parameters", "strict")
+    function = {name: tool[name] for name in own if tool.get(name) is not None}
     return {"type": "function", "function": function}
 
 
@@ -379,9 +377,12 @@ def _response_format(text: TextOptions | None) -> dict[str, Any] | None:
         case "json_object":
             return {"type": "json_object"}
         case "json_schema":
-            if not isinstance(wanted.get("schema"), dict):
-                raise refuse("text.format.schema", "is required and must be an object")
-            inner = {name: value for name, value in wanted.items() if name != "type"}
+            convert_part(wanted, SchemaFormat, "text.format")
+            inner = {
+                name: value
+                for name, value in wanted.items()
+                if name != "type" and value is not None
+            }
             return {"type": "json_schema", "json_schema": inner}
         case _:
             raise refuse("text.format.type", "must be text, json_object or json_schema")

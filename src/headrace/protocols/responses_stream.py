@@ -11,15 +11,15 @@ from typing import Any
 from headrace.domain.event import Error, Event, Finish, Progress, Prompt, Token
 from headrace.protocols.encoder import EventEncoder, Framing, encode_json
 from headrace.protocols.native import native_event
+from headrace.protocols.output import Change, Item, Output
 from headrace.protocols.port import Generation
+from headrace.protocols.responses_items import outside, part, token_logprob
 from headrace.protocols.responses_object import (
     ResponseStatus,
     items_at_end,
     response_object,
     status_at_end,
-    ulid,
 )
-from headrace.protocols.responses_output import Change, Item, Output, token_logprob
 
 STARTING_AFTER = "starting_after"
 """The option that leaves out the messages up to this number."""
@@ -35,7 +35,6 @@ class ResponsesEncoder(EventEncoder):
     __slots__ = (
         "_after",
         "_begun",
-        "_framing",
         "_generation",
         "_number",
         "_output",
@@ -44,10 +43,9 @@ class ResponsesEncoder(EventEncoder):
     )
 
     def __init__(self, generation: Generation, options: dict[str, Any], framing: Framing) -> None:
-        super().__init__()
-        self._framing = framing
+        super().__init__(framing)
         self._generation = generation
-        self._output = Output(ulid(generation))
+        self._output = Output(generation)
         self._shown = {name for name in ("progress", "prompt") if options.get(name)}
         self._after: int = options.get(STARTING_AFTER, -1)
         self._number = -1
@@ -97,7 +95,8 @@ class ResponsesEncoder(EventEncoder):
         status = status_at_end(event)
         for change in self._output.end(items_at_end(status)):
             yield from self._change(change)
-        yield self._snapshot(status, status, event)
+        # OpenAI has no event for a response that was cancelled; its status says it.
+        yield self._snapshot("failed" if status == "cancelled" else status, status, event)
 
     def _change(self, change: Change) -> Iterable[Said]:
         item = change.item
@@ -107,8 +106,8 @@ class ResponsesEncoder(EventEncoder):
             case "opened":
                 yield self._item("added", item)
                 if item.kind != "call":
-                    part = item.part(self._logprobs)
-                    yield self._say("response.content_part.added", inner | {"part": part})
+                    empty = part(item, self._logprobs)
+                    yield self._say("response.content_part.added", inner | {"part": empty})
             case "said" if item.kind == "message":
                 logprobs = [token_logprob(entry) for entry in change.logprobs]
                 fields = {"delta": change.text, "logprobs": logprobs if self._logprobs else []}
@@ -126,14 +125,14 @@ class ResponsesEncoder(EventEncoder):
             fields = {"item_id": item.id, "name": item.name, "arguments": item.text}
             yield self._say("response.function_call_arguments.done", where | fields)
         else:
-            part = item.part(self._logprobs)
+            whole = part(item, self._logprobs)
             fields = {"text": item.text}
             if item.kind == "message":
-                fields |= {"logprobs": part["logprobs"]}
+                fields |= {"logprobs": whole["logprobs"]}
                 yield self._say("response.output_text.done", inner | fields)
             else:
                 yield self._say("response.reasoning_text.done", inner | fields)
-            yield self._say("response.content_part.done", inner | {"part": part})
+            yield self._say("response.content_part.done", inner | {"part": whole})
         yield self._item("done", item)
 
     @property
@@ -141,7 +140,7 @@ class ResponsesEncoder(EventEncoder):
         return self._generation.request.sampling.logprobs is not None
 
     def _item(self, what: str, item: Item) -> Said:
-        fields = {"output_index": item.at, "item": item.outside(self._logprobs)}
+        fields = {"output_index": item.at, "item": outside(item, self._logprobs)}
         return self._say(f"response.output_item.{what}", fields)
 
     def _snapshot(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.call import Call
+from headrace.protocols.errors import OPENAI, Manner
 
 Handler = Callable[[Call, str], Awaitable[None] | None]
 """Answers a call; the second argument is the id in the path, if there is one. An awaitable is run as a task.
@@ -15,12 +16,13 @@ Raises :class:`HeadraceError`."""
 
 class Route(NamedTuple):
     """``path`` may hold one ``{id}``, which is one segment, or ``{id:path}`` at its end, which is the rest.
-    ``open``: needs no key."""
+    ``open``: needs no key. ``manner``: how it says errors."""
 
     method: str
     path: str
     handler: Handler
     open: bool = False
+    manner: Manner = OPENAI
 
 
 Methods = dict[str, Route]

@@ -15,7 +15,7 @@ from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error, Event, Token
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import NO_WRITERS, Encoder, Framing, encode_json
-from headrace.protocols.errors import error_body, from_event, named
+from headrace.protocols.errors import from_event, named
 from headrace.protocols.port import Generation, Subscription
 
 HEARTBEAT_ROUNDS = 3
@@ -68,6 +68,7 @@ class ClientStream:
         "_call",
         "_closed",
         "_encode",
+        "_encoder",
         "_flows",
         "_framing",
         "_generation",
@@ -93,6 +94,7 @@ class ClientStream:
         self._call = call
         self._send = call.exchange.send
         self._generation = generation
+        self._encoder = encoder
         self._encode = encoder.encode
         self._writers = encoder.writers
         self._framing = framing
@@ -159,7 +161,7 @@ class ClientStream:
             return
         self._close()
         if self._call.streams:
-            self._call.exchange.send(self._framing.part(error_body(error)))
+            self._call.exchange.send(self._encoder.lost(error))
             self._call.exchange.end()
         else:
             self._call.fail(error, named(self._generation))
@@ -172,8 +174,8 @@ class ClientStream:
         self._quiet_rounds = 0
         if not self._flows:
             self._start_alone()
-        if self._framing.heartbeat:
-            self._call.exchange.send(self._framing.heartbeat)
+        if heartbeat := self._encoder.heartbeat:
+            self._call.exchange.send(heartbeat)
 
     def _first(self, events: Sequence[Event]) -> bytes:
         """The first events: they open the stream, are not shown at all, or are an HTTP error."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.domain.request import Caller
 from headrace.protocols.accept import StreamForm
-from headrace.protocols.errors import Header
+from headrace.protocols.errors import OPENAI, Header, Manner
 from headrace.protocols.exchange import Head
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -32,6 +32,7 @@ class Terms:
         "handler",
         "key",
         "lines",
+        "manner",
         "open",
         "request_id",
         "resumes",
@@ -45,7 +46,11 @@ class Terms:
         asked = self.fields.get(b"x-request-id")
         good = asked is not None and _REQUEST_ID.fullmatch(asked)
         self.request_id = asked.decode() if asked is not None and good else None
-        self.key = _bearer_key(self.fields.get(b"authorization"))
+        self.key = _bearer_key(self.fields.get(b"authorization")) or _key(
+            self.fields.get(b"x-api-key")
+        )
+        self.manner: Manner = OPENAI
+        """Of the route."""
         self.common: tuple[Header, ...] = ()
         self.lines = ""
         self.handler: Callable[[Any, str], Awaitable[None] | None] | None = None
@@ -67,6 +72,11 @@ class Terms:
         block = b"".join([b"%b: %b\r\n" % header for header in headers])
         assert block.count(b"\n") == block.count(b"\r") == len(headers)
         self.lines = block.decode("latin-1")
+
+
+def _key(value: bytes | None) -> str | None:
+    """The key of ``x-api-key``, as Anthropic's SDK sends it."""
+    return None if value is None else value.decode("latin-1").strip()
 
 
 def _bearer_key(value: bytes | None) -> str | None:

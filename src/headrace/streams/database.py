@@ -69,6 +69,8 @@ CREATE TABLE packed_sessions (
 """
 _SCHEMA_3 = f"PRAGMA user_version = {SCHEMA_VERSION};"
 """The logs in packs have another form, which version 2 cannot read."""
+_DELETED = "CREATE TABLE IF NOT EXISTS deleted (n INTEGER PRIMARY KEY)"
+"""Numbers of logs that were deleted on request, until no journal file has them any more."""
 
 _ID = attrgetter("id")
 _SESSION = attrgetter("session")
@@ -187,6 +189,7 @@ class Database:
             raise sqlite3.DatabaseError(
                 f"its schema has version {version}, this program knows {SCHEMA_VERSION}"
             )
+        self._connection.execute(_DELETED)
 
     def commit(self, changes: Changes, now: float) -> None:
         """Write everything or nothing, then drop what the bounds no longer allow."""
@@ -273,7 +276,7 @@ class Database:
             )
 
     def delete(self, id: str) -> None:
-        """Forget an ended log. Without effect where there is none."""
+        """Forget an ended log, as if it had never been. Without effect where there is none."""
         run = self._connection.execute
         if (found := run("SELECT k FROM packed WHERE id = ?", (id,)).fetchone()) is not None:
             self._retention.forget_packed(found[0], id)
@@ -325,9 +328,14 @@ class Database:
             raise gone(id)
         return None
 
-    def buried(self, id: str) -> bool:
-        """Whether this log was dropped."""
-        return self._retention.buried(id)
+    def gone(self, n: int, id: str) -> bool:
+        """Whether this log was dropped or deleted."""
+        found = self._connection.execute("SELECT 1 FROM deleted WHERE n = ?", (n,)).fetchone()
+        return found is not None or self._retention.buried(id)
+
+    def forget_deleted(self) -> None:
+        """No journal has anything of what was deleted."""
+        self._connection.execute("DELETE FROM deleted")
 
     def row_of(self, n: int) -> Row | None:
         found = self._connection.execute("SELECT * FROM generations WHERE n = ?", (n,)).fetchone()

@@ -216,7 +216,7 @@ class Generation:
                 usage.completion_tokens + self.prior,
                 usage.cached_tokens,
             )
-        end = Finish(0, 0.0, outcome.reasons, usage)
+        end = Finish(0, 0.0, outcome.reasons, usage, outcome.stop)
         if not deltas:
             self._close(end)
         elif self._chain is None:
@@ -439,7 +439,7 @@ class Generation:
         log.on_failure = None  # and no cycle is left
         final: Finish | Error
         if type(end) is Finish:  # an isinstance of these structs costs three times as much
-            final = Finish(seq, now, end.reasons, end.usage)
+            final = Finish(seq, now, end.reasons, end.usage, end.stop)
         else:
             assert type(end) is Error
             final = Error(seq, now, end.code, end.message, end.retryable)

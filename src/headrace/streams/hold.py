@@ -74,6 +74,10 @@ class Hold:
         """Whether the reader has its terminal event, has lost the log, or was closed."""
         return self.place == OVER
 
+    def of(self, id: str) -> bool:
+        """Whether it reads this log."""
+        return self._log.id == id
+
     def resume(self) -> None:
         """Go on after ``events`` returned False. Without effect unless the reader lags; from within ``events``,
         what that returns does not count."""

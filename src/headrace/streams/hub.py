@@ -82,10 +82,13 @@ class Hub:
         return [*(one for one in reversed(fresh) if one.id not in known), *stored][:limit]
 
     async def delete(self, id: str) -> None:
-        """Forget an ended log, also in the store. Raises ``STORE_FAILED``."""
-        self._opened.pop(id, None)
+        """Forget an ended log, also in the store; who has not read all of it loses it. Raises
+        ``STORE_FAILED``."""
         await self.store.delete(id)
         self._opened.pop(id, None)
+        for hold in list(self.behind):
+            if hold.of(id):
+                hold.lose(HeadraceError(Code.GENERATION_NOT_FOUND, f"{id} was deleted."))
 
     def forget(self, id: str) -> None:
         """No longer hold a running log that will get no terminal event in this process."""

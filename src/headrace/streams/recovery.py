@@ -69,7 +69,7 @@ class Replay:
         if not record.header:
             return None
         header = _HEADER.decode(record.header)
-        if self._database.holds_packed(header.id) or self._database.buried(header.id):
+        if self._database.holds_packed(header.id) or self._database.gone(record.n, header.id):
             return None
         return Entry(record.n, header, record.header), 0
 

@@ -150,7 +150,7 @@ class Retention:
 
     def forget_row(self, n: int, id: str, size: int) -> None:
         """Drop one finished log, as if it had never been."""
-        self._drop(_Old([id], size, n, n), bury=False)
+        self._drop(_Old([id], size, n, n), on_request=True)
 
     def forget_packed(self, k: int, id: str) -> None:
         """The same for one in a pack. Raises ``msgspec.MsgspecError`` if that is damaged."""
@@ -159,9 +159,9 @@ class Retention:
         ours = [log for log in logs if log.id == id]
         rest = [log for log in logs if log.id != id]
         size = sum(log.size for log in ours)
-        self._drop(_Old([id], size, pack=k, members=ours, rest=rest), bury=False)
+        self._drop(_Old([id], size, pack=k, members=ours, rest=rest), on_request=True)
 
-    def _drop(self, old: _Old, *, bury: bool = True) -> None:
+    def _drop(self, old: _Old, *, on_request: bool = False) -> None:
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:
@@ -169,7 +169,12 @@ class Retention:
                 self._drop_rows(old.first_n, old.last_n)
             else:
                 self._drop_packed(old.pack, old)
-            if bury:
+            if on_request:
+                numbers = [log.n for log in old.members] or [old.first_n]
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO deleted VALUES (?)", [(n,) for n in numbers]
+                )
+            else:
                 self._bury(sorted(old.ids))
             run(
                 "UPDATE totals SET finished = finished - ?, bytes = bytes - ?",

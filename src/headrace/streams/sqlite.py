@@ -121,6 +121,7 @@ class SqliteStore:
         self._database.sync()
         for file in files:
             file.unlink()
+        self._database.forget_deleted()
         return unfinished(self._database)
 
     def _take_lock(self) -> None:

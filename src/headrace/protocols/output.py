@@ -1,15 +1,17 @@
-"""The output of a response: its items, put together from the log's tokens in the order they came.
+"""The output of a generation's first choice: its items, put together from the log's tokens in the order they came.
 
 One state machine for streams and whole answers: a stream says each :class:`Change` as it happens, a whole
-answer only what has become of the items. https://platform.openai.com/docs/api-reference/responses/object
+answer only what has become of the items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
-from headrace.domain.event import Token, TokenLogprob, ToolCallDelta
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import Error, Event, Finish, Token, TokenLogprob, ToolCallDelta
+from headrace.protocols.port import Generation, Subscription
 
 Kind = Literal["reasoning", "message", "call"]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -36,35 +38,6 @@ class Item:
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def outside(self, logprobs: bool) -> dict[str, Any]:
-        """The item as clients see it."""
-        if self.kind == "call":
-            return {
-                "type": "function_call",
-                "id": self.id,
-                "call_id": self.call_id,
-                "name": self.name,
-                "arguments": self.text,
-                "status": self.status,
-            }
-        content = [self.part(logprobs)] if self.pieces else []
-        if self.kind == "reasoning":
-            return {"type": "reasoning", "id": self.id, "summary": [], "content": content}
-        return {
-            "type": "message",
-            "id": self.id,
-            "status": self.status,
-            "role": "assistant",
-            "content": content,
-        }
-
-    def part(self, logprobs: bool) -> dict[str, Any]:
-        """Its one part of content."""
-        if self.kind == "reasoning":
-            return {"type": "reasoning_text", "text": self.text}
-        said = [token_logprob(entry) for entry in self.logprobs] if logprobs else []
-        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": said}
-
 
 class Change(NamedTuple):
     """What a token did to an item. ``text``: what was added; ``logprobs``: of that."""
@@ -76,17 +49,21 @@ class Change(NamedTuple):
 
 
 class Output:
-    """The items of one generation's first choice, which is the only one. ``ulid``: the generation's."""
+    """The items of one generation. ``one_at_a_time``: an item ends where the next begins; else a call is open
+    until the end, since a later piece may belong to it."""
 
-    def __init__(self, ulid: str) -> None:
-        self._ulid = ulid
+    def __init__(self, generation: Generation, *, one_at_a_time: bool = False) -> None:
+        self._ulid = generation.id[4:]  # after "gen_"
+        self._one_at_a_time = one_at_a_time
         self.items: list[Item] = []
         self._speaking: Item | None = None
         """The text or reasoning that the next token may go on with."""
         self._calls: dict[int, Item] = {}
 
     def token(self, event: Token) -> Iterator[Change]:
-        """Take the next token."""
+        """Take the next token; those of other choices are left out."""
+        if event.index:
+            return
         if event.text or (event.logprobs and not event.tool_calls):
             yield from self._say(event)
         for piece in event.tool_calls or ():
@@ -99,10 +76,6 @@ class Output:
                 item.status = status
                 yield Change("closed", item)
         self._speaking = None
-
-    def outside(self, logprobs: bool) -> list[dict[str, Any]]:
-        """All items as clients see them."""
-        return [item.outside(logprobs) for item in self.items]
 
     def _say(self, event: Token) -> Iterator[Change]:
         kind: Kind = "reasoning" if event.reasoning else "message"
@@ -127,6 +100,9 @@ class Output:
             yield Change("said", item, piece.arguments)
 
     def _hush(self) -> Iterator[Change]:
+        if self._one_at_a_time:
+            yield from self.end("completed")
+            return
         item, self._speaking = self._speaking, None
         if item is not None:
             item.status = "completed"
@@ -141,14 +117,48 @@ class Output:
         return item
 
 
-def token_logprob(entry: TokenLogprob) -> dict[str, Any]:
-    """A token's probability as output_text has it."""
-    return {
-        "token": entry.token,
-        "logprob": -9999.0 if entry.logprob is None else entry.logprob,
-        "bytes": list(entry.bytes),
-        "top_logprobs": [
-            {"token": token, "logprob": logprob, "bytes": list(raw)}
-            for token, logprob, raw in entry.top
-        ],
-    }
+class OutputReader:
+    """The reader of a whole log. ``over`` is called once it has ended or cannot be read on."""
+
+    def __init__(self, generation: Generation, *, one_at_a_time: bool = False) -> None:
+        self.generation = generation
+        self.output = Output(generation, one_at_a_time=one_at_a_time)
+        self.end: Finish | Error | None = None
+        self.error: HeadraceError | None = None
+        self._subscription: Subscription | None = None
+        self._open = True
+
+    def begin(self, *, client: bool) -> None:
+        subscription = self.generation.attach(self, client=client)
+        if self._open:
+            self._subscription = subscription
+
+    def events(self, events: Sequence[Event]) -> bool:
+        for event in events:
+            if isinstance(event, Token):
+                for _ in self.output.token(event):
+                    pass
+            elif isinstance(event, Finish | Error):
+                self.end = event
+                self._finish()
+        return True
+
+    def lost(self, error: HeadraceError) -> None:
+        self.error = error
+        self._finish()
+
+    def over(self) -> None:
+        """``end`` or ``error`` has come."""
+
+    def close(self) -> None:
+        """Read no more."""
+        subscription, self._subscription = self._subscription, None
+        self._open = False
+        if subscription is not None:
+            subscription.close()
+
+    def _finish(self) -> None:
+        if self._open:
+            self._open = False
+            self._subscription = None  # it holds this reader: no cycle is left behind
+            self.over()

@@ -1,0 +1,373 @@
+"""The body of Anthropic's Messages API, and how it becomes a :class:`Request`.
+
+Blocks become messages: the results of tools are messages of the role ``tool``, what an assistant said and
+called is one message. What no engine here has is refused by its name.
+https://docs.anthropic.com/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from headrace.domain.errors import Code
+from headrace.domain.request import ImagePart, Message, Part, Request, Sampling, TextPart
+from headrace.protocols.body import Body, Unknown, convert_part, refuse
+from headrace.protocols.openai_request import (
+    MAX_TOOLS,
+    Asked,
+    Identity,
+    MaxTokens,
+    Name,
+    Stops,
+    plain_extra,
+)
+
+MAX_MESSAGES = 100_000
+"""Messages of one request."""
+
+Blocks = list[dict[str, Any]]
+
+
+class MessageParam(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: Literal["user", "assistant", "system"]
+    content: str | Blocks
+
+
+class Metadata(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    user_id: Identity | None = None
+
+
+class Thinking(msgspec.Struct, gc=False):
+    type: str
+
+
+class OutputConfig(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    effort: str | None = None
+    format: dict[str, Any] | None = None
+
+
+class CountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """``POST /v1/messages/count_tokens``."""
+
+    model: Name
+    messages: Annotated[list[MessageParam], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    system: str | Blocks | None = None
+    tools: Annotated[Blocks, Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: dict[str, Any] | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    # harmless
+    cache_control: dict[str, Any] | None = None
+    user_profile_id: str | None = None
+    workspace_id: str | None = None
+    # lacking
+    speed: str | None = None
+    context_management: Any = None
+    mcp_servers: list[Any] | None = None
+
+
+class MessagesBody(CountBody, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """``POST /v1/messages``. ``min_p`` and the like, which open engines share, go to the engine."""
+
+    max_tokens: MaxTokens
+    stream: bool | None = None
+    stop_sequences: Stops | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    metadata: Metadata | None = None
+    # harmless
+    service_tier: str | None = None
+    diagnostics: dict[str, Any] | None = None
+    # lacking
+    container: Any = None
+    inference_geo: str | None = None
+
+
+_messages_body = Body(MessagesBody)
+_count_body = Body(CountBody)
+
+_LACKS: tuple[tuple[str, Any], ...] = (
+    ("speed", "standard"),
+    ("context_management", None),
+    ("mcp_servers", []),
+    ("container", None),
+    ("inference_geo", None),
+)
+"""Options that nothing here has, and the value that asks for nothing."""
+
+
+def decode_messages(body: bytes) -> Asked:
+    """A request. Raises ``INVALID_JSON``, ``INVALID_REQUEST`` and ``UNSUPPORTED``."""
+    said, unknown = _messages_body.decode(body)
+    sampling = Sampling(
+        max_tokens=said.max_tokens,
+        temperature=said.temperature,
+        top_p=said.top_p,
+        top_k=said.top_k,
+        stop=tuple(said.stop_sequences or ()),
+    )
+    request = _request(said, sampling, unknown)
+    user = said.metadata.user_id if said.metadata is not None else None
+    return msgspec.structs.replace(request, stream=said.stream is True, user=user), {}, None
+
+
+def decode_count(body: bytes) -> Request:
+    """A request that is only to be counted. Raises as :func:`decode_messages`."""
+    return _request(_count_body.decode_closed(body), Sampling(), None)
+
+
+def _request(body: CountBody, sampling: Sampling, unknown: Unknown | None) -> Request:
+    _refuse_lacking_options(body)
+    messages = [
+        one
+        for position, message in enumerate(body.messages)
+        for one in _messages(message, f"messages[{position}]")
+    ]
+    if body.system:
+        messages.insert(0, Message("system", _text_of(body.system, "system")))
+    if not messages:
+        raise refuse("messages", "say nothing")
+    tools = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(body.tools or ())]
+    choice, parallel = _tool_choice(body.tool_choice)
+    return Request(
+        model=body.model,
+        kind="chat",
+        messages=tuple(messages),
+        sampling=sampling,
+        tools=tools or None,
+        tool_choice=choice,
+        parallel_tool_calls=parallel,
+        response_format=_format(body.output_config),
+        extra=plain_extra(unknown),
+    )
+
+
+def _refuse_lacking_options(body: CountBody) -> None:
+    for param, nothing in _LACKS:
+        value = getattr(body, param, None)
+        if value is not None and value != nothing:
+            raise _lacking(param)
+    if body.thinking is not None and body.thinking.type != "disabled":
+        raise _lacking("thinking")
+    if body.output_config is not None and body.output_config.effort is not None:
+        raise _lacking("output_config.effort")
+
+
+def _lacking(param: str) -> Exception:
+    return refuse(param, "is an option that this server lacks", Code.UNSUPPORTED)
+
+
+# Blocks.
+
+
+class _Block(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """``cache_control`` changes nothing: every prompt is cached here as far as it can be."""
+
+    type: str
+    cache_control: dict[str, Any] | None = None
+
+
+class TextBlock(_Block, kw_only=True, gc=False):
+    text: str
+    citations: list[dict[str, Any]] | None = None
+
+
+class ImageSource(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["base64", "url"]
+    media_type: str = ""
+    data: str = ""
+    url: str = ""
+
+
+class ImageBlock(_Block, kw_only=True, gc=False):
+    source: ImageSource
+
+
+class ToolUseBlock(_Block, kw_only=True, gc=False):
+    id: Name
+    name: Name
+    input: dict[str, Any]
+    caller: dict[str, Any] | None = None
+
+
+class ToolResultBlock(_Block, kw_only=True, gc=False):
+    """``is_error`` is said by the content as well: engines have no place for it."""
+
+    tool_use_id: Name
+    content: str | Blocks = ""
+    is_error: bool | None = None
+
+
+class ThinkingBlock(msgspec.Struct, gc=False):
+    type: str
+
+
+_KINDS: dict[str, type[msgspec.Struct]] = {
+    "text": TextBlock,
+    "image": ImageBlock,
+    "tool_use": ToolUseBlock,
+    "tool_result": ToolResultBlock,
+    "thinking": ThinkingBlock,
+    "redacted_thinking": ThinkingBlock,
+}
+_ALLOWED = {
+    "user": ("text", "image", "tool_result"),
+    "assistant": ("text", "tool_use", "thinking", "redacted_thinking"),
+    "system": ("text",),
+    "result": ("text", "image"),
+}
+"""Kinds of blocks by where they are."""
+
+
+def _messages(message: MessageParam, path: str) -> Iterator[Message]:
+    """The messages that one of Anthropic's is: one, but for results of tools."""
+    role, content = message.role, message.content
+    if isinstance(content, str):
+        yield Message(role, content)
+        return
+    parts: list[Part] = []
+    calls: list[dict[str, Any]] = []
+    for place, block in _blocks(content, f"{path}.content", role):
+        match block:
+            case ToolResultBlock():
+                if parts:
+                    yield Message(role, _joined(parts))
+                    parts = []
+                yield _result(block, place)
+            case ToolUseBlock():
+                arguments = msgspec.json.encode(block.input).decode()
+                function = {"name": block.name, "arguments": arguments}
+                calls.append({"id": block.id, "type": "function", "function": function})
+            case TextBlock():
+                parts.append(TextPart(block.text))
+            case ImageBlock():
+                parts.append(_image(block.source, place))
+            case _:
+                pass  # what was thought is not told again
+    if parts or calls:
+        yield Message(role, _joined(parts) if parts else None, tool_calls=calls or None)
+
+
+def _blocks(content: Blocks, path: str, within: str) -> Iterator[tuple[str, msgspec.Struct]]:
+    """Each with its path."""
+    allowed = _ALLOWED[within]
+    for at, value in enumerate(content):
+        place = f"{path}[{at}]"
+        kind = value.get("type")
+        if not isinstance(kind, str) or kind not in allowed:
+            said = f"must be one of {', '.join(allowed)} here"
+            raise refuse(f"{place}.type", said, Code.UNSUPPORTED)
+        yield place, convert_part(value, _KINDS[kind], place)
+
+
+def _result(block: ToolResultBlock, path: str) -> Message:
+    content = block.content
+    said: str | list[Part] = content if isinstance(content, str) else ""
+    if not isinstance(content, str):
+        parts: list[Part] = []
+        for place, one in _blocks(content, f"{path}.content", "result"):
+            if isinstance(one, TextBlock):
+                parts.append(TextPart(one.text))
+            elif isinstance(one, ImageBlock):
+                parts.append(_image(one.source, place))
+        said = _joined(parts)
+    return Message("tool", said, tool_call_id=block.tool_use_id)
+
+
+def _image(source: ImageSource, path: str) -> ImagePart:
+    if source.type == "url":
+        if not source.url:
+            raise refuse(f"{path}.source.url", "is required")
+        return ImagePart({"url": source.url})
+    if not source.data or not source.media_type.startswith("image/"):
+        raise refuse(f"{path}.source", "must have `media_type` image/… and `data`")
+    return ImagePart({"url": f"data:{source.media_type};base64,{source.data}"})
+
+
+def _joined(parts: Sequence[Part]) -> str | list[Part]:
+    if all(isinstance(part, TextPart) for part in parts):
+        return "".join(part.text for part in parts if isinstance(part, TextPart))
+    return list(parts)
+
+
+def _text_of(content: str | Blocks, path: str) -> str:
+    if isinstance(content, str):
+        return content
+    blocks = _blocks(content, path, "system")
+    return "".join(block.text for _, block in blocks if isinstance(block, TextBlock))
+
+
+# Tools and the form of the text, as OpenAI's chat has them.
+
+
+class Tool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """``strict`` and what follows it change nothing here."""
+
+    name: Name
+    input_schema: dict[str, Any]
+    type: Literal["custom"] | None = None
+    description: str | None = None
+    strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
+    eager_input_streaming: bool | None = None
+    input_examples: list[dict[str, Any]] | None = None
+    # lacking
+    defer_loading: bool | None = None
+    allowed_callers: list[str] | None = None
+
+
+class ToolChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["auto", "any", "tool", "none"]
+    name: Name | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class JsonFormat(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+def _tool(value: dict[str, Any], path: str) -> dict[str, Any]:
+    if value.get("type") not in (None, "custom"):
+        said = 'must be "custom": this server runs no tools of its own'
+        raise refuse(f"{path}.type", said, Code.UNSUPPORTED)
+    tool = convert_part(value, Tool, path)
+    if tool.defer_loading:
+        raise _lacking(f"{path}.defer_loading")
+    if tool.allowed_callers not in (None, [], ["direct"]):
+        raise _lacking(f"{path}.allowed_callers")
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    if tool.description is not None:
+        function["description"] = tool.description
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(
+    value: dict[str, Any] | None,
+) -> tuple[str | dict[str, Any] | None, bool | None]:
+    """OpenAI's choice, and whether calls may be parallel."""
+    if value is None:
+        return None, None
+    choice = convert_part(value, ToolChoice, "tool_choice")
+    parallel = False if choice.disable_parallel_tool_use else None
+    match choice.type:
+        case "any":
+            return "required", parallel
+        case "tool":
+            if choice.name is None:
+                raise refuse("tool_choice.name", "is required")
+            return {"type": "function", "function": {"name": choice.name}}, parallel
+        case _:
+            return choice.type, parallel
+
+
+def _format(config: OutputConfig | None) -> dict[str, Any] | None:
+    if config is None or config.format is None:
+        return None
+    wanted = convert_part(config.format, JsonFormat, "output_config.format")
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted.schema}}
