@@ -46,6 +46,10 @@ class StreamingEngine:
         """As the protocol says."""
         raise HeadraceError(Code.MODEL_LOADING, "The model is still being loaded; try again soon.")
 
+    def check_prompt(self, request: Request) -> None:
+        """As the protocol says."""
+        raise unsupported("model", "This model's engine takes no prompt while it answers.")
+
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         """As the protocol says."""
         raise HeadraceError(Code.UNSUPPORTED, "This engine computes no tokens.")
