@@ -51,6 +51,12 @@ async def refused(house: House, generation: Generation) -> HeadraceError:
     return error.value
 
 
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for what has no event to wait for."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 def test_a_prompt_is_behind_what_was_said_and_the_model_goes_on(run: Run) -> None:
     async def main() -> None:
         house = await House(SLOW).open()
@@ -140,7 +146,7 @@ def test_what_cannot_take_a_prompt_says_why(run: Run) -> None:
 
 def test_the_number_of_prompts_is_bounded(run: Run) -> None:
     async def main() -> None:
-        house = await House(STUCK).open()
+        house = await House(Script(WORDS, delay_ms=60_000)).open()
         generation = house.ask()
         for i in range(MAX_PROMPTS):
             await prompt(house, generation, f"{i}")
@@ -240,8 +246,7 @@ def test_a_prompt_waits_for_the_hooks_of_what_was_said_before_it(run: Run) -> No
         house = await House(STUCK, hooks=[hook]).open()
         generation = house.ask()
         seen = Witness(generation)
-        while not generation.raw:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
+        await until(lambda: generation.raw)  # type: ignore[attr-defined]
         added = asyncio.ensure_future(prompt(house, generation, "more"))
         await asyncio.sleep(0)
         assert not added.done()
@@ -289,7 +294,7 @@ def test_a_rewriter_that_awaits_keeps_the_order(run: Run) -> None:
         return messages
 
     async def main() -> None:
-        house = await House(STUCK, hooks=[Rewriter(slowly)]).open()
+        house = await House(Script(WORDS, delay_ms=60_000), hooks=[Rewriter(slowly)]).open()
         generation = house.ask()
         seen = Witness(generation)
         await asyncio.gather(*(prompt(house, generation, f"{i}") for i in range(5)))
@@ -324,8 +329,7 @@ def test_what_a_hook_holds_back_comes_out_before_the_prompt_but_no_half_card(run
         house = await House(script, hooks=[Redact()]).open()
         generation = house.ask()
         seen = Witness(generation)
-        while not (generation.raw and generation.raw[0].deltas == 2):  # type: ignore[attr-defined]
-            await asyncio.sleep(0.001)
+        await until(lambda: generation.raw and generation.raw[0].deltas == 2)  # type: ignore[attr-defined]
         await prompt(house, generation, "stop")
         text = await seen.whole()
         assert "4111" not in text
