@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Sequence
 from inspect import isawaitable
 
+from headrace.domain.delta import Prefix
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.event import Prompt
+from headrace.domain.event import Event, Prompt, Token
 from headrace.domain.request import Message, Request
 from headrace.engines.base import unsupported
 from headrace.flow import Flow
@@ -34,15 +35,14 @@ async def add_prompt(generation: Generation, message: Message) -> Sequence[Promp
         if not messages:
             return ()
         _check_room(generation, len(messages))
-        return await generation.add(messages)
+        said = await _said(generation) if _is_unknown(generation) else None
+        return await generation.add(messages, said)
 
 
 def _check(generation: Generation) -> None:
     flow: Flow = generation.flow
     _check_request(generation.request)
     flow.model.check_prompt(generation.request)
-    if generation.last_token_at and not generation.keep_raw:
-        raise unsupported("model", "Its engine cannot go on from what it has said.")
     if generation.ended or generation.closing:
         raise over(generation.id)
     _check_room(generation, 1)
@@ -56,6 +56,46 @@ def _check_request(request: Request) -> None:
         raise unsupported("n", "A prompt is added to a request that has one choice.")
     if request.echo:
         raise unsupported("echo", "A request with echo takes no further prompt.")
+
+
+def _is_unknown(generation: Generation) -> bool:
+    """Whether its engine has said something that was not kept: it cannot go on from there by itself."""
+    return bool(generation.last_token_at) and not generation.keep_raw
+
+
+async def _said(generation: Generation) -> Prefix:
+    """What was said so far, from the log. Nothing of it is missing when this returns."""
+    reader = _SoFar()
+    hold = generation.log.attach(reader)
+    try:
+        while reader.seq < generation.log.visible_seq:
+            reader.news.clear()
+            await reader.news.wait()
+            if reader.error is not None:
+                raise reader.error
+    finally:
+        hold.close()
+    return Prefix("".join(reader.texts), (), len(reader.texts))
+
+
+class _SoFar:
+    """The reader behind :func:`_said`: the answer's text."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.seq = 0
+        self.error: HeadraceError | None = None
+        self.news = asyncio.Event()
+
+    def events(self, events: Sequence[Event]) -> bool:
+        self.texts += [e.text for e in events if isinstance(e, Token) and not e.reasoning]
+        self.seq = events[-1].seq
+        self.news.set()
+        return True
+
+    def lost(self, error: HeadraceError) -> None:
+        self.error = error
+        self.news.set()
 
 
 def _check_room(generation: Generation, count: int) -> None:

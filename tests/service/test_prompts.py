@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from tests.service.house import WORDS, House, Witness
 
+from headrace.domain.delta import Prefix
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Finish, Prompt, Token
 from headrace.domain.request import CONTINUE, Message, Request, Sampling
+from headrace.engines.engine import Work
 from headrace.engines.script import Script
 from headrace.prompting import MAX_PROMPTS
 from headrace.protocols.port import Generation
@@ -375,5 +377,33 @@ def test_a_completion_takes_a_prompt_too(run: Run) -> None:
         await seen.token(1)
         await prompt(house, generation, " b")
         assert await seen.whole() == "".join(WORDS)
+
+    run(main())
+
+
+def test_what_nobody_kept_is_read_from_the_log(run: Run) -> None:
+    async def main() -> None:
+        house = await House(SLOW).open()
+        house.flow.keeps_raw = (
+            False  # as for an upstream that cannot go on from an answer's beginning
+        )
+        generation = house.ask()
+        seen = Witness(generation)
+        await seen.token(2)
+        assert not generation.raw  # type: ignore[attr-defined]
+        works: list[Work] = []
+        engine = house.engines[0]
+        begin = engine.stream_infer
+
+        def stream_infer(work: Work, sink: Any) -> Any:
+            works.append(work)
+            return begin(work, sink)
+
+        engine.stream_infer = stream_infer  # type: ignore[method-assign]
+        await prompt(house, generation, "one")
+        await prompt(house, generation, "two")
+        await seen.whole()
+        said = [turn.said for turn in works[-1].turns]
+        assert said == [Prefix("The mill ", (), 2), Prefix("", ())]
 
     run(main())

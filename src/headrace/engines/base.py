@@ -96,6 +96,15 @@ def unsupported(param: str, why: str) -> HeadraceError:
     return HeadraceError(Code.UNSUPPORTED, why, param=param)
 
 
+def check_has_middle(request: Request) -> None:
+    """Raise ``UNSUPPORTED`` for an answer that cannot be closed before its end."""
+    if request.tools:
+        raise unsupported("tools", "An answer with tools takes no prompt: a call has no middle.")
+    if (request.response_format or {}).get("type", "text") != "text":
+        why = "An answer with a format takes no prompt: it would not have the format."
+        raise unsupported("response_format", why)
+
+
 def refuse_extra(request: Request, accepted: frozenset[str]) -> None:
     """Raise ``UNSUPPORTED`` for an engine-specific option that was not declared."""
     for name in request.extra or ():

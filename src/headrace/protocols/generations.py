@@ -132,7 +132,7 @@ class Generations:
 
     async def prompt(self, call: Call, any_id: str) -> None:
         body = _prompt_body.decode_closed(require_json_body(call))
-        if len(body.content.encode("utf-8", "surrogatepass")) > MAX_CONTENT_BYTES:
+        if len(body.content.encode()) > MAX_CONTENT_BYTES:
             said = f"is longer than {MAX_CONTENT_BYTES} bytes"
             raise refuse("content", said, Code.BODY_TOO_LARGE)
         generation = await self._service.find(any_id, call.tenant)

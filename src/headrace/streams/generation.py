@@ -336,14 +336,17 @@ class Generation:
             return (message,)
         return self._chain.on_prompt(self._context, (message,))
 
-    def add(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[Prompt]]:
+    def add(
+        self, messages: Sequence[Message], said: Prefix | None = None
+    ) -> asyncio.Future[Sequence[Prompt]]:
         """Close the turn and put messages behind it: the run stops now, what hooks hold back comes out, then
-        the ``prompt`` events, then the owner runs on. Raises ``CONFLICT`` after the end; what goes wrong
-        later is the future's."""
+        the ``prompt`` events, then the owner runs on. ``said``: what there was, where it was not kept here.
+        Raises ``CONFLICT`` after the end; what goes wrong later is the future's."""
         if self.ended or self.closing:
             raise over(self.id)
         self.stop_run()
-        self._close_turn(messages)
+        self._close_turn(messages, said)
+        self.keep_raw = True
         told: asyncio.Future[Sequence[Prompt]] = asyncio.get_running_loop().create_future()
         if self._chain is None:
             self._add((), messages, told)
@@ -389,8 +392,9 @@ class Generation:
                 raw = known[delta.index] = Raw()
             raw.add(delta)
 
-    def _close_turn(self, messages: Sequence[Message]) -> None:
-        said = self.raw[0].prefix() if self.raw and 0 in self.raw else _NOTHING
+    def _close_turn(self, messages: Sequence[Message], said: Prefix | None = None) -> None:
+        if said is None:
+            said = self.raw[0].prefix() if self.raw and 0 in self.raw else _NOTHING
         for message in messages:
             self.turns += (Turn(said, message),)
             said = _NOTHING
