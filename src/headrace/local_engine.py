@@ -74,6 +74,10 @@ class LocalEngine(StreamingEngine):
         if self._engine is not None:
             self._engine.check(request)
 
+    def check_prompt(self, request: Request) -> None:
+        if self._engine is not None:
+            self._engine.check_prompt(request)
+
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         if self._engine is not None:
             return self._engine.stream_infer(work, sink)

@@ -18,17 +18,18 @@ from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
-from headrace.domain.event import Error, Event, Finish
+from headrace.domain.event import Error, Event, Finish, Prompt
 from headrace.domain.ids import Ulids, find_ulid
-from headrace.domain.request import Caller, Request
+from headrace.domain.request import Caller, Message, Request, less_tokens
 from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import NEVER_BEGAN, may_go_on
+from headrace.prompting import add_prompt
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Models, Place
-from headrace.streams.generation import Generation
+from headrace.streams.generation import Generation, over
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import HookChain
 from headrace.streams.hub import Hub
@@ -88,9 +89,7 @@ class Service:
         self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
     ) -> Generation:
         if self._closing:
-            raise HeadraceError(
-                Code.SHUTTING_DOWN, "The server is shutting down.", retry_after_s=5.0
-            )
+            raise _shutting_down()
         flow = self._flow_of(request.model)
         request = flow.admit(request)
         now = time.time()
@@ -136,6 +135,14 @@ class Service:
             except HeadraceError:
                 continue  # dropped by the store's bounds since it was listed
         return found
+
+    async def prompt(self, generation: AnyGeneration, message: Message) -> Sequence[Prompt]:
+        running = self._running.get(generation.id)
+        if running is None:
+            raise over(generation.id)
+        if self._closing:
+            raise _shutting_down()
+        return await add_prompt(running, message)
 
     def cancel(self, generation: AnyGeneration) -> None:
         running = self._running.get(generation.id)
@@ -256,6 +263,11 @@ class Service:
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
+    def prompted(self, generation: Generation) -> None:
+        """In the next turn of the loop: several prompts at once need one run."""
+        if generation.place is not None:
+            asyncio.get_running_loop().call_soon(self._start_again, generation)
+
     def ended(self, generation: Generation, end: Finish | Error) -> None:
         flow: Flow = generation.flow
         self._running.pop(generation.id, None)
@@ -367,19 +379,30 @@ class Service:
             prefixes = generation.go_on()
             if generation.ended:  # its marker could not be stored
                 return
+            if generation.turns:
+                request = less_tokens(request, generation.closed_tokens)
             limit = request.sampling.max_tokens
             if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
                 generation.finish("length")
                 return
         live = request.stream or generation.durable
         run = place.replica.engine.stream_infer(
-            Work(request, prefixes, generation.caller.exact or flow.exact, live), generation
+            Work(request, prefixes, generation.caller.exact or flow.exact, live, generation.turns),
+            generation,
         )
         # A run that failed at once has given its place back already.
         if generation.ended:
             run.cancel()
         elif generation.place is place:
             generation.cancel_run = run.cancel
+
+    def _start_again(self, generation: Generation) -> None:
+        """In its place, with what was added to it; unless it has a run or its end by now."""
+        place: Place[Engine] | None = generation.place
+        if place is None or generation.cancel_run is not None or self._stopped:
+            return
+        if not (generation.ended or generation.closing):
+            self._start(generation, generation.flow, place)
 
     def _free(self, generation: Generation) -> Place[Engine] | None:
         place: Place[Engine] | None = generation.place
@@ -505,6 +528,10 @@ class Service:
     def _flow_of(self, model: str) -> Flow:
         """Raises ``MODEL_NOT_FOUND``."""
         return self._flows.get(model) or self._flows[self._models.find(model).name]
+
+
+def _shutting_down() -> HeadraceError:
+    return HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down.", retry_after_s=5.0)
 
 
 class _End:

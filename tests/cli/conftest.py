@@ -24,6 +24,7 @@ class LogServer:
         self.log: list[tuple[int, list[str]]] = []
         self.breaks: list[int | None] = []
         self.refusals: list[tuple[int, str]] = []
+        self.prompt_refusals: list[tuple[int, str]] = []
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.cancelled = threading.Event()
         self.waiting = threading.Event()
@@ -63,6 +64,9 @@ class LogServer:
         elif request.path.endswith("/cancel"):
             self.cancelled.set()
             self._whole(request, 200, {})
+        elif request.path.endswith("/prompts"):
+            status, message = self.prompt_refusals.pop(0) if self.prompt_refusals else (200, "")
+            self._whole(request, status, {"error": {"message": message}})
         elif self.refusals:
             status, message = self.refusals.pop(0)
             self._whole(request, status, {"error": {"message": message}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -85,3 +86,46 @@ def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     answer = Answer(Server("http://127.0.0.1:1", None), BODY, lost.append)
     with pytest.raises(HeadraceError, match=r"127\.0\.0\.1:1: .*refused"):
         list(answer.pieces())
+
+
+def prompt_chunk(text: str) -> str:
+    payload = {"role": "user", "content": text}
+    return json.dumps({"choices": [], "headrace": {"type": "prompt", "payload": payload}})
+
+
+def test_an_added_message_is_told_in_its_place_between_the_pieces(server: Any) -> None:
+    server.tell("a", "b")
+    server.log.insert(1, (2, [prompt_chunk("hint")]))
+    server.log[2:] = [(seq + 1, messages) for seq, messages in server.log[2:]]
+    shown: list[str] = []
+    answer = Answer(
+        Server(server.url, None), BODY, shown.append, lambda role, text: shown.append(f"<{text}>")
+    )
+    for piece in answer.pieces():
+        shown.append(piece)
+    assert "".join(shown) == "a<hint>b"
+
+
+def test_a_prompt_goes_to_the_generation_and_is_too_late_after_its_end(
+    server: Any, answer: Answer
+) -> None:
+    server.tell("a")
+    server.hang = True
+    pieces = answer.pieces()
+    next(pieces)
+    assert answer.prompt("more")
+    method, path, _, body = server.requests[-1]
+    assert (method, path) == ("POST", "/v1/generations/gen_1/prompts")
+    assert body == {"role": "user", "content": "more"}
+    server.prompt_refusals = [(409, "it is over"), (503, "away")]
+    assert not answer.prompt("more")
+    assert not answer.prompt("more")
+    server.prompt_refusals = [(400, "has tools")]
+    with pytest.raises(HeadraceError, match="has tools"):
+        answer.prompt("more")
+    server.cancelled.set()
+
+
+def test_a_prompt_before_the_answer_was_asked_for_waits_for_it(answer: Answer) -> None:
+    answer.over = True
+    assert not answer.prompt("more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -63,3 +64,31 @@ def test_every_token_once_although_the_server_was_killed(tmp_path: Path) -> None
     assert answer == "".join(TOKENS)
     assert counted.startswith("60 tokens")
     assert chat.returncode == 0
+
+
+def read_until(terminal: int, wanted: str, said: str = "") -> str:
+    """What a terminal shows, until it shows that."""
+    while wanted not in said:
+        said += os.read(terminal, 4096).decode(errors="replace")
+    return said
+
+
+def test_what_is_typed_while_it_answers_is_a_hint_and_later_a_question(tmp_path: Path) -> None:
+    server, url = serving(configured(tmp_path))
+    terminal, inside = os.openpty()
+    command = [*HEADRACE, "chat", "--url", url]
+    with server, subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside) as chat:
+        os.close(inside)
+        read_until(terminal, "> ")
+        os.write(terminal, b"count\n")
+        said = read_until(terminal, " 3 ")
+        os.write(terminal, b"faster\n")
+        said = read_until(terminal, "60 tokens", said)
+        before, _, after = said.partition("\u21b3 faster")
+        assert " 3 " in before
+        assert "60 " in after
+        read_until(terminal, "> ")
+        os.write(terminal, b"\x04")
+        assert chat.wait(30) == 0
+        os.close(terminal)
+        server.send_signal(signal.SIGTERM)

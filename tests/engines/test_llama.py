@@ -10,13 +10,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from headrace.domain.delta import Prefix
+from headrace.domain.delta import Prefix, Turn
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Message, Request, Sampling, TextPart
 from headrace.engines.engine import Work
 from headrace.engines.llama import LlamaEngine
 from headrace.engines.llama_options import LlamaOptions, shape
+from headrace.engines.llama_turns import Marks
 from headrace.engines.orphans import end_orphans, started_at
 from headrace.engines.restarts import RestartRules
 from headrace.models.vocabulary import vocabulary_bytes
@@ -215,6 +217,70 @@ def test_text_without_ids_is_gone_on_from_as_text(run, engine, done):
             assert error.code is Code.NOT_CONTINUABLE
 
     run(main())
+
+
+def turn_of(deltas, text, role="user"):
+    return Turn(prefix_of(deltas), Message(role, text))
+
+
+@pytest.mark.parametrize("request_", [chat("List five colours."), complete(COUNTING)])
+def test_a_prompt_in_mid_stream_computes_only_what_is_new(run, engine, seen, done, request_):
+    async def main():
+        async with engine(slots=2) as llama:
+            sink = seen()
+            first = llama.stream_infer(Work(request_), sink)
+            while len(sink.all) < 8:
+                sink.first.clear()
+                await sink.first.wait()
+            first.cancel()
+            turns = (turn_of(sink.all, "Why?"), turn_of((), "Be brief.", "system"))
+            rest, outcome = await done(llama, Work(request_, (Prefix("", ()),), turns=turns))
+            used = outcome.usage
+            assert used.completion_tokens == len(rest.ids()) > 0
+            new = used.prompt_tokens - used.cached_tokens
+            assert 0 < new < 40
+            assert used.cached_tokens >= len(sink.ids())
+            # And it is, token for token, what a conversation of these texts is.
+            if request_.kind == "chat":
+                told = Message("assistant", prefix_of(sink.all).text)
+                said = (*request_.messages, told, turns[0].message, turns[1].message)
+                _, same = await done(llama, Work(replace(request_, messages=said)))
+                assert same.usage.prompt_tokens == used.prompt_tokens
+            # It goes on from the open turn after it, and from a turn whose ids nobody knows.
+            more = Work(request_, (prefix_of(rest.all[:2]),), turns=turns)
+            again, _ = await done(llama, more)
+            assert again.ids()
+            text_only = (Turn(Prefix(sink.text(), ()), turns[0].message),)
+            again, _ = await done(llama, Work(request_, (Prefix("So", ()),), turns=text_only))
+            assert again.ids()
+
+    run(main())
+
+
+def test_what_takes_no_prompt_says_what_of_it(run, engine):
+    async def main():
+        async with engine() as llama:
+            for field, value in (
+                ("tools", [WEATHER]),
+                ("response_format", {"type": "json_object"}),
+                ("extra", {"grammar": 'root ::= "a"'}),
+            ):
+                with pytest.raises(HeadraceError) as error:
+                    llama.check_prompt(chat(**{field: value}))
+                assert error.value.code is Code.UNSUPPORTED
+                assert error.value.param in (field, "grammar")
+
+    run(main())
+
+
+def test_a_template_that_hides_earlier_answers_is_told():
+    marks = Marks(chat(), (Turn(Prefix("x", (1,)), Message("user", "y")),))
+    mark = marks.messages[1].content
+    assert marks.split(f"a{mark}b") == ("a", 1, "b")
+    for rendered in ("ab", f"{mark} {mark}"):
+        with pytest.raises(HeadraceError) as error:
+            marks.split(rendered)
+        assert error.value.code is Code.NOT_CONTINUABLE
 
 
 def test_cancel_frees_the_slot_within_two_decode_steps(run, engine, seen, done):
@@ -710,6 +776,7 @@ def test_a_file_that_is_no_model_fails_with_the_reason(run, tmp_path):
 SERVER = """
 import asyncio, os, sys
 from headrace.engines.llama import LlamaEngine
+from headrace.engines.llama_turns import Marks
 from headrace.engines.llama_options import LlamaOptions
 
 async def main():

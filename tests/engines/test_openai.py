@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from headrace.domain.delta import Delta, Prefix
+from headrace.domain.delta import Delta, Prefix, Turn
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import TokenLogprob, ToolCallDelta, Usage
 from headrace.domain.request import ImagePart, Message, Request, Sampling, TextPart
@@ -529,6 +529,58 @@ def test_a_completion_goes_on_after_its_text(result):
     work = Work(complete((1, 2)), (Prefix("x", (3,)),))
     _, _, asked = result(Fake(stream(ended)), work)
     assert asked[0]["prompt"] == [1, 2, 3]
+
+
+TURNS = (
+    Turn(Prefix("Hel", ()), Message("user", "louder")),
+    Turn(Prefix("", ()), Message("system", "please")),
+)
+
+
+def test_a_prompt_in_mid_stream_is_told_to_any_upstream(result):
+    work = Work(chat(sampling={"max_tokens": 5}), (Prefix("", ()),), turns=TURNS)
+    sink, _, asked = result(Fake(stream(chunk("HELLO"), chunk(reason="stop"))), work)
+    assert sink.text() == "HELLO"
+    assert asked[0]["messages"] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "Hel"},
+        {"role": "user", "content": "louder"},
+        {"role": "system", "content": "please"},
+    ]
+    assert asked[0]["max_tokens"] == 5
+
+
+def test_behind_a_prompt_it_goes_on_from_its_beginning_where_the_dialect_can(result):
+    work = Work(chat(), (Prefix("HE", ()),), turns=TURNS)
+    fake = Fake(stream(chunk("LLO"), chunk(reason="stop")))
+    _, _, asked = result(fake, work, dialect="vllm")
+    assert asked[0]["messages"][-2:] == [
+        {"role": "system", "content": "please"},
+        {"role": "assistant", "content": "HE"},
+    ]
+    _, error, asked = result(Fake(b""), work)
+    assert (error.code, asked) == (Code.NOT_CONTINUABLE, [])
+
+
+def test_a_completion_has_a_prompt_in_its_text(result):
+    ended = {"choices": [{"text": "!", "finish_reason": "stop"}]}
+    _, _, asked = result(Fake(stream(ended)), Work(complete("a "), (Prefix("", ()),), turns=TURNS))
+    assert asked[0]["prompt"] == "a Hellouderplease"
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (chat(tools=[{"type": "function", "function": {"name": "f"}}]), "tools"),
+        (chat(response_format={"type": "json_object"}), "response_format"),
+        (complete((1, 2)), "prompt"),
+    ],
+)
+def test_what_takes_no_prompt_says_what_of_it(request_, param):
+    engine = OpenAIEngine(OpenAIOptions(name="m", url="http://127.0.0.1:1"))
+    with pytest.raises(HeadraceError) as error:
+        engine.check_prompt(request_)
+    assert (error.value.code, error.value.param) == (Code.UNSUPPORTED, param)
 
 
 NOT_CONTINUABLE = {

@@ -25,7 +25,7 @@ from headrace.domain.event import (
     is_terminal,
 )
 from headrace.domain.ids import find_ulid
-from headrace.domain.request import Caller, Request, Sampling
+from headrace.domain.request import Caller, Message, Request, Sampling
 from headrace.domain.tokens import Tokens
 from headrace.front.listen import FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
@@ -195,6 +195,13 @@ class ScriptedService:
     async def delete(self, generation: Any) -> None:
         self.cancel(generation)
         self.generations.remove(generation)
+
+    async def prompt(self, generation: Any, message: Message) -> list[Prompt]:
+        if generation.state in ("finished", "failed"):
+            raise HeadraceError(Code.CONFLICT, "It is over.")
+        added = prompt(generation.last_seq + 1, message.role, str(message.content))
+        generation.write(added)
+        return [added]
 
     def abort(self, token: str, tenant: str) -> int:
         found = [

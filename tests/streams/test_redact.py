@@ -146,3 +146,56 @@ def test_replayed_text_holds_the_same_back(before: str, after: str) -> None:
 def test_a_pattern_that_depends_on_what_is_not_there_yet_is_refused(patterns: list[str]) -> None:
     with pytest.raises(ValueError, match="pattern"):
         Redact(patterns)
+
+
+def over_turns(hook: Redact, turns: list[list[str]]) -> list[str]:
+    """What leaves of each turn; a prompt comes in between."""
+    where = context()
+    left = []
+    for at, parts in enumerate(turns):
+        out = [d.text for part in parts for d in hook.on_token(where, [Delta(part)])]
+        last = at == len(turns) - 1
+        out += [d.text for d in (hook.on_finish(where, END) if last else hook.on_turn_end(where))]
+        left.append("".join(out))
+    return left
+
+
+@pytest.mark.parametrize(
+    ("turns", "left"),
+    [
+        ([["Pay 4111 1111 "], ["1111 1111 now"]], ["Pay [redacted]", "[redacted] now"]),
+        ([["Pay 4111"], ["1111 1111 1111 now"]], ["Pay 4111", "[redacted] now"]),
+        ([["Pay 4111 1"], [], ["111 1111", " 1111."]], ["Pay 4111 1", "", "[redacted]."]),
+        ([["41"], ["11 1111"], ["1111 1111"]], ["41", "[redacted]", "[redacted]"]),
+        ([["4111 1111"], [" apples"]], ["[redacted]", " apples"]),
+        ([["in 20"], ["24 it was"]], ["in 20", "24 it was"]),
+        ([["in 20"], ["24"]], ["in 20", "24"]),
+        ([["4111 1111 1111 1111"], ["!"]], ["[redacted]", "!"]),
+    ],
+)
+def test_no_half_of_a_card_leaves_at_the_end_of_a_turn(
+    turns: list[list[str]], left: list[str]
+) -> None:
+    assert over_turns(Redact(["card"]), turns) == left
+
+
+def test_a_word_that_could_begin_an_address_leaves_at_the_end_of_a_turn() -> None:
+    hook = Redact(["email"])
+    assert over_turns(hook, [["I am"], [" Ann, ann@mill.org"]]) == ["I am", " Ann, [redacted]"]
+    assert over_turns(hook, [["ann"], ["@mill.org"]]) == ["ann", "[redacted]"]
+    assert over_turns(hook, [["ann@mill"], [".org"]]) == ["[redacted]", "[redacted]"]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["4", "11", "11 1", " ", "a", "1111"]), max_size=6), max_size=5
+    )
+)
+def test_of_a_card_said_over_turns_never_half_is_left(turns: list[list[str]]) -> None:
+    whole = "".join(part for parts in turns for part in parts)
+    left = over_turns(Redact(["card"]), turns)
+    for card in re.finditer(r"[0-9](?:[ -]?[0-9]){12,18}", whole):
+        digits = re.sub(r"\D", "", card.group())
+        assert digits not in re.sub(r"\D", "", "".join(left))
+    if not re.search(r"[0-9](?:[ -]?[0-9]){5,}", whole):
+        assert "".join(left) == whole

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,12 +26,21 @@ PATIENCE_S = 180.0
 
 class Answer:
     """The answer to a chat request. ``tokens`` is 0 until the server has said how many there
-    were; ``over``: nothing more will come."""
+    were; ``over``: nothing more will come. ``lost`` is told why a connection broke, ``prompted`` the role and
+    the text of each message that was added, in its place between the pieces."""
 
-    def __init__(self, server: Server, body: dict[str, Any], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        body: dict[str, Any],
+        lost: Callable[[str], None],
+        prompted: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._server = server
         self._body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         self._lost = lost
+        self._prompted = prompted
+        self._begun = threading.Event()
         self._once = uuid.uuid4().hex
         self._generation: str | None = None
         self._cursor = 0
@@ -58,6 +68,23 @@ class Answer:
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT_S)
 
+    def prompt(self, text: str) -> bool:
+        """Add a user's message to the answer while it comes; False if it is over, or its server is away. From
+        any thread. Raises :class:`HeadraceError` if it cannot be added."""
+        while not self._begun.wait(0.1):
+            if self.over:
+                return False
+        path = f"/v1/generations/{self._generation}/prompts"
+        try:
+            self._server.request("POST", path, {"role": "user", "content": text}).read()
+        except (OSError, http.client.HTTPException):
+            return False
+        except HeadraceError as error:
+            if error.code is Code.CONFLICT:
+                return False
+            raise
+        return True
+
     def cancel(self) -> None:
         """Tell the server that nobody wants the rest."""
         if self._generation:
@@ -71,8 +98,12 @@ class Answer:
             path = f"/v1/generations/{self._generation}/events?format=openai&after={self._cursor}"
             return self._server.request("GET", path, headers={"accept": "text/event-stream"})
         headers = {"x-on-disconnect": "continue", "idempotency-key": self._once}
+        if self._prompted is not None:
+            headers["x-stream-events"] = "token,prompt"
         response = self._server.request("POST", "/v1/chat/completions", self._body, headers)
         self._generation = response.headers.get("x-generation-id")
+        if self._generation:
+            self._begun.set()
         return response
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[str]:
@@ -101,6 +132,9 @@ class Answer:
             raise HeadraceError(
                 Code.ENGINE_FAILED, str(chunk["error"].get("message", chunk["error"]))
             )
+        added = chunk.get("headrace", {})
+        if added.get("type") == "prompt" and self._prompted is not None:
+            self._prompted(added["payload"]["role"], added["payload"]["content"])
         if chunk.get("usage"):
             self.tokens = chunk["usage"].get("completion_tokens", 0)
         return "".join(

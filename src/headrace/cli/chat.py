@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console
 from headrace.cli.answer import Answer
 from headrace.cli.connection import Server
 from headrace.cli.errors import told
+from headrace.cli.hints import Hints
 from headrace.domain.errors import Code, HeadraceError
 
 
@@ -22,7 +24,8 @@ from headrace.domain.errors import Code, HeadraceError
 @click.option("--model", help="Default: the first that the server has.")
 @click.option("--system", help="What the model is told first.")
 def command(url: str, api_key: str | None, model: str | None, system: str | None) -> None:
-    """Chat with a running server. Ctrl-C stops an answer, a second one (or Ctrl-D) leaves."""
+    """Chat with a running server. What you type while it answers is a hint that it takes. Ctrl-C stops an
+    answer, a second one (or Ctrl-D) leaves."""
     with told():
         server = Server(url, api_key)
         Chat(server, model or _first_model(server), system).run()
@@ -35,6 +38,8 @@ class Chat:
         self._server = server
         self._model = model
         self._messages = [{"role": "system", "content": system}] if system else []
+        self._said: list[str] = []
+        self._late: list[str] = []
         self._console = Console(highlight=False)
 
     def run(self) -> None:
@@ -43,33 +48,63 @@ class Chat:
         self._note(f"{self._model} at {self._server.url}; Ctrl-D leaves")
         try:
             while True:
-                question = self._console.input("[bold]> [/bold]" if sys.stdin.isatty() else "")
+                question = self._question()
                 if question.strip():
                     self._answer(question)
         except (EOFError, KeyboardInterrupt):
             self._console.print()
 
+    def _question(self) -> str:
+        """The next one: a hint that came too late for the answer before, or what is typed."""
+        if self._late:
+            self._console.print(f"> {self._late[0]}", markup=False)
+            return self._late.pop(0)
+        return self._console.input("[bold]> [/bold]" if sys.stdin.isatty() else "")
+
     def _answer(self, question: str) -> None:
         self._messages.append({"role": "user", "content": question})
-        body = {"model": self._model, "messages": self._messages}
-        answer = Answer(self._server, body, self._lost)
-        text: list[str] = []
+        body = {"model": self._model, "messages": list(self._messages)}
+        answer = Answer(self._server, body, self._lost, self._prompted)
+        hints = Hints(partial(self._hint, answer))
         try:
-            self._show(answer, text)
+            with hints:
+                try:
+                    self._show(answer)
+                finally:
+                    answer.over = True  # a hint that still waits for its beginning is too late
         except KeyboardInterrupt:
             answer.cancel()
             self._note("\ncancelled")
         except HeadraceError as error:
             self._note(f"\n{error.message}")
-        self._messages.append({"role": "assistant", "content": "".join(text)})
+        self._late += hints.left
+        self._close_turn()
 
-    def _show(self, answer: Answer, text: list[str]) -> None:
-        """Print the pieces as they come; ``text`` collects them, also if this is interrupted."""
+    def _hint(self, answer: Answer, text: str) -> bool:
+        try:
+            return answer.prompt(text)
+        except HeadraceError as error:
+            self._note(f"\n{error.message}")
+            return True
+
+    def _prompted(self, role: str, content: str) -> None:
+        """A message was added here: what was said so far is a message of its own."""
+        if self._said:
+            self._close_turn()
+        self._messages.append({"role": role, "content": content})
+        self._note(f"\n↳ {content}")
+
+    def _close_turn(self) -> None:
+        self._messages.append({"role": "assistant", "content": "".join(self._said)})
+        self._said.clear()
+
+    def _show(self, answer: Answer) -> None:
+        """Print the pieces as they come."""
         begun = time.monotonic()
         first = 0.0
         for piece in answer.pieces():
             first = first or (time.monotonic() if piece else 0.0)
-            text.append(piece)
+            self._said.append(piece)
             self._console.print(piece, end="", markup=False, soft_wrap=True)
         self._note("\n" + _speed(answer.tokens, begun, first))
 

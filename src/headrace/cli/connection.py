@@ -42,7 +42,8 @@ class Server:
             text = _message(response)
             raise Unavailable(text)
         if response.status >= 400:
-            raise HeadraceError(Code.INVALID_REQUEST, _message(response))
+            code = Code.CONFLICT if response.status == 409 else Code.INVALID_REQUEST
+            raise HeadraceError(code, _message(response))
         return response
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usage
+from headrace.domain.request import Message
 
 
 class Delta(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """New output of one choice. ``token_ids``: the engine's own ids of exactly these tokens, where it
-    says them; ``text`` may be empty while an engine holds text back that could become a stop string."""
+    says them; ``text`` may be empty while an engine holds text back that could become a stop string.
+    ``prompt``: no output at all, but where this message came in; among stored deltas only."""
 
     text: str
     index: int = 0
@@ -17,6 +19,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
     reasoning: bool = False
     logprobs: tuple[TokenLogprob, ...] | None = None
     tool_calls: tuple[ToolCallDelta, ...] | None = None
+    prompt: Message | None = None
 
 
 class Prefix(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -28,6 +31,14 @@ class Prefix(msgspec.Struct, frozen=True, gc=False, array_like=True):
     token_ids: tuple[int, ...]
     tokens: int = 0
     calls: tuple[ToolCallDelta, ...] = ()
+
+
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """A part of an answer that a prompt in mid-stream closed: what was said in it (it may be nothing), and
+    the message behind it."""
+
+    said: Prefix
+    message: Message
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):

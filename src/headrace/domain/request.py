@@ -85,6 +85,16 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return self.sampling.n * len(self.prompts)
 
 
+def less_tokens(request: Request, tokens: int) -> Request:
+    """The request with so many of its ``max_tokens`` spent."""
+    sampling = request.sampling
+    if sampling.max_tokens is None or not tokens:
+        return request
+    left = max(0, sampling.max_tokens - tokens)
+    replace = msgspec.structs.replace
+    return replace(request, sampling=replace(sampling, max_tokens=left))
+
+
 class Leaving(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What becomes of a generation whose client left (``X-On-Disconnect``): ``grace_s`` is 0 for
     *cancel*, a number of seconds for *grace*, ``None`` for *continue*."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from headrace.domain.delta import Prefix
+from headrace.domain.delta import Prefix, Turn
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Message, Request, Sampling
-from headrace.engines.base import refuse_extra, unsupported
+from headrace.engines.base import check_has_middle, refuse_extra, unsupported
 from headrace.engines.body import Body, body_type
 from headrace.engines.dialect import EXTENSIONS, Dialect
 
@@ -200,6 +200,26 @@ def _after(
         return (*prompt, *prefix.token_ids)
     echoed = request.echo and prefix.text.startswith(prompt)
     return prefix.text if echoed else prompt + prefix.text
+
+
+def check_prompt(request: Request) -> None:
+    """Raise ``UNSUPPORTED`` for an answer that no message can be added to in its middle."""
+    check_has_middle(request)
+    if request.kind == "completion" and not isinstance(request.prompts[0], str):
+        raise unsupported("prompt", "Token ids take no further text at this model's engine.")
+
+
+def with_turns(request: Request, turns: Sequence[Turn]) -> Request:
+    """The request with what was said and added since, as if its client had sent it so."""
+    if request.kind == "completion":
+        added = "".join(turn.said.text + str(turn.message.content) for turn in turns)
+        return msgspec.structs.replace(request, prompts=(str(request.prompts[0]) + added,))
+    messages = list(request.messages)
+    for turn in turns:
+        if turn.said.text:
+            messages.append(Message("assistant", turn.said.text))
+        messages.append(turn.message)
+    return msgspec.structs.replace(request, messages=tuple(messages))
 
 
 def check_continuable(request: Request, dialect: Dialect) -> None:

@@ -47,6 +47,10 @@ class StreamingEngine:
         """As the protocol says."""
         raise HeadraceError(Code.MODEL_LOADING, "The model is still being loaded; try again soon.")
 
+    def check_prompt(self, request: Request) -> None:
+        """As the protocol says."""
+        raise unsupported("model", "This model's engine takes no prompt while it answers.")
+
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         """As the protocol says."""
         raise HeadraceError(Code.UNSUPPORTED, "This engine computes no tokens.")
@@ -104,6 +108,15 @@ def no_tokenizer() -> HeadraceError:
 def unsupported(param: str, why: str) -> HeadraceError:
     """The error for a request option that an engine lacks."""
     return HeadraceError(Code.UNSUPPORTED, why, param=param)
+
+
+def check_has_middle(request: Request) -> None:
+    """Raise ``UNSUPPORTED`` for an answer that cannot be closed before its end."""
+    if request.tools:
+        raise unsupported("tools", "An answer with tools takes no prompt: a call has no middle.")
+    if (request.response_format or {}).get("type", "text") != "text":
+        why = "An answer with a format takes no prompt: it would not have the format."
+        raise unsupported("response_format", why)
 
 
 def refuse_extra(request: Request, accepted: frozenset[str]) -> None:

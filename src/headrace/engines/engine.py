@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from headrace.domain.delta import Delta, Outcome, Prefix
+from headrace.domain.delta import Delta, Outcome, Prefix, Turn
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
@@ -49,13 +49,15 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
     ``exact`` replays the prefix token by token, so that floating-point rounding equals the
     uninterrupted run's. ``live`` False means nobody needs the tokens one by one: an engine may then
-    answer with one delta per choice.
+    answer with one delta per choice. ``turns``: what prompts in mid-stream closed before; ``prefixes`` is
+    then the one of the turn that is open, and ``max_tokens`` of the request is what is left for it.
     """
 
     request: Request
     prefixes: tuple[Prefix, ...] = ()
     exact: bool = False
     live: bool = True
+    turns: tuple[Turn, ...] = ()
 
 
 class EngineInfo(msgspec.Struct, frozen=True, gc=False):
@@ -100,6 +102,10 @@ class Engine(Protocol):
 
     def check(self, request: Request) -> None:
         """Raise ``UNSUPPORTED`` (naming ``param``) for an option this engine lacks."""
+
+    def check_prompt(self, request: Request) -> None:
+        """Raise ``UNSUPPORTED`` (naming ``param``) for a request to which no message can be added while it is
+        answered."""
 
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         """Start a run; returns at once. Errors, also of the start, arrive at ``sink.failed``."""

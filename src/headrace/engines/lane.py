@@ -27,7 +27,7 @@ from headrace.engines.slot_table import ANY, Content, Ticket
 from headrace.engines.stream import Fold
 from headrace.engines.token_gap import TokenGaps
 
-Prompt = str | tuple[int, ...]
+Prompt = str | llama_body.TurnPrompt
 
 
 class LaneFacts(msgspec.Struct, frozen=True):
@@ -163,8 +163,10 @@ class Lane:
     # Steps before the stream.
 
     def _echo(self) -> Echo:
-        logprobs = self._work.request.sampling.logprobs
-        place = (self._client, self._slot, self._prompt, self._index, logprobs)
+        request = self._work.request
+        logprobs = request.sampling.logprobs
+        prompt = request.prompts[self._index // request.sampling.n]
+        place = (self._client, self._slot, prompt, self._index, logprobs)
         return Echo(*place, self._echoed, self.failed)
 
     def _echoed(self, delta: Delta) -> None:
@@ -222,9 +224,10 @@ class Lane:
         if self._replays():
             self._ids += prefix.token_ids
         begun = Prefix("", ()) if self._retrace is not None else prefix
-        fields = llama_body.completion(
-            request, self._index, list(self._ids), begun, self._facts.default_tokens
-        )
+        default_tokens = self._facts.default_tokens
+        if default_tokens and work.turns:
+            default_tokens = max(1, default_tokens - sum(turn.said.tokens for turn in work.turns))
+        fields = llama_body.completion(request, self._index, list(self._ids), begun, default_tokens)
         if self._slot >= 0:
             fields["id_slot"] = self._slot
         fields["cache_prompt"] = not work.exact or self._ahead() or bool(begun.token_ids)

@@ -23,7 +23,7 @@ import msgspec
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
-from headrace.engines import llama_body, llama_tools
+from headrace.engines import llama_body, llama_tools, llama_turns
 from headrace.engines.ask import Asking
 from headrace.engines.base import StreamingEngine, unsupported
 from headrace.engines.cache_usage import cache_usage
@@ -31,7 +31,7 @@ from headrace.engines.child import Command
 from headrace.engines.dialect import LLAMA
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
 from headrace.engines.fan import FanRun
-from headrace.engines.lane import Lane, LaneFacts
+from headrace.engines.lane import Lane, LaneFacts, Prompt
 from headrace.engines.llama_client import LlamaClient
 from headrace.engines.llama_options import LlamaOptions, child_options, shape
 from headrace.engines.openai import ModelEntry, ModelList
@@ -156,6 +156,9 @@ class LlamaEngine(StreamingEngine):
         if request.tools and not self._calls_tools:  # llama.cpp would leave them out silently
             llama_tools.check(request)
 
+    def check_prompt(self, request: Request) -> None:
+        llama_turns.check(request)
+
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         choices = work.request.choices
         run = FanRun(sink, choices, choices, self._over)
@@ -256,22 +259,37 @@ class LlamaEngine(StreamingEngine):
     def _render(self, client: LlamaClient, run: FanRun, work: Work, forced: bool) -> None:
         """The chat as text, by the model's own template. ``forced``: the answer is a tool call."""
         request = work.request
-        value: dict[str, Any] = {"messages": request.messages}
+        marks = llama_turns.Marks(request, work.turns) if work.turns else None
+        messages = request.messages if marks is None else marks.messages
+        value: dict[str, Any] = {"messages": messages}
         for name in llama_body.TEMPLATE_EXTRA:
             if request.extra and name in request.extra:
                 value[name] = request.extra[name]
-        rendered = partial(self._rendered, client, run, work, forced)
+        rendered = partial(self._rendered, client, run, work, forced, marks)
         run.adopt(client.ask("/apply-template", value, rendered, run.failed))
 
     def _rendered(
-        self, client: LlamaClient, run: FanRun, work: Work, forced: bool, body: bytes
+        self,
+        client: LlamaClient,
+        run: FanRun,
+        work: Work,
+        forced: bool,
+        marks: llama_turns.Marks | None,
+        body: bytes,
     ) -> None:
-        if not run.over:
-            prompt: str = msgspec.json.decode(body)["prompt"]
-            self._start_chat_lanes(client, run, work, prompt, forced)
+        if run.over:
+            return
+        prompt: Prompt = msgspec.json.decode(body)["prompt"]
+        if marks is not None:
+            try:
+                prompt = marks.split(str(prompt))
+            except HeadraceError as error:
+                run.failed(error)
+                return
+        self._start_chat_lanes(client, run, work, prompt, forced)
 
     def _start_chat_lanes(
-        self, client: LlamaClient, run: FanRun, work: Work, prompt: str, forced: bool
+        self, client: LlamaClient, run: FanRun, work: Work, prompt: Prompt, forced: bool
     ) -> None:
         for index in range(work.request.choices):
             Lane(client, self._facts, run, work, index, forced).start(prompt)
@@ -279,7 +297,9 @@ class LlamaEngine(StreamingEngine):
     def _start_lanes(self, client: LlamaClient, run: FanRun, work: Work) -> None:
         request = work.request
         for index in range(request.choices):
-            prompt = request.prompts[index // request.sampling.n]
+            prompt: Prompt = request.prompts[index // request.sampling.n]
+            if work.turns:
+                prompt = llama_turns.completion(request.prompts[0], work.turns)
             Lane(client, self._facts, run, work, index).start(prompt)
 
     def _over(self, run: FanRun) -> None:

@@ -17,7 +17,9 @@ from headrace.engines.base import refuse_extra, unsupported
 from headrace.engines.engine import Work
 
 Prompt = str | list[str | int]
-"""A text; token ids; or a text followed by token ids."""
+"""A text; token ids; or texts and token ids after each other."""
+TurnPrompt = tuple[str | int, ...]
+"""Texts and token ids after each other: a conversation with turns that are known by their ids."""
 
 _SAME_NAME = (
     *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty"),
@@ -65,22 +67,29 @@ def check(request: Request, accepted: frozenset[str], sees: bool) -> None:
         raise unsupported("logprobs", "This model's engine has no logprobs beside tools.")
 
 
-def prompt_with(prompt: str | tuple[int, ...], prefix: Prefix) -> Prompt:
+def prompt_with(prompt: str | TurnPrompt, prefix: Prefix) -> Prompt:
     """A prompt followed by what was already computed: by its ids where they are known."""
     if isinstance(prompt, str):
         return [prompt, *prefix.token_ids] if prefix.token_ids else prompt + prefix.text
     if prefix.text and not prefix.token_ids:
+        if isinstance(prompt[-1], str):
+            return [*prompt, prefix.text]
         why = "The prompt is token ids, but those of its answer are not known."
         raise HeadraceError(Code.NOT_CONTINUABLE, why)
     return [*prompt, *prefix.token_ids]
 
 
-def split(prompt: Prompt) -> tuple[str, tuple[int, ...]]:
-    """The text that a prompt begins with (it may be empty), and the ids after it."""
+def split(prompt: Prompt) -> tuple[Prompt, tuple[int, ...]]:
+    """A prompt up to its last text (it may be empty), and the ids after that."""
     if isinstance(prompt, str):
         return prompt, ()
-    text = prompt[0] if prompt and isinstance(prompt[0], str) else ""
-    return text, tuple(one for one in prompt if isinstance(one, int))
+    ids: list[int] = []
+    for place in range(len(prompt) - 1, -1, -1):
+        one = prompt[place]
+        if isinstance(one, str):
+            return (prompt[: place + 1] if place else one), tuple(reversed(ids))
+        ids.append(one)
+    return "", tuple(reversed(ids))
 
 
 def check_prefixes(work: Work) -> None:
@@ -88,10 +97,11 @@ def check_prefixes(work: Work) -> None:
     request = work.request
     if request.kind == "completion":
         for index, prefix in enumerate(work.prefixes):
-            prompt_with(request.prompts[index // request.sampling.n], prefix)
+            if not work.turns:
+                prompt_with(request.prompts[index // request.sampling.n], prefix)
 
 
-def without_echo(request: Request, prompt: str | tuple[int, ...], prefix: Prefix) -> Prefix:
+def without_echo(request: Request, prompt: str | TurnPrompt, prefix: Prefix) -> Prefix:
     """A prefix without the prompt that was echoed before it."""
     if not (request.echo and isinstance(prompt, str) and prefix.text.startswith(prompt)):
         return prefix

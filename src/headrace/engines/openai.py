@@ -21,7 +21,13 @@ from headrace.domain.event import FinishReason, Usage
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
 from headrace.engines import dialect as dialects
-from headrace.engines.ask import Asking, check_continuable, tokens_left
+from headrace.engines.ask import (
+    Asking,
+    check_continuable,
+    check_prompt,
+    tokens_left,
+    with_turns,
+)
 from headrace.engines.base import StreamingEngine, no_tokenizer
 from headrace.engines.chunks import ChatFold
 from headrace.engines.connection import Write, at_once
@@ -117,6 +123,9 @@ class OpenAIEngine(StreamingEngine):
     def health(self) -> tuple[Health, str]:
         return self._health
 
+    def check_prompt(self, request: Request) -> None:
+        check_prompt(request)
+
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         request = work.request
         if work.prefixes:
@@ -170,10 +179,13 @@ class OpenAIEngine(StreamingEngine):
 
     def _continue(self, work: Work, sink: Sink) -> FanRun:
         request = work.request
+        if work.turns:
+            request = with_turns(request, work.turns)
         run = FanRun(sink, request.choices, request.choices)
         loop = asyncio.get_running_loop()
         try:
-            check_continuable(request, self._asking.dialect)
+            if not work.turns or work.prefixes[0].text:
+                check_continuable(request, self._asking.dialect)
             for index, prefix in enumerate(work.prefixes):
                 left = tokens_left(request.sampling, prefix)
                 if left is not None and left <= 0:

@@ -77,14 +77,15 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def prompt_texts(request: Request) -> list[str]:
     """All text of a request's prompt; token ids as decimal numbers."""
     if request.kind == "chat":
-        return [_text(message) for message in request.messages]
+        return [text_of(message) for message in request.messages]
     return [
         prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
         for prompt in request.prompts
     ]
 
 
-def _text(message: Message) -> str:
+def text_of(message: Message) -> str:
+    """All text of a message."""
     content = message.content or ""
     if isinstance(content, str):
         return content

@@ -1,7 +1,8 @@
 """An engine that computes nothing: it says what its script says, when the script says it.
 
 For tests and examples. It takes part in everything a real engine does (slots, cancelling, going on
-from a prefix, failing) and never makes up text.
+from a prefix, failing) and never makes up text. A prompt in mid-stream does not change what it says: it
+goes on in its script.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usa
 from headrace.domain.request import Request
 from headrace.engines.base import StreamingEngine, refuse_extra, unsupported
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
-from headrace.engines.script import Script, ScriptedToken, prompt_texts
+from headrace.engines.script import Script, ScriptedToken, prompt_texts, text_of
 from headrace.engines.stopping import StopStrings
 
 
@@ -81,6 +82,9 @@ class ScriptedEngine(StreamingEngine):
             raise unsupported("echo", "A scripted engine does not echo prompts.")
         refuse_extra(request, frozenset())
 
+    def check_prompt(self, request: Request) -> None:
+        """Any will do."""
+
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         self.started += 1
         loop = asyncio.get_running_loop()
@@ -136,19 +140,23 @@ class _Voice:
         "stop",
     )
 
-    def __init__(self, script: Script, request: Request, index: int, prefix: Prefix) -> None:
+    def __init__(
+        self, script: Script, request: Request, index: int, prefix: Prefix, closed: tuple[int, ...]
+    ) -> None:
+        """``closed``: ids of the tokens in turns before this one."""
         sampling = request.sampling
         self._index = index
         self._tokens = script.said_by(index)
-        self._at = len(prefix.token_ids)
+        known = closed + prefix.token_ids
+        self._at = len(known)
         self._logprobs = sampling.logprobs
         self._stops = StopStrings(sampling.stop)
         self.left = len(self._tokens) if sampling.max_tokens is None else sampling.max_tokens
-        self.left -= self._at
+        self.left -= len(prefix.token_ids)
         self.said = 0
         self.reason: FinishReason | None = None
         self.stop: str | None = None
-        if tuple(token.id for token in self._tokens[: self._at]) != prefix.token_ids:
+        if tuple(token.id for token in self._tokens[: self._at]) != known:
             raise HeadraceError(Code.NOT_CONTINUABLE, "The script has no such beginning.")
 
     def pause_ms(self, default: float) -> float:
@@ -216,10 +224,11 @@ class ScriptedRun:
             self.fail(HeadraceError(self._script.refuse, "The script refuses this run."))
             return
         request, prefixes = self._work.request, self._work.prefixes
+        closed = tuple(id for turn in self._work.turns for id in turn.said.token_ids)
         try:
             for index in range(request.choices):
                 prefix = prefixes[index] if index < len(prefixes) else Prefix("", ())
-                self._voices.append(_Voice(self._script, request, index, prefix))
+                self._voices.append(_Voice(self._script, request, index, prefix, closed))
         except HeadraceError as error:
             self.fail(error)
             return
@@ -287,9 +296,13 @@ class ScriptedRun:
         if sink is None:
             return
         self.cancel()
-        prefixed = sum(len(prefix.token_ids) for prefix in self._work.prefixes)
+        turns = self._work.turns
+        known = (*(turn.said for turn in turns), *self._work.prefixes)
+        added = sum(len(text_of(turn.message).split()) for turn in turns)
         usage = Usage(
-            self._script.counted(self._work.request) + prefixed,
+            self._script.counted(self._work.request)
+            + added
+            + sum(len(prefix.token_ids) for prefix in known),
             sum(voice.said for voice in self._voices),
         )
         reasons = tuple(voice.reason or "stop" for voice in self._voices)

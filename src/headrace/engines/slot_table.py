@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-Content = str | tuple[int, ...]
+Content = str | tuple[str | int, ...]
 """What a slot has computed: its token ids, or a text where they are not known."""
 ANY = -1
 """In place of a slot's number: whichever the process chooses."""

@@ -1,4 +1,4 @@
-"""``/v1/generations``: the state of a generation, its events from any cursor, its end on request."""
+"""``/v1/generations``: the state of a generation, its events from any cursor, prompts in mid-stream, its end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from headrace.domain.errors import HeadraceError
+from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish
+from headrace.domain.request import Message
 from headrace.protocols.asking import (
     MAX_TOKEN,
     chosen_form,
@@ -33,6 +34,8 @@ from headrace.protocols.router import Route
 from headrace.protocols.stream import OpenStreams
 
 MAX_LISTED = 100
+MAX_CONTENT_BYTES = 64 * 1024
+"""Of a message that is added to a running generation."""
 
 
 class NativeUsage(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +66,28 @@ class GenerationList(msgspec.Struct, frozen=True, gc=False):
     data: list[GenerationState]
 
 
+class PromptBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A message for a running generation."""
+
+    role: Literal["system", "user"]
+    content: Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_BYTES)]
+
+
+class AddedPrompt(msgspec.Struct, frozen=True, gc=False):
+    """A message as it came into the log, at ``seq``."""
+
+    seq: int
+    role: str
+    content: str
+
+
+class AddedPrompts(msgspec.Struct, frozen=True, gc=False):
+    """What a prompt became: usually itself; hooks may have made more of it, or less."""
+
+    generation: str
+    prompts: list[AddedPrompt]
+
+
 class AbortBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)]
 
@@ -74,6 +99,7 @@ class Aborted(msgspec.Struct, frozen=True, gc=False):
 
 
 _abort_body = Body(AbortBody)
+_prompt_body = Body(PromptBody)
 
 
 class Generations:
@@ -88,6 +114,7 @@ class Generations:
             Route("GET", "/v1/generations", self.list),
             Route("GET", "/v1/generations/{id}", self.state),
             Route("GET", "/v1/generations/{id}/events", self.events),
+            Route("POST", "/v1/generations/{id}/prompts", self.prompt),
             Route("POST", "/v1/generations/{id}/cancel", self.cancel),
             Route("POST", "/v1/abort", self.abort),
         )
@@ -103,6 +130,16 @@ class Generations:
             raise refuse("limit", f"must be 1 to {MAX_LISTED}")
         found = await self._service.list(call.tenant, query.get("session_id"), limit)
         call.json(GenerationList("list", [_outside(generation) for generation in found]))
+
+    async def prompt(self, call: Call, any_id: str) -> None:
+        body = _prompt_body.decode_closed(require_json_body(call))
+        if len(body.content.encode()) > MAX_CONTENT_BYTES:
+            said = f"is longer than {MAX_CONTENT_BYTES} bytes"
+            raise refuse("content", said, Code.BODY_TOO_LARGE)
+        generation = await self._service.find(any_id, call.tenant)
+        added = await self._service.prompt(generation, Message(body.role, body.content))
+        prompts = [AddedPrompt(event.seq, event.role, event.content) for event in added]
+        call.json(AddedPrompts(generation.id, prompts), headers=named(generation))
 
     async def cancel(self, call: Call, any_id: str) -> None:
         generation = await self._service.find(any_id, call.tenant)

@@ -21,8 +21,10 @@ from headrace.protocols.formats import ENCODERS
 from headrace.protocols.generations import (
     AbortBody,
     Aborted,
+    AddedPrompts,
     GenerationList,
     GenerationState,
+    PromptBody,
 )
 from headrace.protocols.infer import MAX_BATCH, InferAnswer, InferBody
 from headrace.protocols.models import Model, ModelInfo, ModelList
@@ -311,6 +313,15 @@ OPERATIONS: tuple[Operation, ...] = (
         True,
         ("id", "after", "format", "Last-Event-ID", "X-Stream-Events"),
         (*_FIND, 406),
+    ),
+    Operation(
+        "POST",
+        "/v1/generations/{id}/prompts",
+        "Add a message to a running generation",
+        AddedPrompts,
+        PromptBody,
+        parameters=("id",),
+        errors=(400, 401, 403, 404, 409, 410, 413, 415, 503),
     ),
     Operation(
         "POST",

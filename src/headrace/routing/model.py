@@ -31,6 +31,7 @@ class Placeable(Protocol):
     def info(self) -> Any: ...
     def health(self) -> tuple[str, str]: ...
     def check(self, request: Request) -> None: ...
+    def check_prompt(self, request: Request) -> None: ...
 
 
 E = TypeVar("E", bound=Placeable)
@@ -143,6 +144,12 @@ class Model(Generic[E]):
         """Raise ``UNSUPPORTED`` for an option that this model's engine lacks."""
         if self.replicas:
             self.replicas[0].engine.check(request)
+
+    def check_prompt(self, request: Request) -> None:
+        """Raise ``UNSUPPORTED`` for a request that one of the replicas could not add a message to: its run
+        may move there."""
+        for replica in self.replicas:
+            replica.engine.check_prompt(request)
 
 
 class Models(Generic[E]):

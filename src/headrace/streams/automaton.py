@@ -125,6 +125,30 @@ def automata(patterns: Sequence[str]) -> tuple[Automaton, Automaton]:
     return from_here, Automaton(nodes, anywhere=True)
 
 
+def shortest(state: State) -> int:
+    """How many characters are missing to the shortest match."""
+    if state.accepts:
+        return 0
+    missing, nodes = 0, set(state.nodes)
+    seen: set[_Node] = set()
+    while nodes:
+        missing += 1
+        waiting = [follower for node in nodes for follower in node.after]
+        nodes = set()
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if node.test is not None:
+                nodes.add(node)
+            elif node.after:
+                waiting += node.after
+            else:
+                return missing
+    return missing  # unreachable: every node leads to a match
+
+
 class _Builder:
     """One pattern's nodes, built from its end to its ``start``."""
 

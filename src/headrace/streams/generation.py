@@ -7,12 +7,14 @@ event: every path goes through :meth:`Generation._end`.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Literal, Protocol
 
-from headrace.domain.delta import Delta, Outcome, Prefix
+from headrace.domain.delta import Delta, Outcome, Prefix, Turn
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import (
     Error,
@@ -20,15 +22,18 @@ from headrace.domain.event import (
     FinishReason,
     Phase,
     Progress,
+    Prompt,
     Usage,
 )
-from headrace.domain.request import Caller, Request
+from headrace.domain.request import Caller, Message, Request
 from headrace.streams.hook import HookContext
 from headrace.streams.log import Log
 from headrace.streams.numbering import numbered
 from headrace.streams.raw import Raw
 from headrace.streams.reader import Reader, Subscription
 from headrace.streams.store import LogHeader
+
+_NOTHING = Prefix("", ())
 
 
 class Chain(Protocol):
@@ -42,6 +47,12 @@ class Chain(Protocol):
         self, context: HookContext, deltas: Sequence[Delta]
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
 
+    def on_prompt(
+        self, context: HookContext, messages: Sequence[Message]
+    ) -> Sequence[Message] | Awaitable[Sequence[Message]]: ...
+
+    def on_turn_end(self, context: HookContext) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
+
     def on_finish(
         self, context: HookContext, end: Finish | Error
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
@@ -52,6 +63,9 @@ class Owner(Protocol):
 
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         """A run broke. True: the owner goes on with another run; False: the generation ends."""
+
+    def prompted(self, generation: Generation) -> None:
+        """Messages were added and its run stopped: the owner goes on with another."""
 
     def ended(self, generation: Generation, end: Finish | Error) -> None:
         """The terminal event was appended; the slot is free."""
@@ -76,12 +90,15 @@ class Generation:
 
     ``seq`` is the last one assigned. ``flow`` and ``place`` are its owner's, and what it knows of broken runs:
     ``fruitless`` of them since the newest token, which came ``broke_after``; it waits ``waits_since`` then.
+    ``turns``: what prompts in mid-stream closed; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
 
     # What most generations never set is found here: to make one has to be cheap.
-    ended = False
+    ended = closing = False
     prior = 0
+    turns: tuple[Turn, ...] = ()
+    prompts: asyncio.Lock | None = None
     fruitless = 0
     broke_after = waits_since = 0.0
     raw: dict[int, Raw] | None = None
@@ -211,10 +228,11 @@ class Generation:
             return
         usage = outcome.usage
         if self.prior:
+            prompt_tokens = max(0, usage.prompt_tokens - self.prior)
             usage = Usage(
-                max(0, usage.prompt_tokens - self.prior),
+                prompt_tokens,
                 usage.completion_tokens + self.prior,
-                usage.cached_tokens,
+                min(usage.cached_tokens, prompt_tokens),
             )
         end = Finish(0, 0.0, outcome.reasons, usage, outcome.stop)
         if not deltas:
@@ -285,13 +303,12 @@ class Generation:
             cancel()
 
     def prefixes(self) -> tuple[Prefix, ...]:
-        """What each choice has, to go on from; empty if nothing was computed yet."""
+        """What each choice has in its open turn, to go on from; empty if nothing was computed yet."""
         known = self.raw
         if known is None or not any(raw.deltas for raw in known.values()):
-            return ()
-        nothing = Prefix("", ())
+            return (_NOTHING,) if self.turns else ()
         return tuple(
-            raw.prefix() if (raw := known.get(index)) else nothing
+            raw.prefix() if (raw := known.get(index)) else _NOTHING
             for index in range(self.request.choices)
         )
 
@@ -305,23 +322,63 @@ class Generation:
             if self.durable:
                 self.log.append((), markers)
         prefixes = self.prefixes()
-        self.prior = sum(prefix.tokens for prefix in prefixes)
+        self.prior = self.closed_tokens + sum(prefix.tokens for prefix in prefixes)
         return prefixes
+
+    @property
+    def closed_tokens(self) -> int:
+        """Tokens in turns that are closed."""
+        return sum(turn.said.tokens for turn in self.turns)
+
+    def rewrite(self, message: Message) -> Sequence[Message] | Awaitable[Sequence[Message]]:
+        """What the hooks make of a message that is to be added."""
+        if self._chain is None:
+            return (message,)
+        return self._chain.on_prompt(self._context, (message,))
+
+    def add(
+        self, messages: Sequence[Message], said: Prefix | None = None
+    ) -> asyncio.Future[Sequence[Prompt]]:
+        """Close the turn and put messages behind it: the run stops now, what hooks hold back comes out, then
+        the ``prompt`` events, then the owner runs on. ``said``: what there was, where it was not kept here.
+        Raises ``CONFLICT`` after the end; what goes wrong later is the future's."""
+        if self.ended or self.closing:
+            raise over(self.id)
+        self.stop_run()
+        self._close_turn(messages, said)
+        self.keep_raw = True
+        told: asyncio.Future[Sequence[Prompt]] = asyncio.get_running_loop().create_future()
+        if self._chain is None:
+            self._add((), messages, told)
+        elif self._backlog is not None:
+            self._backlog.append(partial(self._add_hooked, messages, told))
+        elif (step := self._add_hooked(messages, told)) is not None:
+            self._begin(step)
+        return told
 
     def rebuild(self, raw: Sequence[Delta]) -> None:
         """After a restart: remember the stored deltas and replay the hooks, their output suppressed
         (it is in the log already), so that what they held back is held back again."""
-        self._remember(raw)
-        if self._chain is None or self._context is None:
-            return
-        self._context.replaying = True
         for delta in raw:
-            out = self._chain.on_token(self._context, (delta,))
+            if delta.prompt is not None:
+                self._close_turn((delta.prompt,))
+            else:
+                self._remember((delta,))
+        chain, context = self._chain, self._context
+        if chain is None or context is None:
+            return
+        context.replaying = True
+        for delta in raw:
+            out = (
+                chain.on_token(context, (delta,))
+                if delta.prompt is None
+                else chain.on_turn_end(context)
+            )
             if isawaitable(out):
                 raise HeadraceError(
                     Code.NOT_CONTINUABLE, "An async hook cannot be replayed at the start."
                 )
-        self._context.replaying = False
+        context.replaying = False
 
     # From deltas to events.
 
@@ -334,6 +391,76 @@ class Generation:
             if raw is None:
                 raw = known[delta.index] = Raw()
             raw.add(delta)
+
+    def _close_turn(self, messages: Sequence[Message], said: Prefix | None = None) -> None:
+        if said is None:
+            said = self.raw[0].prefix() if self.raw and 0 in self.raw else _NOTHING
+        for message in messages:
+            self.turns += (Turn(said, message),)
+            said = _NOTHING
+        self.raw = {0: Raw()}
+
+    def _add_hooked(
+        self, messages: Sequence[Message], told: asyncio.Future[Sequence[Prompt]]
+    ) -> Awaitable[None] | None:
+        assert self._chain is not None
+        try:
+            out = self._chain.on_turn_end(self._context)
+        except HeadraceError as error:
+            self._cannot_add(error, told)
+            return None
+        if type(out) is not list and type(out) is not tuple and isawaitable(out):
+            return self._add_later(out, messages, told)
+        self._add(out, messages, told)
+        return None
+
+    async def _add_later(
+        self,
+        out: Awaitable[Sequence[Delta]],
+        messages: Sequence[Message],
+        told: asyncio.Future[Sequence[Prompt]],
+    ) -> None:
+        try:
+            held = await out
+        except HeadraceError as error:
+            self._cannot_add(error, told)
+        else:
+            self._add(held, messages, told)
+
+    def _cannot_add(self, error: HeadraceError, told: asyncio.Future[Sequence[Prompt]]) -> None:
+        self.fail(error)
+        if not told.done():  # as it is if who waited for it has left
+            told.set_exception(error)
+
+    def _add(
+        self,
+        held: Sequence[Delta],
+        messages: Sequence[Message],
+        told: asyncio.Future[Sequence[Prompt]],
+    ) -> None:
+        if self.ended:
+            if not told.done():
+                told.set_exception(over(self.id))
+            return
+        now = time.time()
+        events = numbered(held, self.seq, now)
+        seq = self.seq + len(events) + 1
+        prompts = [
+            Prompt(at, now, message.role, str(message.content))
+            for at, message in enumerate(messages, seq)
+        ]
+        self.seq += len(events) + len(prompts)
+        marks = [Delta("", prompt=message) for message in messages] if self.durable else ()
+        self.log.append([*events, *prompts], marks)
+        if events:
+            self._count(len(events), now)
+        if self.log.failure is not None:
+            self._cannot_add(self.log.failure, told)
+            return
+        if not told.done():
+            told.set_result(prompts)
+        if not self.ended:
+            self._owner.prompted(self)
 
     def _hooked(self, deltas: list[Delta]) -> Awaitable[None] | None:
         assert self._chain is not None
@@ -394,6 +521,7 @@ class Generation:
         if self._chain is None:
             self._end(end, ())
         elif self._backlog is not None:
+            self.closing = True
             self._backlog.append(lambda: self._last_words(end))
         elif (step := self._last_words(end)) is not None:
             self._begin(step)
@@ -413,6 +541,7 @@ class Generation:
         if type(out) is not list and type(out) is not tuple and isawaitable(out):
             if before or raw:
                 self._emit(before, raw)
+            self.closing = True
             return self._end_later(end, out)
         self._end(end, [*before, *out] if before and out else before or out)
         return None
@@ -448,6 +577,11 @@ class Generation:
         if count:
             self._count(count, now)
         self._owner.ended(self, final)
+
+
+def over(id: str) -> HeadraceError:
+    """What is told who would add something to a generation that has its end."""
+    return HeadraceError(Code.CONFLICT, f"{id} is over; send a new request with what it said.")
 
 
 def _refused(error: HeadraceError) -> Error:

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.domain.delta import Delta
 from headrace.domain.event import Error, Finish
-from headrace.domain.request import Caller, Request
+from headrace.domain.request import Caller, Message, Request
 
 
 class HookContext(msgspec.Struct):
@@ -31,7 +31,7 @@ class HookContext(msgspec.Struct):
 
 
 class Hook(Protocol):
-    """All three are optional to override in the base class :class:`headrace.streams.hooks.BaseHook`."""
+    """All are optional to override in the base class :class:`headrace.streams.hooks.BaseHook`."""
 
     def on_start(self, context: HookContext) -> None | Awaitable[None]:
         """Before the generation is admitted to the queue. Raise ``HOOK_REFUSED`` to refuse it."""
@@ -40,6 +40,17 @@ class Hook(Protocol):
         self, context: HookContext, deltas: Sequence[Delta]
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
         """Change, drop or split. Text held back here must come out later or in ``on_finish``."""
+
+    def on_prompt(
+        self, context: HookContext, messages: Sequence[Message]
+    ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
+        """Messages come in while it runs. Returns those that the engine and the log are to get instead: more,
+        others, none. Raise ``HOOK_REFUSED`` to refuse them; the generation goes on without. Not called again
+        after a restart."""
+
+    def on_turn_end(self, context: HookContext) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        """Messages are put behind what was said so far, and it will not be gone on with. Returns what was held
+        back; what is still held after this comes out behind the messages."""
 
     def on_finish(
         self, context: HookContext, end: Finish | Error

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish
+from headrace.domain.request import Message
 from headrace.streams.hook import HookContext
 from headrace.streams.hook_loading import LoadedHook, OnError, load_hooks
 
@@ -29,6 +31,8 @@ _logger = logging.getLogger("headrace.streams")
 
 _Flow = Generator[Awaitable[Any], Any, Any]
 _End = Finish | Error
+_Which = Callable[["_Link", HookContext], Callable[[], Any] | None]
+"""A link's method that says what it holds back; None where it has none."""
 _PLAIN = (list, tuple)
 
 
@@ -42,6 +46,14 @@ class BaseHook:
         self, context: HookContext, deltas: Sequence[Delta]
     ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
         return deltas
+
+    def on_prompt(
+        self, context: HookContext, messages: Sequence[Message]
+    ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
+        return messages
+
+    def on_turn_end(self, context: HookContext) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        return ()
 
     def on_finish(
         self, context: HookContext, end: Finish | Error
@@ -61,18 +73,20 @@ def _method(hook: object, name: str) -> Callable[..., Any] | None:
 class _Link:
     """One hook in the chain: its name, its policy, and the methods it really has."""
 
-    __slots__ = ("finish", "name", "on_error", "start", "token")
+    __slots__ = ("finish", "name", "on_error", "prompt", "start", "token", "turn_end")
 
     def __init__(self, loaded: LoadedHook) -> None:
         self.name = loaded.name
         self.on_error: OnError = loaded.on_error
         self.start = _method(loaded.hook, "on_start")
         self.token = _method(loaded.hook, "on_token")
+        self.prompt = _method(loaded.hook, "on_prompt")
+        self.turn_end = _method(loaded.hook, "on_turn_end")
         self.finish = _method(loaded.hook, "on_finish")
 
 
 class HookChain:
-    """The hooks in their order. ``is_async``: some method is a coroutine function."""
+    """The hooks in their order. ``is_async``: some method of a generation's output is a coroutine function."""
 
     def __init__(self, hooks: Sequence[LoadedHook]) -> None:
         self._links = tuple(_Link(hook) for hook in hooks)
@@ -82,7 +96,7 @@ class HookChain:
         self.is_async = any(
             iscoroutinefunction(method)
             for link in self._links
-            for method in (link.start, link.token, link.finish)
+            for method in (link.start, link.token, link.turn_end, link.finish)
         )
 
     def __len__(self) -> int:
@@ -96,7 +110,7 @@ class HookChain:
             try:
                 answer = start(context)
             except Exception as error:  # noqa: BLE001 - user code may raise anything
-                _judge(link, context, error)
+                _bypass(link, context, error)
                 continue
             if answer is not None and isawaitable(answer):
                 waiting: Awaitable[None] = _run(_start(answer, context, self._start[position:]))
@@ -122,6 +136,20 @@ class HookChain:
                 return ()
             deltas = answer
         return deltas
+
+    def on_prompt(
+        self, context: HookContext, messages: Sequence[Message]
+    ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
+        """Pass messages through every hook. Raises ``HOOK_REFUSED`` or ``HOOK_FAILED``, here or when awaited."""
+        links = [link for link in self._links if link.prompt is not None]
+        rewritten: Sequence[Message] | Awaitable[Sequence[Message]] = _run(
+            _prompt(messages, context, links)
+        )
+        return rewritten
+
+    def on_turn_end(self, context: HookContext) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        """What hooks held back, as in :meth:`on_finish`. Raises like :meth:`on_token`."""
+        return _out(_rest((), context, self._links, _ends_turn))
 
     def on_finish(
         self, context: HookContext, end: _End
@@ -187,7 +215,7 @@ def _start(
             if answer is not None and isawaitable(answer):
                 yield answer
         except Exception as error:  # noqa: BLE001 - user code may raise anything
-            _judge(link, context, error)
+            _bypass(link, context, error)
 
 
 def _pass(first: _Flow, context: HookContext, links: Sequence[_Link]) -> _Flow:
@@ -201,15 +229,42 @@ def _pass(first: _Flow, context: HookContext, links: Sequence[_Link]) -> _Flow:
 def _finish(answer: Any, context: HookContext, end: _End, links: Sequence[_Link]) -> _Flow:
     """From the first link that has an ``answer`` on: what it held back passes through those behind it."""
     held: Sequence[Delta] = yield from _settle_last(links[0], context, answer)
-    for link in links[1:]:
+    return (yield from _rest(held, context, links[1:], partial(_finishes, end)))
+
+
+def _rest(
+    held: Sequence[Delta], context: HookContext, links: Sequence[_Link], which: _Which
+) -> _Flow:
+    """``held`` and what each of these links holds back, through those behind it; ``which`` asks a link."""
+    for link in links:
         if _bypassed(link, context):
             continue
         if held and link.token is not None:
             held = yield from _token(link, context, held)
-        if link.finish is not None and not _bypassed(link, context):
-            rest = yield from _last_words(link, context, end)
+        method = which(link, context)
+        if method is not None and not _bypassed(link, context):
+            rest = yield from _last_words(link, context, method)
             held = [*held, *rest] if held else rest
     return held
+
+
+def _prompt(messages: Sequence[Message], context: HookContext, links: Sequence[_Link]) -> _Flow:
+    for link in links:
+        if not messages or _bypassed(link, context):
+            continue
+        assert link.prompt is not None
+        try:
+            answer = link.prompt(context, messages)
+            if type(answer) not in _PLAIN and isawaitable(answer):
+                answer = yield answer
+        except Exception as error:
+            _judge(link, error)
+            _logger.error(
+                "hook %s failed at a prompt of %s", link.name, context.generation, exc_info=error
+            )
+            continue
+        messages = answer
+    return messages
 
 
 def _nothing(deltas: Sequence[Delta]) -> _Flow:
@@ -239,18 +294,17 @@ def _settle(link: _Link, context: HookContext, deltas: Sequence[Delta], answer: 
 
 def _skip(link: _Link, context: HookContext, deltas: Sequence[Delta], error: Exception) -> _Flow:
     """After a failure that the policy lets pass: what the hook held back, then what it was given."""
-    _judge(link, context, error)
+    _bypass(link, context, error)
     if link.finish is None:
         return deltas
     end = Error(0, 0.0, Code.HOOK_FAILED.value, f"Hook {link.name} failed.")
-    held = yield from _last_words(link, context, end)
+    held = yield from _last_words(link, context, partial(link.finish, context, end))
     return [*held, *deltas]
 
 
-def _last_words(link: _Link, context: HookContext, end: _End) -> _Flow:
-    assert link.finish is not None
+def _last_words(link: _Link, context: HookContext, method: Callable[[], Any]) -> _Flow:
     try:
-        answer = link.finish(context, end)
+        answer = method()
     except Exception as error:  # noqa: BLE001 - user code may raise anything
         _lose(link, context, error)
         return ()
@@ -268,8 +322,16 @@ def _settle_last(link: _Link, context: HookContext, answer: Any) -> _Flow:
     return answer or ()
 
 
+def _finishes(end: _End, link: _Link, context: HookContext) -> Callable[[], Any] | None:
+    return partial(link.finish, context, end) if link.finish is not None else None
+
+
+def _ends_turn(link: _Link, context: HookContext) -> Callable[[], Any] | None:
+    return partial(link.turn_end, context) if link.turn_end is not None else None
+
+
 def _lose(link: _Link, context: HookContext, error: Exception) -> None:
-    _judge(link, context, error)
+    _bypass(link, context, error)
     _logger.error("hook %s: what it held back of %s is lost", link.name, context.generation)
 
 
@@ -277,8 +339,8 @@ def _bypassed(link: _Link, context: HookContext) -> bool:
     return context.bypassed is not None and link in context.bypassed
 
 
-def _judge(link: _Link, context: HookContext, error: Exception) -> None:
-    """Raise what ends the generation, or note that this hook is skipped from now on."""
+def _judge(link: _Link, error: Exception) -> None:
+    """Raise what an error of this hook means, unless the policy lets it pass."""
     if isinstance(error, HeadraceError) and error.code is Code.HOOK_REFUSED:
         raise error
     if link.on_error == "fail":
@@ -286,6 +348,11 @@ def _judge(link: _Link, context: HookContext, error: Exception) -> None:
             Code.HOOK_FAILED,
             f"Hook {link.name} failed ({type(error).__name__}); the server's operator can repair it.",
         ) from error
+
+
+def _bypass(link: _Link, context: HookContext, error: Exception) -> None:
+    """Raise what ends the generation, or note that this hook is skipped from now on."""
+    _judge(link, error)
     if context.bypassed is None:
         context.bypassed = set()
     context.bypassed.add(link)

@@ -3,6 +3,10 @@
 What could still become a match is held back, and nothing else: the shortest such suffix, for each choice
 and each kind of its text (answer, reasoning, arguments of a tool call) on its own. How the text was cut
 into deltas changes nothing in the whole output, so after a restart replayed deltas hold back the same.
+
+A prompt in mid-stream closes what was said, so what is held back has to leave: a beginning of which more is
+there than is missing is replaced as the whole would be. If what comes behind the prompt makes it a match after
+all, that is replaced too.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import msgspec
 
 from headrace.domain.delta import Delta
 from headrace.domain.event import Error, Finish, ToolCallDelta
-from headrace.streams.automaton import State, automata
+from headrace.streams.automaton import State, automata, shortest
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import BaseHook
 
@@ -33,6 +37,14 @@ FEW_BEGINNINGS = 16
 Channel = tuple[int, bool | int]
 """A choice's index, and which of its texts: False the answer, True the reasoning, ``2 + i`` the arguments of
 its tool call ``i``."""
+
+
+class _Held(dict[Channel, str]):
+    """What is held back. ``told``: how many characters of it left when a turn ended, as they were or replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: dict[Channel, int] = {}
 
 
 class Redact(BaseHook):
@@ -61,7 +73,7 @@ class Redact(BaseHook):
         self._key = f"redact {id(self)}"
 
     def on_token(self, context: HookContext, deltas: Sequence[Delta]) -> Sequence[Delta]:
-        held = context.state.get(self._key)
+        held: _Held | None = context.state.get(self._key)
         if not held:
             search = self._in_ascii.search
             for delta in deltas:
@@ -75,7 +87,7 @@ class Redact(BaseHook):
                     break
             else:
                 return deltas
-            held = context.state[self._key] = {}
+            held = context.state[self._key] = _Held()
         out: list[Delta] = []
         for delta in deltas:
             changed = self._pass(held, delta)
@@ -84,17 +96,35 @@ class Redact(BaseHook):
         return out
 
     def on_finish(self, context: HookContext, end: Finish | Error) -> Sequence[Delta]:
-        held: dict[Channel, str] | None = context.state.pop(self._key, None)
+        held: _Held | None = context.state.pop(self._key, None)
         if not held:
             return ()
         out = []
-        for (index, kind), text in sorted(held.items()):
+        for channel, text in sorted(held.items()):
             rest, _ = self._scan(text, final=True)
-            if kind is True or kind is False:
-                out.append(Delta(rest, index, reasoning=kind))
+            rest = _untold(rest, text[: held.told.get(channel, 0)])
+            if rest:
+                out.append(_delta(channel, rest))
+        return out
+
+    def on_turn_end(self, context: HookContext) -> Sequence[Delta]:
+        held: _Held | None = context.state.get(self._key)
+        out = []
+        for channel, text in sorted(held.items()) if held else ():
+            assert held is not None
+            told = text[: held.told.get(channel, 0)]
+            rest, _ = self._scan(text, final=True)
+            if told == text:
+                continue
+            if rest == text:  # a beginning; it stays, to be recognised if it is gone on with
+                held.told[channel] = len(text)
+                if self._mostly_there(text):
+                    rest = self._replacement
             else:
-                call = ToolCallDelta(kind - 2, arguments=rest)
-                out.append(Delta("", index, tool_calls=(call,)))
+                del held[channel]
+                held.told.pop(channel, None)
+            if rest := _untold(rest, told):
+                out.append(_delta(channel, rest))
         return out
 
     def _harmless(self, text: str) -> bool:
@@ -105,7 +135,16 @@ class Redact(BaseHook):
             return self._in_ascii.search(text) is None
         return not any(map(text.__contains__, self._beginnings))  # each as fast as memory
 
-    def _pass(self, held: dict[Channel, str], delta: Delta) -> Delta | None:
+    def _mostly_there(self, text: str) -> bool:
+        """Whether this beginning of a match has at least as many characters as are missing."""
+        state: State | None = self._here.start
+        for char in text:
+            if state is None:
+                return False
+            state = self._here.step(state, char)
+        return state is not None and len(text) >= shortest(state)
+
+    def _pass(self, held: _Held, delta: Delta) -> Delta | None:
         """What leaves of this delta; None for nothing."""
         text = self._take(held, (delta.index, delta.reasoning), delta.text) if delta.text else ""
         calls = delta.tool_calls
@@ -117,21 +156,31 @@ class Redact(BaseHook):
             return None
         return Delta(text, delta.index, reasoning=delta.reasoning, tool_calls=calls)
 
-    def _pass_call(
-        self, held: dict[Channel, str], index: int, call: ToolCallDelta
-    ) -> ToolCallDelta:
+    def _pass_call(self, held: _Held, index: int, call: ToolCallDelta) -> ToolCallDelta:
         if not call.arguments:
             return call
         arguments = self._take(held, (index, 2 + call.index), call.arguments)
         return msgspec.structs.replace(call, arguments=arguments)
 
-    def _take(self, held: dict[Channel, str], channel: Channel, text: str) -> str:
+    def _take(self, held: _Held, channel: Channel, text: str) -> str:
         """Add to a channel; returns what of it may leave."""
         before = held.pop(channel, None)
         leaving, rest = self._scan(text if before is None else before + text, final=False)
         if rest:
             held[channel] = rest
+        if before is not None and held.told:
+            return self._leaving(held, channel, before, leaving)
         return leaving
+
+    @staticmethod
+    def _leaving(held: _Held, channel: Channel, before: str, leaving: str) -> str:
+        """What leaves less what was told at the end of a turn."""
+        told = held.told.pop(channel, 0)
+        new = _untold(leaving, before[:told])
+        # As long as nothing new has left, the rest may begin with what was told.
+        if told and not new and channel in held:
+            held.told[channel] = told - len(leaving)
+        return new
 
     def _scan(self, text: str, *, final: bool) -> tuple[str, str]:
         """The text with its matches replaced, and the suffix that could still become one."""
@@ -188,3 +237,19 @@ class Redact(BaseHook):
             state = step(state, text[at])
             at += 1
         return match_end, False
+
+
+def _untold(text: str, told: str) -> str:
+    """A text without the beginning that was told; where a match was replaced since, from there on."""
+    at = 0
+    while at < min(len(text), len(told)) and text[at] == told[at]:
+        at += 1
+    return text[at:]
+
+
+def _delta(channel: Channel, text: str) -> Delta:
+    index, kind = channel
+    if kind is True or kind is False:
+        return Delta(text, index, reasoning=kind)
+    call = ToolCallDelta(kind - 2, arguments=text)
+    return Delta("", index, tool_calls=(call,))
