@@ -141,6 +141,11 @@ class Service:
         if running is not None:
             self._cancel(running, "Cancelled on request.")
 
+    def prompt(self, generation: AnyGeneration, role: str, content: str) -> int:
+        raise HeadraceError(
+            Code.METHOD_NOT_ALLOWED, "This server cannot add prompts to a running generation yet."
+        )
+
     async def delete(self, generation: AnyGeneration) -> None:
         running = self._running.get(generation.id)
         if running is not None:

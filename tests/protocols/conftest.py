@@ -191,6 +191,11 @@ class ScriptedService:
         if generation.state not in ("finished", "failed"):
             generation.write(error(generation.last_seq + 1, "cancelled"))
 
+    def prompt(self, generation: Any, role: str, content: str) -> int:
+        seq = generation.last_seq + 1
+        generation.write(prompt(seq, role, content))
+        return seq
+
     def abort(self, token: str, tenant: str) -> int:
         found = [
             generation

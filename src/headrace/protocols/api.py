@@ -6,7 +6,7 @@ exception becomes an answer: a :class:`HeadraceError` its own, anything else a l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from time import perf_counter
 
 import msgspec
@@ -43,10 +43,16 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none."""
+    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``more``:
+    routes of protocols that are optional."""
 
     def __init__(
-        self, service: Service, options: ApiOptions, *, metrics: Metrics | None = None
+        self,
+        service: Service,
+        options: ApiOptions,
+        *,
+        metrics: Metrics | None = None,
+        more: Sequence[Route] = (),
     ) -> None:
         self._service = service
         self._origins = frozenset(origin.encode() for origin in options.cors_origins)
@@ -63,6 +69,7 @@ class Api:
             *ModelEndpoints(service).routes(),
             *Operations(service, options.version, metrics).routes(),
             *OpenApi(options.version).routes(),
+            *more,
         )
         self._router = Router(self.routes)
 

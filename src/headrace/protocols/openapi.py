@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.domain.errors import MEANINGS
 from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
+from headrace.protocols.batch import MAX_BATCH
 from headrace.protocols.call import Call
 from headrace.protocols.errors import ErrorAnswer
 from headrace.protocols.generations import (
@@ -20,7 +21,7 @@ from headrace.protocols.generations import (
     GenerationList,
     GenerationState,
 )
-from headrace.protocols.infer import MAX_BATCH, InferAnswer, InferBody
+from headrace.protocols.infer import InferAnswer, InferBody
 from headrace.protocols.models import Model, ModelInfo, ModelList
 from headrace.protocols.openai_chat import ChatCompletion
 from headrace.protocols.openai_completions import TextCompletion

@@ -112,6 +112,9 @@ class Service(Protocol):
     def cancel(self, generation: Generation) -> None:
         """End it with ``error: cancelled`` in whatever state it is; idempotent."""
 
+    def prompt(self, generation: Generation, role: str, content: str) -> int:
+        """Add a message to a running generation; the ``seq`` of its ``prompt`` event."""
+
     async def delete(self, generation: Generation) -> None:
         """Forget it and all it said, also on disk; one that runs is cancelled first. Raises ``STORE_FAILED``."""
 

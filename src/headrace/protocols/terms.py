@@ -45,7 +45,7 @@ class Terms:
         asked = self.fields.get(b"x-request-id")
         good = asked is not None and _REQUEST_ID.fullmatch(asked)
         self.request_id = asked.decode() if asked is not None and good else None
-        self.key = _bearer_key(self.fields.get(b"authorization"))
+        self.key = _key(self.fields)
         self.common: tuple[Header, ...] = ()
         self.lines = ""
         self.handler: Callable[[Any, str], Awaitable[None] | None] | None = None
@@ -69,9 +69,11 @@ class Terms:
         self.lines = block.decode("latin-1")
 
 
-def _bearer_key(value: bytes | None) -> str | None:
-    """The key of ``Authorization: Bearer KEY``; None if there is none."""
+def _key(fields: dict[bytes, bytes]) -> str | None:
+    """The key of ``Authorization: Bearer KEY``, or of ``X-API-Key``; None if there is none."""
+    value = fields.get(b"authorization")
     if value is None:
-        return None
-    scheme, _, key = value.decode("latin-1").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else None
+        key = fields.get(b"x-api-key")
+        return None if key is None else key.decode("latin-1")
+    scheme, _, key_text = value.decode("latin-1").partition(" ")
+    return key_text.strip() if scheme.lower() == "bearer" else None
