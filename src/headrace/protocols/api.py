@@ -29,7 +29,7 @@ from headrace.protocols.terms import Terms
 
 _EXPOSED = (
     b"access-control-expose-headers",
-    b"x-request-id, x-generation-id, openai-processing-ms, retry-after, retry-after-ms",
+    b"x-request-id, x-generation-id, openai-processing-ms, retry-after, retry-after-ms, grpc-status, grpc-message",
 )
 
 
