@@ -10,7 +10,7 @@ from headrace.domain.event import TYPE_NAMES, Error, Event
 from headrace.protocols.errors import from_event
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.grpc.call import RpcCall
-from headrace.protocols.grpc.events import event_message
+from headrace.protocols.grpc.events import EventMessages
 from headrace.protocols.grpc.status import OK
 from headrace.protocols.port import Generation, Subscription
 
@@ -47,6 +47,7 @@ class EventStream:
         "_closed",
         "_generation",
         "_lagging",
+        "_messages",
         "_open",
         "_reading",
         "_seq",
@@ -71,6 +72,7 @@ class EventStream:
         self._after = after
         self._seq = after
         self._shows = shows or {}
+        self._messages = EventMessages(generation.id)
         self._lagging = False
         self._closed = False
         self._subscription: Subscription | None = None
@@ -137,11 +139,14 @@ class EventStream:
         if self._shows and not self._shows.get(TYPE_NAMES[type(event)], True):
             self._seq = event.seq
             return
-        message = event_message(event, self._generation.id)
-        if isinstance(event, Error) and event.code == Code.INTERRUPTED:
+        if type(event) is Error and event.code == Code.INTERRUPTED:
+            message = self._messages.message(event)
             message.error.resume.CopyFrom(self._place())
+            data = message.SerializeToString()
+        else:
+            data = self._messages.encode(event)
         self._seq = event.seq
-        if not self._call.reply.send(message.SerializeToString()):
+        if not self._call.reply.send(data):
             self._lagging = True
 
     def _place(self) -> pb.Resume:
