@@ -11,7 +11,7 @@ SOURCES := src tests $(wildcard benchmarks)
 CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test kill-test storm-test browser-test check format bench-gateway bench-streams bench-engine bench-steps clean
+.PHONY: serve test kill-test storm-test browser-test check format proto bench-gateway bench-streams bench-engine bench-steps clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -44,6 +44,12 @@ bench-engine: $(DEV)  ## the embedded engine through the server and asked direct
 
 browser-test: $(CLIENTS)/.ready $(DEV)  ## the JavaScript SDK and EventSource in a real browser; needs node, npm, chromium
 	@$(BIN)/python -m pytest tests/clients $(ARGS)
+
+proto:  ## generate the code of proto/ again; the compiler has an environment of its own
+	@test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc
+	@build/protoc/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.80.1
+	@build/protoc/bin/python -m grpc_tools.protoc -Iproto --python_out=build/protoc --pyi_out=build/protoc proto/headrace/v1/headrace.proto
+	@cp build/protoc/headrace/v1/headrace_pb2.py build/protoc/headrace/v1/headrace_pb2.pyi src/headrace/protocols/grpc/
 
 kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may be lost, nothing come twice
 	@$(BIN)/headrace models pull

@@ -23,6 +23,7 @@ api_key = ["{key}"]
 max_connections = 20000
 log_level = "warning"
 state_dir = "{folder}/state"
+{grpc}
 
 [limits]
 max_queue = 20000
@@ -56,13 +57,21 @@ class Server:
     """A Headrace server that can be killed and started again on the same state."""
 
     def __init__(
-        self, folder: Path, models: str, core: int = GATEWAY_CORE, hooks: str = HOOKS
+        self,
+        folder: Path,
+        models: str,
+        core: int | str = GATEWAY_CORE,
+        hooks: str = HOOKS,
+        grpc_port: int | None = None,
     ) -> None:
         self.port, self.ops_port = free_port(), free_port()
         self._folder = folder
         self._core = core
         self._config = folder / f"headrace-{self.port}.toml"
-        text = SERVER.format(port=self.port, ops_port=self.ops_port, key=KEY, folder=folder)
+        grpc = "" if grpc_port is None else f"grpc_port = {grpc_port}"
+        text = SERVER.format(
+            port=self.port, ops_port=self.ops_port, key=KEY, folder=folder, grpc=grpc
+        )
         self._config.write_text(text + hooks.format(folder=folder) + models)
         self.child = self.start()
 

@@ -25,6 +25,7 @@ from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
 from headrace.front.tls import Tls
+from headrace.grpc_building import Grpc, wanted
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
 from headrace.routing.model import Model, Replica
@@ -86,10 +87,12 @@ class App:
                 settings.limits.total_timeout_s,
             ),
         )
+        self.grpc = Grpc(settings, self.service) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin),
             metrics=self.exposition.render,
+            more=self.grpc.routes if self.grpc is not None else (),
         )
         self.engine_losses: dict[str, int] = {}
         self.front: Front | None = None
@@ -121,6 +124,8 @@ class App:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
         self.front = await listen(self.api.handle, front_options(self.settings), self.outbox)
+        if self.grpc is not None:
+            await self.grpc.start()
         self.operations = self._operations()
         self._watch()
         self.gc_watch.settle()
@@ -142,7 +147,11 @@ class App:
     async def _close(self) -> None:
         grace_s = self.settings.server.shutdown_grace_s
         logger.info("stopping: running generations have %g s", grace_s)
+        if self.grpc is not None:
+            await self.grpc.leave()
         await self.service.close(grace_s)
+        if self.grpc is not None:
+            await self.grpc.close()
         if self.front is not None:
             await self.front.close(1.0)
         await self.api.close()
@@ -176,6 +185,8 @@ class App:
             await asyncio.sleep(TICK_S)
             self.service.tick(time.monotonic())
             self.gc_watch.rest(not self.service.busy)
+            if self.grpc is not None:
+                await self.grpc.look()
 
     async def _look_at_cache(self, flow: Flow, replica: Replica[Engine]) -> None:
         """The embedded engine's share of cache in use, for ``/metrics``. It has one replica a model."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import queue
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,14 @@ SCRIPTS: list[dict[str, Any]] = [
     {"when": "slowly", "tokens": COUNT, "delay_ms": 150},
     {"when": "overload", "refuse": "engine_unavailable"},
     {"when": "break", "tokens": COUNT, "fail_after": 3, "fail_code": "not_continuable"},
+    {"when": "collapse", "tokens": COUNT, "fail_after": 3, "fail_code": "internal"},
     {"tokens": COUNT, "delay_ms": 25},
 ]
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
 
 
 class Server:
@@ -106,6 +115,14 @@ def program(*names: str) -> str:
     pytest.skip(f"{names[0]} is not installed")
 
 
+def installed(package: str) -> Path:
+    """The folder where ``make browser-test`` has installed this."""
+    folder = Path(__file__).parents[2] / "build" / "clients"
+    if not (folder / "node_modules" / package).is_dir():
+        pytest.skip(f"{package} is not installed: make browser-test does it")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def node() -> str:
     return program("node", "nodejs")
@@ -119,7 +136,65 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def sdk() -> Path:
     """The folder where ``make browser-test`` has installed what ``package.json`` names."""
-    folder = Path(__file__).parents[2] / "build" / "clients"
-    if not (folder / "node_modules" / "openai").is_dir():
-        pytest.skip("the OpenAI SDK for JavaScript is not installed: make browser-test does it")
-    return folder
+    return installed("openai")
+
+
+class Web:
+    """Serves ``page``; ``told`` has what it saw."""
+
+    def __init__(self) -> None:
+        self.page = b""
+        self.told: queue.Queue[dict[str, Any]] = queue.Queue()
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(200 if self.path.startswith("/?") else 404, web.page)
+
+            def do_POST(self) -> None:
+                length = int(self.headers["content-length"])
+                web.told.put(json.loads(self.rfile.read(length)))
+                self.answer(204, b"")
+
+            def answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-type", "text/html; charset=utf-8")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                del format, args
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        self.origin = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    web = Web()
+    yield web
+    web.close()
+
+
+@pytest.fixture
+def browse(chromium: str, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """``browse(url)`` opens a browser there."""
+    started = []
+
+    def browse(url: str) -> None:
+        command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", url]
+        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started.append(subprocess.Popen(command, **quiet))
+
+    yield browse
+    for process in started:
+        process.terminate()
+        process.wait(20)

@@ -280,9 +280,11 @@ def hello(generation: ScriptedGeneration) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(service: Any, *, metrics: Any = None, **options: Any) -> AsyncIterator[str]:
+async def serving(
+    service: Any, *, metrics: Any = None, more: Any = (), **options: Any
+) -> AsyncIterator[str]:
     """The API of a service behind a real front; gives its URL."""
-    api = Api(service, ApiOptions(**options), metrics=metrics)
+    api = Api(service, ApiOptions(**options), metrics=metrics, more=more)
     front = await listen(api.handle, FrontOptions(port=0, refuse=refusal))
     try:
         yield f"http://127.0.0.1:{front.port}"

@@ -6,7 +6,7 @@ exception becomes an answer: a :class:`HeadraceError` its own, anything else a l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from time import perf_counter
 
 import msgspec
@@ -31,7 +31,7 @@ from headrace.protocols.tokenizer import Tokenizer
 
 _EXPOSED = (
     b"access-control-expose-headers",
-    b"x-request-id, x-generation-id, openai-processing-ms, retry-after, retry-after-ms",
+    b"x-request-id, x-generation-id, openai-processing-ms, retry-after, retry-after-ms, grpc-status, grpc-message",
 )
 
 
@@ -45,10 +45,16 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none."""
+    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``more``:
+    routes of protocols that are optional."""
 
     def __init__(
-        self, service: Service, options: ApiOptions, *, metrics: Metrics | None = None
+        self,
+        service: Service,
+        options: ApiOptions,
+        *,
+        metrics: Metrics | None = None,
+        more: Sequence[Route] = (),
     ) -> None:
         self._service = service
         self._origins = frozenset(origin.encode() for origin in options.cors_origins)
@@ -67,6 +73,7 @@ class Api:
             *Tokenizer(service).routes(),
             *Operations(service, options.version, metrics).routes(),
             *OpenApi(options.version).routes(),
+            *more,
         )
         self._router = Router(self.routes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import EVENT_TYPES
@@ -10,6 +11,7 @@ from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving
 from headrace.protocols.accept import StreamForm, require_json, stream_form
 from headrace.protocols.call import Call
 from headrace.protocols.native import OPTIONAL_EVENTS
+from headrace.protocols.terms import Terms
 
 GRACE = Leaving(30.0)
 """The default of requests that show they want to come back: ``Idempotency-Key``, ``X-Stream-Events``."""
@@ -20,7 +22,22 @@ _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
 
 
-def caller_of(call: Call, session_id: str | None = None) -> Caller:
+class Asking(Protocol):
+    """A call that asks, over HTTP or gRPC."""
+
+    @property
+    def terms(self) -> Terms: ...
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    def header(self, name: bytes) -> str | None: ...
+
+
+def caller_of(call: Asking, session_id: str | None = None) -> Caller:
     """Who asks, and how. ``session_id``: of the body, where the header has none. Raises ``INVALID_REQUEST``."""
     said = call.terms.caller or _conclude(call)
     return Caller(
@@ -33,7 +50,7 @@ def caller_of(call: Call, session_id: str | None = None) -> Caller:
     )
 
 
-def _conclude(call: Call) -> Caller:
+def _conclude(call: Asking) -> Caller:
     """What the head says of its caller; remembered. Raises ``INVALID_REQUEST``."""
     fields = call.terms.fields
     leaving = CANCEL
@@ -63,7 +80,7 @@ def check_takes_json(call: Call) -> None:
     call.terms.takes_json = True
 
 
-def stream_events(call: Call) -> dict[str, bool] | None:
+def stream_events(call: Asking) -> dict[str, bool] | None:
     """Which optional events ``X-Stream-Events`` wants; None if it says nothing. Raises ``INVALID_REQUEST``."""
     asked = call.header(b"x-stream-events")
     if asked is None:
@@ -88,7 +105,7 @@ def cursor(value: str, param: str) -> int:
     return int(value)
 
 
-def text_header(call: Call, name: bytes) -> str | None:
+def text_header(call: Asking, name: bytes) -> str | None:
     """A header of 1 to ``MAX_TOKEN`` visible characters; None if it is absent. Raises ``INVALID_REQUEST``."""
     value = call.header(name)
     if value is None:

@@ -102,6 +102,18 @@ _abort_body = Body(AbortBody)
 _prompt_body = Body(PromptBody)
 
 
+def prompt_message(role: str, content: str) -> Message:
+    """What a client wants to add to a running generation. Raises ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
+    if role != "system" and role != "user":
+        raise refuse("role", "must be system or user")
+    if not content:
+        raise refuse("content", "is empty")
+    if len(content.encode()) > MAX_CONTENT_BYTES:
+        said = f"is longer than {MAX_CONTENT_BYTES} bytes"
+        raise refuse("content", said, Code.BODY_TOO_LARGE)
+    return Message(role, content)
+
+
 class Generations:
     """The endpoints about generations that exist already."""
 
@@ -133,11 +145,9 @@ class Generations:
 
     async def prompt(self, call: Call, any_id: str) -> None:
         body = _prompt_body.decode_closed(require_json_body(call))
-        if len(body.content.encode()) > MAX_CONTENT_BYTES:
-            said = f"is longer than {MAX_CONTENT_BYTES} bytes"
-            raise refuse("content", said, Code.BODY_TOO_LARGE)
+        message = prompt_message(body.role, body.content)
         generation = await self._service.find(any_id, call.tenant)
-        added = await self._service.prompt(generation, Message(body.role, body.content))
+        added = await self._service.prompt(generation, message)
         prompts = [AddedPrompt(event.seq, event.role, event.content) for event in added]
         call.json(AddedPrompts(generation.id, prompts), headers=named(generation))
 

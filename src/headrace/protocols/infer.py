@@ -13,9 +13,9 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason
 from headrace.domain.request import Caller, Request, Sampling
 from headrace.protocols.asking import caller_of, check_takes_json
+from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import Body, Unknown, invalid_json, refuse, require_json_body
 from headrace.protocols.call import Call
-from headrace.protocols.collector import Collector
 from headrace.protocols.encoder import encode_json
 from headrace.protocols.errors import ErrorBody, error_of
 from headrace.protocols.fold import Fold
@@ -32,9 +32,6 @@ from headrace.protocols.openai_request import (
 )
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.router import Route
-
-MAX_BATCH = 256
-"""Items of one ``/v1/batch_infer``; more belong in a file of requests."""
 
 
 class InferBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -96,7 +93,7 @@ class Infer:
         items = _split(require_json_body(call))
         check_takes_json(call)
         caller = caller_of(call)
-        batch = _Batch(call, len(items))
+        batch = Batch(len(items), _item, call.json)
         call.exchange.on_gone = batch.close
         for position, item in enumerate(items):
             try:
@@ -104,7 +101,7 @@ class Infer:
                 if request.stream:
                     raise refuse("stream", "is not possible in a batch", Code.UNSUPPORTED)
                 generation = self._service.submit(
-                    request, _with_session(caller, session_id), NATIVE, options
+                    request, with_session(caller, session_id), NATIVE, options
                 )
             except HeadraceError as error:
                 batch.put(position, _failed(error, None, 0.0))
@@ -145,41 +142,6 @@ class Infer:
         return cards[0].name
 
 
-class _Batch:
-    """Answers in the order of the items, once the last is there."""
-
-    def __init__(self, call: Call, size: int) -> None:
-        self._call = call
-        self._answers: list[InferAnswer | None] = [None] * size
-        self._collectors: list[Collector] = []
-        self._missing = size + 1  # one more for `submitted`: nothing is answered before that
-
-    def put(self, position: int, answer: InferAnswer) -> None:
-        self._answers[position] = answer
-        self._count_down()
-
-    def wait(self, position: int, generation: Generation) -> None:
-        def done(result: Fold | HeadraceError) -> None:
-            self.put(position, _item(generation, result))
-
-        collector = Collector(done=done)
-        self._collectors.append(collector)
-        collector.attach(generation, client=True)
-
-    def submitted(self) -> None:
-        self._count_down()
-
-    def close(self) -> None:
-        """The client left: so do all readers."""
-        for collector in self._collectors:
-            collector.close()
-
-    def _count_down(self) -> None:
-        self._missing -= 1
-        if not self._missing:
-            self._call.json(self._answers)
-
-
 def infer_answer(generation: Generation, fold: Fold) -> bytes:
     """The answer of ``/v1/infer``. Raises the error that the log ended with."""
     return encode_json(_answer(generation, fold))
@@ -214,7 +176,7 @@ def _failed(error: HeadraceError, generation_id: str | None, latency: float) -> 
     return InferAnswer("", 0, latency, InferUsage(), None, generation_id, error_of(error))
 
 
-def _with_session(caller: Caller, session_id: str | None) -> Caller:
+def with_session(caller: Caller, session_id: str | None) -> Caller:
     """The header's session counts for all items; without one, each item has its own."""
     if session_id is None or caller.session_id is not None:
         return caller

@@ -164,6 +164,15 @@ def decode_completion(body: bytes) -> Asked:
     return completion_request(*_completion.decode(body))
 
 
+def chat_of(value: Unknown) -> Asked:
+    """The same of a body that is decoded already."""
+    return chat_request(*_chat.convert(value))
+
+
+def completion_of(value: Unknown) -> Asked:
+    return completion_request(*_completion.convert(value))
+
+
 def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
     """The request of any body. Raises as :func:`decode_chat` does, which knows a shorter way for most."""
     _refuse_lacking_options(body)

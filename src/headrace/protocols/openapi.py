@@ -15,6 +15,7 @@ from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
 from headrace.protocols.anthropic_errors import OVERLOADED, AnthropicError
 from headrace.protocols.anthropic_message import MessageObject, TokenCount
 from headrace.protocols.anthropic_request import CountBody, MessagesBody
+from headrace.protocols.batch import MAX_BATCH
 from headrace.protocols.call import Call
 from headrace.protocols.errors import ErrorAnswer
 from headrace.protocols.formats import ENCODERS
@@ -26,7 +27,7 @@ from headrace.protocols.generations import (
     GenerationState,
     PromptBody,
 )
-from headrace.protocols.infer import MAX_BATCH, InferAnswer, InferBody
+from headrace.protocols.infer import InferAnswer, InferBody
 from headrace.protocols.models import Model, ModelInfo, ModelList
 from headrace.protocols.openai_chat import ChatCompletion
 from headrace.protocols.openai_completions import TextCompletion

@@ -21,12 +21,17 @@ def check(settings: Settings) -> None:
 
 def _check_open(settings: Settings) -> None:
     server = settings.server
-    if server.uds or settings.keys or server.allow_open or _is_loopback(server.host):
+    if settings.keys or server.allow_open:
         return
-    raise SettingsError(
-        f"server.host: {server.host} lets other machines in and no key is set; "
-        "set one (--api-key), or --allow-open if that is what you want"
-    )
+    hosts = {} if server.uds else {"host": server.host}
+    if server.grpc_port is not None and not server.grpc_uds:
+        hosts["grpc_host"] = server.grpc_host or server.host
+    for name, host in hosts.items():
+        if not _is_loopback(host):
+            raise SettingsError(
+                f"server.{name}: {host} lets other machines in and no key is set; "
+                "set one (--api-key), or --allow-open if that is what you want"
+            )
 
 
 def _check_server(server: Server) -> None:
@@ -38,6 +43,9 @@ def _check_server(server: Server) -> None:
             raise SettingsError(f"server.{name}: there is no file {path}")
     if server.ops_port and server.ops_port == server.port and not server.uds:
         raise SettingsError("server.ops_port: must differ from server.port")
+    for name in ("port", "ops_port"):
+        if server.grpc_port and server.grpc_port == getattr(server, name) and not server.uds:
+            raise SettingsError(f"server.grpc_port: must differ from server.{name}")
 
 
 def _check_names(settings: Settings) -> None:

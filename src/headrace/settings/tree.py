@@ -59,6 +59,38 @@ class Server(Section, frozen=True):
         ]
         | None
     ) = None
+    grpc_port: (
+        Annotated[
+            int,
+            setting(
+                "Port for gRPC; whoever has gRPC clients sets it (50051 is usual). Not set: none.",
+                ge=0,
+                le=65535,
+                common=True,
+            ),
+        ]
+        | None
+    ) = None
+    grpc_host: (
+        Annotated[
+            str, setting("Address of the gRPC port, where it is not that of HTTP.", min_length=1)
+        ]
+        | None
+    ) = None
+    grpc_uds: (
+        Annotated[
+            str,
+            setting("Unix socket for gRPC instead, for a proxy on the same machine.", min_length=1),
+        ]
+        | None
+    ) = None
+    grpc_web: Annotated[
+        bool,
+        setting(
+            "gRPC-Web and Connect on the HTTP port; web pages need it. With a gRPC port it is on.",
+            common=True,
+        ),
+    ] = False
     api_key: Annotated[
         tuple[str, ...],
         setting(

@@ -1,0 +1,98 @@
+"""A call: one RPC being answered, with what its metadata says and the way to answer it.
+
+The wires (gRPC, gRPC-Web, Connect) differ behind :class:`Reply`; what is above cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.grpc.status import OK, Status, status_of
+from headrace.protocols.terms import Terms
+
+_logger = logging.getLogger("headrace.protocols")
+
+HIGH_WATER_BYTES = 64 * 1024
+"""Unsent bytes of one call above which :meth:`Reply.send` says stop."""
+LOW_WATER_BYTES = 16 * 1024
+"""Unsent bytes at which ``on_drain`` is called."""
+
+
+class Reply(Protocol):
+    """The way to answer one RPC. Calls after the client is gone, or after ``end``, do nothing."""
+
+    def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
+        """``on_gone``: called once if the client leaves, or its deadline passes, before ``end``. ``on_drain``:
+        called after ``send`` returned False, when most is sent."""
+
+    def start(self, request_id: str, generation_id: str) -> None:
+        """The initial metadata; ``generation_id`` is empty without one."""
+
+    def send(self, message: bytes) -> bool:
+        """One message, serialized. False: too much is unsent, nothing more until ``on_drain``."""
+
+    def end(self, status: Status) -> None:
+        """The call is over."""
+
+
+class Head:
+    """The metadata of a call as :class:`~headrace.protocols.exchange.Head`, so that it is understood by the
+    same code as the headers of HTTP."""
+
+    __slots__ = ("headers", "known", "method", "path", "query")
+
+    def __init__(self, path: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        self.method = "POST"
+        self.path = path
+        self.query = ""
+        self.headers = headers
+        self.known: Any = None
+
+
+class RpcCall:
+    """``terms``: what its metadata says. ``tenant``: whose key it had."""
+
+    __slots__ = ("_started", "generation_id", "reply", "request_id", "tenant", "terms")
+
+    def __init__(self, reply: Reply, terms: Terms, request_id: str) -> None:
+        self.reply = reply
+        self.terms = terms
+        self.request_id = request_id
+        self.tenant = "default"
+        self.generation_id = ""
+        self._started = False
+
+    def header(self, name: bytes) -> str | None:
+        """A value of the metadata, latin-1; None if it is not there."""
+        value = self.terms.fields.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def start(self, generation_id: str = "") -> None:
+        """From now on this call answers; from a generation's log, if there is one."""
+        self._started = True
+        self.generation_id = generation_id
+        self.reply.start(self.request_id, generation_id)
+
+    def answer(self, message: Message) -> None:
+        """Answer with one message."""
+        if not self._started:
+            self.start()
+        self.reply.send(message.SerializeToString())
+        self.reply.end(OK)
+
+    def fail(self, error: HeadraceError) -> None:
+        """End with an error."""
+        if not self._started:
+            self.start()
+        self.reply.end(status_of(error, self.generation_id))
+
+    def crash(self) -> None:
+        """An exception that is our fault is being handled: log it once, and end the call."""
+        _logger.exception("request %s failed in the server", self.request_id)
+        said = f"The server failed at this request; its log says why under {self.request_id}."
+        self.fail(HeadraceError(Code.INTERNAL, said))

@@ -1,0 +1,209 @@
+"""How messages and the status of a call lie in an HTTP body: gRPC-Web (binary, base64), Connect (streams, single)."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error as NotBase64
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.grpc.codec import Codec
+from headrace.protocols.grpc.rpcs import Method
+from headrace.protocols.grpc.status import Status, packed
+
+_COMPRESSED = 0x01
+_CONNECT_END = 0x02
+_TRAILERS = 0x80
+_PRINTABLE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+"""Beside letters and digits: what `grpc-message` has as it is."""
+_encode_json = msgspec.json.Encoder().encode
+
+_CONNECT_CODES: dict[int, tuple[str, int]] = {
+    1: ("canceled", 499),
+    2: ("unknown", 500),
+    3: ("invalid_argument", 400),
+    4: ("deadline_exceeded", 504),
+    5: ("not_found", 404),
+    6: ("already_exists", 409),
+    7: ("permission_denied", 403),
+    8: ("resource_exhausted", 429),
+    9: ("failed_precondition", 400),
+    10: ("aborted", 409),
+    11: ("out_of_range", 400),
+    12: ("unimplemented", 501),
+    13: ("internal", 500),
+    14: ("unavailable", 503),
+    15: ("data_loss", 500),
+    16: ("unauthenticated", 401),
+}
+"""gRPC's numbers as Connect names them, with its HTTP status. https://connectrpc.com/docs/protocol#error-codes"""
+
+
+class Framing(Protocol):
+    """Of one call. ``streams``: whether it is for methods that stream; None: for any."""
+
+    streams: ClassVar[bool | None]
+    content_type: str
+
+    def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
+
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+        """What the client sent, as serialized messages. Raises ``INVALID_REQUEST``."""
+
+    def message(self, message: bytes) -> bytes: ...
+
+    def end(self, status: Status) -> bytes:
+        """What says how the call ended."""
+
+    def head(self, status: Status) -> tuple[int, str]:
+        """HTTP status and content type of an answer that is sent whole."""
+
+
+class GrpcWeb:
+    """Envelopes of flags, length and message; the trailers are the last."""
+
+    streams: ClassVar[bool | None] = None
+
+    def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
+        self._codec = codec
+        self._method = method
+        self.content_type = content_type
+
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+        decode, kind = self._codec.decode, self._method.request
+        return [decode(message, kind) for message in opened(body)]
+
+    def message(self, message: bytes) -> bytes:
+        return enveloped(0, self._codec.encode(message, self._method.response))
+
+    def end(self, status: Status) -> bytes:
+        lines = [b"grpc-status: %d\r\n" % status.code]
+        if status.message:
+            lines.append(b"grpc-message: %b\r\n" % quote(status.message, safe=_PRINTABLE).encode())
+        for name, value in status.trailers:
+            if isinstance(value, bytes):
+                value = b64encode(value).rstrip(b"=").decode()
+            lines.append(f"{name}: {value}\r\n".encode("latin-1"))
+        return enveloped(_TRAILERS, b"".join(lines))
+
+    def head(self, status: Status) -> tuple[int, str]:
+        return 200, self.content_type
+
+
+class GrpcWebText(GrpcWeb):
+    """The same in base64, for clients that can only read text."""
+
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+        try:
+            # Each piece that the client encoded may have its own padding.
+            pieces = [body[at : at + 4] for at in range(0, len(body), 4)]
+            whole = b64decode(body, validate=True) if b"=" not in body[:-2] else None
+            data = whole if whole is not None else b"".join(map(_decoded_four, pieces))
+        except NotBase64:
+            raise HeadraceError(Code.INVALID_REQUEST, "The body is not base64.") from None
+        return super().messages(data, fields)
+
+    def message(self, message: bytes) -> bytes:
+        return b64encode(super().message(message))
+
+    def end(self, status: Status) -> bytes:
+        return b64encode(super().end(status))
+
+
+class ConnectStream(GrpcWeb):
+    """Envelopes too; the last says in JSON how it ended."""
+
+    streams: ClassVar[bool | None] = True
+
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+        _refuse_compression(fields, b"connect-content-encoding")
+        return super().messages(body, fields)
+
+    def end(self, status: Status) -> bytes:
+        said: dict[str, object] = {}
+        if status.error is not None:
+            said["error"] = _connect_error(status)
+        metadata = {name: [value] for name, value in status.trailers if isinstance(value, str)}
+        if metadata:
+            said["metadata"] = metadata
+        return enveloped(_CONNECT_END, _encode_json(said))
+
+
+class ConnectUnary:
+    """A body is a message; an error is an HTTP status and JSON."""
+
+    streams: ClassVar[bool | None] = False
+
+    def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
+        self._codec = codec
+        self._method = method
+        self.content_type = content_type
+
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+        _refuse_compression(fields, b"content-encoding")
+        return [self._codec.decode(body, self._method.request)]
+
+    def message(self, message: bytes) -> bytes:
+        return self._codec.encode(message, self._method.response)
+
+    def end(self, status: Status) -> bytes:
+        return _encode_json(_connect_error(status)) if status.error is not None else b""
+
+    def head(self, status: Status) -> tuple[int, str]:
+        if status.error is None:
+            return 200, self.content_type
+        return _CONNECT_CODES[status.code][1], "application/json"
+
+
+def enveloped(flags: int, data: bytes) -> bytes:
+    return b"%c%b%b" % (flags, len(data).to_bytes(4, "big"), data)
+
+
+def opened(body: bytes) -> list[bytes]:
+    """The messages of a body of envelopes. Raises ``INVALID_REQUEST`` and, for what is compressed,
+    ``METHOD_NOT_ALLOWED`` (gRPC's UNIMPLEMENTED)."""
+    found = []
+    at = 0
+    while at < len(body):
+        end = at + 5 + int.from_bytes(body[at + 1 : at + 5], "big")
+        if len(body) - at < 5 or end > len(body):
+            raise HeadraceError(Code.INVALID_REQUEST, "The body ends within a message.")
+        flags = body[at]
+        if flags & _COMPRESSED:
+            raise _no_compression()
+        if not flags & (_TRAILERS | _CONNECT_END):
+            found.append(body[at + 5 : end])
+        at = end
+    return found
+
+
+def _decoded_four(piece: bytes) -> bytes:
+    return b64decode(piece, validate=True)
+
+
+def _connect_error(status: Status) -> dict[str, object]:
+    assert status.error is not None
+    detail = packed(status.error)
+    return {
+        "code": _CONNECT_CODES[status.code][0],
+        "message": status.message,
+        "details": [
+            {
+                "type": detail.type_url.rpartition("/")[2],
+                "value": b64encode(detail.value).rstrip(b"=").decode(),
+            }
+        ],
+    }
+
+
+def _refuse_compression(fields: Mapping[bytes, bytes], name: bytes) -> None:
+    if fields.get(name, b"identity").lower() != b"identity":
+        raise _no_compression()
+
+
+def _no_compression() -> HeadraceError:
+    return HeadraceError(Code.METHOD_NOT_ALLOWED, "Compressed messages are not taken here.")

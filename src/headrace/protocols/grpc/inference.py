@@ -1,0 +1,175 @@
+"""``headrace.v1.InferenceService``: the one implementation behind gRPC, gRPC-Web and Connect."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.asking import MAX_TOKEN, caller_of, stream_events
+from headrace.protocols.batch import MAX_BATCH, Batch
+from headrace.protocols.body import refuse
+from headrace.protocols.collector import Collector
+from headrace.protocols.fold import Fold
+from headrace.protocols.formats import NATIVE
+from headrace.protocols.generations import prompt_message
+from headrace.protocols.grpc import headrace_pb2 as pb
+from headrace.protocols.grpc.answers import batch_result, infer_response, model_info
+from headrace.protocols.grpc.call import RpcCall
+from headrace.protocols.grpc.requests import infer_request
+from headrace.protocols.grpc.rpcs import Answer, Method, methods_of
+from headrace.protocols.grpc.status import error_message
+from headrace.protocols.grpc.stream import EventStream, EventStreams
+from headrace.protocols.infer import with_session
+from headrace.protocols.port import Generation, Service
+
+SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
+
+
+class Inference:
+    """``streams``: those under way, which whoever stops the server closes."""
+
+    def __init__(self, service: Service, streams: EventStreams) -> None:
+        self._service = service
+        self._streams = streams
+
+    def methods(self) -> Sequence[Method]:
+        answers: dict[str, Answer] = {
+            "Infer": self.infer,
+            "BatchInfer": self.batch_infer,
+            "StreamInfer": self.stream_infer,
+            "GetModelInfo": self.model_info,
+            "Abort": self.abort,
+        }
+        return methods_of(SERVICE, answers, {"Converse": self.converse})
+
+    def infer(self, call: RpcCall, asked: pb.InferRequest) -> None:
+        generation = self.submit(call, asked, stream=False)
+
+        def done(result: Fold | HeadraceError) -> None:
+            try:
+                if isinstance(result, HeadraceError):
+                    raise result
+                call.answer(infer_response(generation, result))
+            except HeadraceError as error:
+                call.fail(error)
+            except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
+                call.crash()
+
+        collector = Collector(done=done)
+        call.start(generation.id)
+        call.reply.watch(collector.close, None)
+        collector.attach(generation, client=True)
+
+    def batch_infer(self, call: RpcCall, asked: pb.BatchInferRequest) -> None:
+        items = asked.requests
+        if len(items) > MAX_BATCH:
+            raise refuse("requests", f"has {len(items)} items; {MAX_BATCH} is the most")
+        caller_of(call)  # what is wrong with it is wrong for all
+
+        def done(results: list[pb.BatchResult]) -> None:
+            call.answer(pb.BatchInferResponse(results=results))
+
+        batch = Batch(len(items), batch_result, done)
+        call.reply.watch(batch.close, None)
+        for position, item in enumerate(items):
+            try:
+                generation = self.submit(call, item, stream=False)
+            except HeadraceError as error:
+                batch.put(position, pb.BatchResult(error=error_message(error)))
+            else:
+                batch.wait(position, generation)
+        batch.submitted()
+
+    def stream_infer(self, call: RpcCall, asked: pb.StreamInferRequest) -> Awaitable[None] | None:
+        match asked.WhichOneof("start"):
+            case "infer":
+                self.begin(call, asked.infer)
+                return None
+            case "resume":
+                return self.resume(call, asked.resume)
+            case _:
+                raise refuse("start", "must be `infer` or `resume`")
+
+    def converse(self, call: RpcCall) -> Conversation:
+        return Conversation(self, self._service, call)
+
+    def model_info(self, call: RpcCall, asked: pb.GetModelInfoRequest) -> None:
+        call.answer(model_info(self._service.model(asked.model or self._first_model())))
+
+    def abort(self, call: RpcCall, asked: pb.AbortRequest) -> None:
+        if not 1 <= len(asked.token) <= MAX_TOKEN:
+            raise refuse("token", f"must have 1 to {MAX_TOKEN} characters")
+        call.answer(pb.AbortResponse(aborted=self._service.abort(asked.token, call.tenant)))
+
+    def submit(self, call: RpcCall, asked: pb.InferRequest, *, stream: bool) -> Generation:
+        """Begin a generation. Raises what the request or the service has against it."""
+        request = infer_request(asked, self._first_model(), stream=stream)
+        caller = with_session(caller_of(call), asked.session_id or None)
+        return self._service.submit(request, caller, NATIVE, stream_events(call) or {})
+
+    def begin(self, call: RpcCall, asked: pb.InferRequest) -> Generation:
+        """Begin a generation and answer with its events."""
+        generation = self.submit(call, asked, stream=True)
+        shows = generation.wire_options
+        EventStream(call, generation, self._streams, reading=False, shows=shows).attach()
+        return generation
+
+    async def resume(self, call: RpcCall, place: pb.Resume) -> None:
+        """Answer with the events of a generation that exists."""
+        generation = await self._service.find(place.generation_id, call.tenant)
+        self.read(call, generation, place.after)
+
+    def read(self, call: RpcCall, generation: Generation, after: int) -> None:
+        """Answer with the events after a cursor. Raises ``CURSOR_AHEAD``."""
+        if after > generation.last_seq:
+            said = f"There is no event {after} yet; the newest of {generation.id} is"
+            raise HeadraceError(Code.CURSOR_AHEAD, f"{said} {generation.last_seq}.", param="after")
+        shows = stream_events(call)
+        stream = EventStream(
+            call, generation, self._streams, reading=True, after=after, shows=shows
+        )
+        stream.attach()
+
+    def _first_model(self) -> str:
+        cards = self._service.models()
+        if not cards:
+            raise HeadraceError(Code.MODEL_NOT_FOUND, "This server serves no model.", param="model")
+        return cards[0].name
+
+
+class Conversation:
+    """``Converse``: what its client says, to one generation."""
+
+    def __init__(self, inference: Inference, service: Service, call: RpcCall) -> None:
+        self._inference = inference
+        self._service = service
+        self._call = call
+        self._generation: Generation | None = None
+
+    def received(self, said: pb.ConverseRequest) -> Awaitable[None] | None:
+        generation = self._generation
+        match said.WhichOneof("say"):
+            case "infer" if generation is None:
+                self._generation = self._inference.begin(self._call, said.infer)
+            case "resume" if generation is None:
+                return self._resume(said.resume)
+            case "prompt" if generation is not None:
+                return self._prompt(generation, said.prompt)
+            case "abort" if generation is not None:
+                self._service.cancel(generation)
+            case _:
+                what = "`prompt` or `abort`" if generation else "`infer` or `resume`"
+                raise refuse("say", f"must be {what} here")
+        return None
+
+    def half_closed(self) -> None:
+        if self._generation is None:
+            raise refuse("say", "is required: the call ended before its first message")
+
+    async def _prompt(self, generation: Generation, said: pb.Prompt) -> None:
+        await self._service.prompt(generation, prompt_message(said.role, said.content))
+
+    async def _resume(self, place: pb.Resume) -> None:
+        generation = await self._service.find(place.generation_id, self._call.tenant)
+        self._generation = generation
+        self._inference.read(self._call, generation, place.after)

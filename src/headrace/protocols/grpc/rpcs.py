@@ -1,0 +1,138 @@
+"""All methods, and the one way into them: whatever the wire, a call is understood, authenticated and answered here.
+
+What HTTP's ``Api.handle`` does for an exchange. Every call ends with a status; none is ever missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.call import request_ids
+from headrace.protocols.grpc.call import Head, Reply, RpcCall
+from headrace.protocols.port import Service
+from headrace.protocols.terms import Terms
+
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Metadata; names in lower case."""
+
+
+class Inbox(Protocol):
+    """Takes the messages of a call whose client streams. What they raise ends the call."""
+
+    def received(self, message: Any) -> Awaitable[None] | None:
+        """The next message. Nothing more comes until what this returns is done."""
+
+    def half_closed(self) -> None:
+        """The client sends nothing more."""
+
+
+Answer = Callable[[RpcCall, Any], Awaitable[None] | None]
+"""Answers a call with one message; may raise :class:`HeadraceError`."""
+Open = Callable[[RpcCall], Inbox]
+
+
+class Method(NamedTuple):
+    """``answer`` or ``open``: whether its client sends one message or streams them."""
+
+    path: str
+    request: type[Message]
+    response: type[Message]
+    streams: bool
+    """Whether it answers with any number of messages."""
+    answer: Answer | None = None
+    open: Open | None = None
+
+
+def methods_of(
+    service: ServiceDescriptor, answers: Mapping[str, Answer], opens: Mapping[str, Open]
+) -> Sequence[Method]:
+    """The methods of a service as its descriptor has them. Raises ``KeyError`` for one that nobody answers."""
+    found = []
+    for method in service.methods:
+        streams_in = method.client_streaming
+        found.append(
+            Method(
+                f"/{service.full_name}/{method.name}",
+                GetMessageClass(method.input_type),
+                GetMessageClass(method.output_type),
+                method.server_streaming,
+                None if streams_in else answers[method.name],
+                opens[method.name] if streams_in else None,
+            )
+        )
+    return found
+
+
+class Rpcs:
+    """``methods`` by their paths."""
+
+    def __init__(self, service: Service, methods: Sequence[Method]) -> None:
+        self._service = service
+        self._new_id = request_ids()
+        self.methods = {method.path: method for method in methods}
+
+    def call(self, method: Method, fields: Fields, reply: Reply) -> RpcCall:
+        terms = Terms(Head(method.path, fields))
+        return RpcCall(reply, terms, terms.request_id or self._new_id())
+
+    def ask(self, call: RpcCall, method: Method, data: bytes) -> Awaitable[None] | None:
+        """Begin to answer a call with one message. What is returned must be awaited, and does not raise."""
+        try:
+            self._admit(call)
+            assert method.answer is not None
+            waiting = method.answer(call, _decoded(method, data))
+        except HeadraceError as error:
+            call.fail(error)
+            return None
+        except Exception:  # noqa: BLE001 - a boundary: every call gets an answer
+            call.crash()
+            return None
+        return None if waiting is None else _wait(call, waiting)
+
+    async def converse(self, call: RpcCall, method: Method, messages: Messages) -> None:
+        """Take all messages of a call whose client streams."""
+        try:
+            self._admit(call)
+            assert method.open is not None
+            inbox = method.open(call)
+            while (data := await messages()) is not None:
+                waiting = inbox.received(_decoded(method, data))
+                if waiting is not None:
+                    await waiting
+            inbox.half_closed()
+        except HeadraceError as error:
+            call.fail(error)
+        except Exception:  # noqa: BLE001 - a boundary: every call gets an answer
+            call.crash()
+
+    def _admit(self, call: RpcCall) -> None:
+        call.tenant = self._service.authenticate(call.terms.key)
+
+
+Messages = Callable[[], Awaitable[bytes | None]]
+"""Gives the next message of a client, None after the last."""
+
+
+async def _wait(call: RpcCall, waiting: Awaitable[None]) -> None:
+    try:
+        await waiting
+    except HeadraceError as error:
+        call.fail(error)
+    except Exception:  # noqa: BLE001 - a boundary: every call gets an answer
+        call.crash()
+
+
+def _decoded(method: Method, data: bytes) -> Message:
+    message = method.request()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        name = method.request.DESCRIPTOR.full_name
+        raise HeadraceError(Code.INVALID_REQUEST, f"The message is no {name}.") from None
+    return message

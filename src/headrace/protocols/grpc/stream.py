@@ -1,0 +1,174 @@
+"""A stream of events: the reader of a log that answers a call, and all such streams for the end of the server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import TYPE_NAMES, Error, Event
+from headrace.protocols.errors import from_event
+from headrace.protocols.grpc import headrace_pb2 as pb
+from headrace.protocols.grpc.call import RpcCall
+from headrace.protocols.grpc.events import EventMessages
+from headrace.protocols.grpc.status import OK
+from headrace.protocols.port import Generation, Subscription
+
+
+class EventStreams:
+    """The streams under way; bounded by the calls that the wires allow."""
+
+    def __init__(self) -> None:
+        self._open: set[EventStream] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, stream: EventStream) -> None:
+        self._open.add(stream)
+
+    def discard(self, stream: EventStream) -> None:
+        self._open.discard(stream)
+
+    def close(self) -> None:
+        """The server stops: end what has not ended, and say where to read on."""
+        for stream in tuple(self._open):
+            stream.interrupt()
+
+
+class EventStream:
+    """One reader of one log. ``reading``: it does not answer for the generation, it only looks; leaving never
+    cancels then. ``after``: the client has the events up to here. ``shows``: events that it does not
+    want are False here."""
+
+    __slots__ = (
+        "_after",
+        "_call",
+        "_closed",
+        "_generation",
+        "_lagging",
+        "_messages",
+        "_open",
+        "_reading",
+        "_seq",
+        "_shows",
+        "_subscription",
+    )
+
+    def __init__(
+        self,
+        call: RpcCall,
+        generation: Generation,
+        streams: EventStreams,
+        *,
+        reading: bool,
+        after: int = 0,
+        shows: dict[str, bool] | None = None,
+    ) -> None:
+        self._call = call
+        self._generation = generation
+        self._open = streams
+        self._reading = reading
+        self._after = after
+        self._seq = after
+        self._shows = shows or {}
+        self._messages = EventMessages(generation.id)
+        self._lagging = False
+        self._closed = False
+        self._subscription: Subscription | None = None
+
+    def attach(self) -> None:
+        """Begin to read; what the log has already is sent before this returns."""
+        call = self._call
+        call.start(self._generation.id)
+        call.reply.watch(self._gone, self._drained)
+        if self._is_over():  # the client has left already
+            return
+        self._open.add(self)
+        counts = not self._reading or self._generation.caller.leaving.durable
+        subscription = self._generation.attach(self, client=counts)
+        if self._is_over():
+            subscription.close()
+        else:
+            self._subscription = subscription
+
+    def events(self, events: Sequence[Event]) -> bool:
+        """Send; False while the client lags."""
+        try:
+            for event in events:
+                if event.seq > self._after and not self._closed:
+                    self._send(event)
+        except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
+            self._close()
+            self._call.crash()
+            return True
+        last = events[-1]
+        if last.end is not None and not self._closed:
+            self._close()
+            if isinstance(last, Error):
+                self._call.fail(from_event(last))
+            else:
+                self._call.reply.end(OK)
+        return not self._lagging
+
+    def lost(self, error: HeadraceError) -> None:
+        """The log cannot be read on."""
+        if not self._closed:
+            self._close()
+            self._call.fail(error)
+
+    def interrupt(self) -> None:
+        """The server stops before the log has ended: it goes on after the next start."""
+        if self._closed:
+            return
+        subscription = self._subscription
+        self._close()
+        if subscription is not None:
+            subscription.close()
+        said = "The server stops; the generation goes on when it is back. Read on with `resume`."
+        error = HeadraceError(Code.INTERRUPTED, said)
+        event = pb.Event(timestamp=time.time(), generation_id=self._generation.id)
+        event.error.code = error.code.value
+        event.error.message = said
+        event.error.retryable = True
+        event.error.resume.CopyFrom(self._place())
+        self._call.reply.send(event.SerializeToString())
+        self._call.fail(error)
+
+    def _send(self, event: Event) -> None:
+        if self._shows and not self._shows.get(TYPE_NAMES[type(event)], True):
+            self._seq = event.seq
+            return
+        if type(event) is Error and event.code == Code.INTERRUPTED:
+            message = self._messages.message(event)
+            message.error.resume.CopyFrom(self._place())
+            data = message.SerializeToString()
+        else:
+            data = self._messages.encode(event)
+        self._seq = event.seq
+        if not self._call.reply.send(data):
+            self._lagging = True
+
+    def _place(self) -> pb.Resume:
+        return pb.Resume(generation_id=self._generation.id, after=self._seq)
+
+    def _is_over(self) -> bool:
+        """Any call to others may have closed this; so this is asked, never remembered."""
+        return self._closed
+
+    def _close(self) -> None:
+        """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
+        self._closed = True
+        self._subscription = None
+        self._open.discard(self)
+
+    def _gone(self) -> None:
+        subscription = self._subscription
+        self._close()
+        if subscription is not None:
+            subscription.close()
+
+    def _drained(self) -> None:
+        if self._lagging and self._subscription is not None:
+            self._lagging = False
+            self._subscription.resume()

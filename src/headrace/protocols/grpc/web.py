@@ -1,0 +1,213 @@
+"""gRPC-Web and Connect on the HTTP port: the same methods, answered through an exchange.
+
+A route for each method; which protocol a request speaks, its content type says. Clients whose requests cannot
+be streamed (browsers) use all but ``Converse``; one that sends all its messages at once may use that too.
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md, https://connectrpc.com/docs/protocol
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.call import Call
+from headrace.protocols.errors import Header, retry_headers
+from headrace.protocols.grpc.call import RpcCall
+from headrace.protocols.grpc.codec import CODECS
+from headrace.protocols.grpc.framing import (
+    ConnectStream,
+    ConnectUnary,
+    Framing,
+    GrpcWeb,
+    GrpcWebText,
+)
+from headrace.protocols.grpc.rpcs import Method, Rpcs
+from headrace.protocols.grpc.status import Status, status_of
+from headrace.protocols.router import Route
+
+_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_CONNECT_TIMEOUT = re.compile(r"\d{1,10}")
+_NO_CACHE = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+
+_FRAMINGS: dict[str, tuple[type[Framing], str]] = {
+    "application/grpc-web": (GrpcWeb, "proto"),
+    "application/grpc-web+proto": (GrpcWeb, "proto"),
+    "application/grpc-web+json": (GrpcWeb, "json"),
+    "application/grpc-web-text": (GrpcWebText, "proto"),
+    "application/grpc-web-text+proto": (GrpcWebText, "proto"),
+    "application/connect+proto": (ConnectStream, "proto"),
+    "application/connect+json": (ConnectStream, "json"),
+    "application/proto": (ConnectUnary, "proto"),
+    "application/json": (ConnectUnary, "json"),
+}
+
+
+class Web:
+    """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP."""
+
+    def __init__(self, rpcs: Rpcs) -> None:
+        self._rpcs = rpcs
+
+    def routes(self) -> Sequence[Route]:
+        return [
+            Route("POST", path, partial(self._answer, method), open=True)
+            for path, method in self._rpcs.methods.items()
+        ]
+
+    def _answer(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+        content_type = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
+        kind, codec = _FRAMINGS.get(content_type, (None, ""))
+        if kind is None or kind.streams not in (None, method.streams or method.open is not None):
+            raise HeadraceError(
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                f"{content_type or 'No content type'} is none for {method.path} here: gRPC-Web and Connect"
+                " are spoken on this port, gRPC on one of its own.",
+            )
+        framing = kind(CODECS[codec], method, content_type)
+        reply = WebReply(call, method.streams, framing)
+        rpc = RpcCall(reply, call.terms, call.request_id)
+        try:
+            reply.limit(_timeout_s(rpc))
+            messages = framing.messages(call.exchange.body, call.terms.fields)
+            if method.open is not None:
+                return self._rpcs.converse(rpc, method, _one_by_one(messages))
+            if len(messages) != 1:
+                said = f"{method.path} takes one message; {len(messages)} came."
+                raise HeadraceError(Code.INVALID_REQUEST, said)
+        except HeadraceError as error:
+            rpc.fail(error)
+            return None
+        return self._rpcs.ask(rpc, method, messages[0])
+
+
+class WebReply:
+    """Implements ``Reply`` on an exchange. An answer of one message is sent whole, with its status."""
+
+    __slots__ = (
+        "_call",
+        "_framing",
+        "_named",
+        "_on_gone",
+        "_over",
+        "_parts",
+        "_streams",
+        "_timer",
+        "_under_way",
+    )
+
+    def __init__(self, call: Call, streams: bool, framing: Framing) -> None:
+        self._call = call
+        self._streams = streams
+        self._framing = framing
+        self._parts: list[bytes] = []
+        self._named: list[Header] = []
+        self._under_way = False
+        self._over = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_gone: Callable[[], None] | None = None
+
+    def limit(self, timeout_s: float | None) -> None:
+        """End the call after so many seconds."""
+        if timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(timeout_s, self._deadline_passed)
+
+    def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
+        if self._over:
+            on_gone()
+            return
+        exchange = self._call.exchange
+        self._on_gone = on_gone
+        exchange.on_gone = self._left
+        exchange.on_drain = on_drain
+        if exchange.gone:
+            self._left()
+
+    def start(self, request_id: str, generation_id: str) -> None:
+        named = [(b"x-generation-id", generation_id.encode())] if generation_id else []
+        self._named = named
+        if self._streams and not self._over and not self._under_way:
+            self._under_way = True
+            call = self._call
+            headers = [(b"content-type", self._framing.content_type.encode()), *_NO_CACHE, *named]
+            headers += [(b"x-request-id", request_id.encode()), *call.terms.common]
+            call.exchange.start(200, headers)
+
+    def send(self, message: bytes) -> bool:
+        if self._over:
+            return True
+        data = self._framing.message(message)
+        if self._under_way:
+            return self._call.exchange.send(data)
+        self._parts.append(data)
+        return True
+
+    def end(self, status: Status) -> None:
+        if self._over:
+            return
+        self._close()
+        data = self._framing.end(status)
+        call = self._call
+        if self._under_way:
+            call.exchange.send(data)
+            call.exchange.end()
+            return
+        http, kind = self._framing.head(status)
+        headers = [(b"content-type", kind.encode()), *self._named]
+        if status.error is not None:
+            headers += retry_headers(status.error)
+            self._parts.clear()
+        call.respond(http, headers, b"".join([*self._parts, data]))
+
+    def _close(self) -> None:
+        self._over = True
+        self._on_gone = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _left(self) -> None:
+        on_gone = self._on_gone
+        self._close()
+        if on_gone is not None:
+            on_gone()
+
+    def _deadline_passed(self) -> None:
+        on_gone, self._on_gone = self._on_gone, None
+        if on_gone is not None:
+            on_gone()
+        error = HeadraceError(Code.GENERATION_TIMEOUT, "The deadline of the call has passed.")
+        if self._streams and not self._under_way:
+            self.start(self._call.request_id, "")
+        self.end(status_of(error))
+
+
+def _one_by_one(messages: list[bytes]) -> Callable[[], Awaitable[bytes | None]]:
+    rest = iter(messages)
+
+    async def following() -> bytes | None:
+        return next(rest, None)
+
+    return following
+
+
+def _timeout_s(call: RpcCall) -> float | None:
+    """The time that a client gives; None without a limit. Raises ``INVALID_REQUEST``."""
+    asked = call.header(b"grpc-timeout")
+    if asked is not None:
+        found = _TIMEOUT.fullmatch(asked)
+        if found is None:
+            raise HeadraceError(Code.INVALID_REQUEST, "`grpc-timeout` must be like 100m or 5S.")
+        return int(found[1]) * _SECONDS[found[2]]
+    asked = call.header(b"connect-timeout-ms")
+    if asked is not None:
+        if _CONNECT_TIMEOUT.fullmatch(asked) is None:
+            raise HeadraceError(
+                Code.INVALID_REQUEST, "`connect-timeout-ms` must be a whole number."
+            )
+        return int(asked) / 1000
+    return None

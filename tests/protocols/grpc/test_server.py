@@ -1,0 +1,171 @@
+"""The gRPC port: health, reflection, TLS, unix sockets, and clients that do not read."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from headrace.protocols.grpc.call import HIGH_WATER_BYTES
+
+
+def test_health_follows_the_models(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        serving = rpc.Serving(kit.Service(kit.hello))
+        await serving.port.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port.port}") as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            asked = health_pb2.HealthCheckRequest(service="headrace.v1.InferenceService")
+            watch = health.Watch(asked)
+            states = health_pb2.HealthCheckResponse
+            assert (await watch.read()).status == states.NOT_SERVING
+            await serving.port.look(True)
+            assert (await watch.read()).status == states.SERVING
+            assert (await health.Check(health_pb2.HealthCheckRequest())).status == states.SERVING
+            await serving.port.leave()
+            assert (await watch.read()).status == states.NOT_SERVING
+            watch.cancel()
+        await serving.port.close()
+
+    kit.run(main())
+
+
+def test_reflection_lists_the_services_and_needs_no_key(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        serving = rpc.Serving(kit.Service(kit.hello, keys={"k": "acme"}))
+        await serving.port.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port.port}") as channel:
+            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+            await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+            listed = (await call.read()).list_services_response.service
+            assert {service.name for service in listed} == {
+                "headrace.v1.InferenceService",
+                "grpc.health.v1.Health",
+                "grpc.reflection.v1alpha.ServerReflection",
+            }
+            symbol = "headrace.v1.Event"
+            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+            assert (await call.read()).file_descriptor_response.file_descriptor_proto
+            call.cancel()
+        await serving.port.close()
+
+    kit.run(main())
+
+
+def test_a_unix_socket(kit: Any, rpc: Any, tmp_path: Path) -> None:
+    async def main() -> None:
+        address = f"unix:{tmp_path / 'socket'}"
+        serving = rpc.Serving(kit.Service(kit.hello), address=address)
+        await serving.port.start()
+        async with grpc.aio.insecure_channel(address) as channel:
+            answer = await rpc.Client(channel).Infer(rpc.pb.InferRequest(prompt="Hi"))
+            assert answer.text == "Hello wörld 😀\n"
+        await serving.port.close()
+
+    kit.run(main())
+
+
+def test_tls(kit: Any, rpc: Any, tmp_path: Path) -> None:
+    certificate = certified(tmp_path)
+
+    async def main() -> None:
+        serving = rpc.Serving(kit.Service(kit.hello), certificate=str(certificate))
+        await serving.port.start()
+        trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+        async with grpc.aio.secure_channel(f"127.0.0.1:{serving.port.port}", trusted) as channel:
+            answer = await rpc.Client(channel).Infer(rpc.pb.InferRequest(prompt="Hi"))
+            assert answer.text == "Hello wörld 😀\n"
+        await serving.port.close()
+
+    kit.run(main())
+
+
+def certified(folder: Path) -> Path:
+    """A certificate for 127.0.0.1, signed by itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "both.pem"
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    path.write_bytes(
+        made.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    )
+    return path
+
+
+def test_an_address_that_is_taken_is_named(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with rpc.talking(kit.Service(kit.hello)) as (_, serving):
+            address = f"127.0.0.1:{serving.port.port}"
+            other = rpc.Serving(kit.Service(kit.hello), address=address)
+            with pytest.raises(OSError, match=address):
+                await other.port.start()
+
+    kit.run(main())
+
+
+def test_more_calls_than_allowed_are_refused(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
+        async with rpc.talking(service, calls=1) as (client, _):
+            start = rpc.pb.StreamInferRequest(infer=rpc.pb.InferRequest(prompt="Hi"))
+            call = client.StreamInfer(start)
+            await call.read()
+            error = await rpc.refused(client.Infer(rpc.pb.InferRequest(prompt="Hi")))
+            assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            call.cancel()
+
+    kit.run(main())
+
+
+def test_a_client_that_does_not_read_stops_its_reader_and_gets_everything_later(
+    kit: Any, rpc: Any
+) -> None:
+    """What the log has more than fits on the way stays in the log."""
+    text = "x" * 4000
+
+    async def main() -> None:
+        service = kit.Service(lambda generation: None)
+        async with rpc.talking(service) as (client, _):
+            start = rpc.pb.StreamInferRequest(infer=rpc.pb.InferRequest(prompt="Hi"))
+            call = client.StreamInfer(start)
+            generation = await service.generation(0)
+            await generation.attached.wait()
+            (subscription,) = generation.readers
+            while not (subscription.lagging and subscription.seen < generation.last_seq - 100):
+                generation.write(kit.token(generation.last_seq + 1, text))
+                assert generation.last_seq * len(text) < 64 * 2**20, "there is no back-pressure"
+                await asyncio.sleep(0)
+            on_the_way = subscription.seen * len(text)
+            assert on_the_way < 1_000_000 + HIGH_WATER_BYTES
+            generation.write(kit.finish(generation.last_seq + 1))
+            seqs = [event.seq async for event in call]
+            assert seqs == list(range(1, generation.last_seq + 1))
+
+    kit.run(main())
