@@ -31,6 +31,7 @@ from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
+from headrace.settings.environment import inherited
 from headrace.settings.tree import Model as ModelSettings
 from headrace.settings.tree import SamplingDefaults
 from headrace.streams.bounds import Bounds
@@ -47,8 +48,12 @@ from headrace.telemetry.exposition import Exposition
 from headrace.telemetry.logs import configure
 from headrace.telemetry.metrics import Metrics
 from headrace.telemetry.operations import OperationsPort
+from headrace.telemetry.tracing import Tracing, tracing
 
 logger = logging.getLogger("headrace.app")
+
+PROVIDERS = {"openai": "openai", "llama": "llama.cpp", "scripted": "headrace"}
+"""``gen_ai.provider.name`` by a model's engine."""
 
 Announce = Callable[["App"], None]
 """Called once the server listens: what a person wants to read then."""
@@ -69,6 +74,8 @@ class App:
         self.gc_watch = GcWatch()
         self.metrics = Metrics(self.gc_watch)
         self.exposition = Exposition(self.metrics)
+        self.tracing: Tracing | None = tracing(inherited(), settings.server.tracing, self.metrics)
+        tracer = None if self.tracing is None else self.tracing.tracer
         self.topics = Topics()
         self.store = build_store(settings)
         self.hub = Hub(self.store)
@@ -85,11 +92,13 @@ class App:
                 settings.limits.queue_timeout_s,
                 settings.limits.total_timeout_s,
             ),
+            tracer=tracer,
         )
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin),
             metrics=self.exposition.render,
+            tracer=tracer,
         )
         self.engine_losses: dict[str, int] = {}
         self.front: Front | None = None
@@ -99,7 +108,8 @@ class App:
     async def run(self, announce: Announce | None = None) -> int:
         """Open, serve, close."""
         settings = self.settings
-        logs = configure(sys.stderr, settings.server.log_format, log_level(settings))
+        ids = None if self.tracing is None else self.tracing.tracer.ids_of
+        logs = configure(sys.stderr, settings.server.log_format, log_level(settings), ids=ids)
         self.metrics.watch("log_lines_dropped", lambda: logs.dropped)
         try:
             await self._open()
@@ -152,6 +162,8 @@ class App:
         await self.store.close()
         if self.operations is not None:
             self.operations.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     async def _load(self, flow: Flow, replica: Replica[Engine]) -> None:
         try:
@@ -174,6 +186,7 @@ class App:
         while True:
             await asyncio.sleep(TICK_S)
             self.service.tick(time.monotonic())
+            self.metrics.fold()
             self.gc_watch.rest(not self.service.busy)
 
     async def _look_at_cache(self, flow: Flow, replica: Replica[Engine]) -> None:
@@ -210,10 +223,12 @@ class App:
             int(time.time()),
         )
         queue: Queue = Queue(limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
+        metrics = self.metrics.model(model.name)
+        metrics.provider = PROVIDERS[model.engine]
         return Flow(
             built,
             queue,
-            self.metrics.model(model.name),
+            metrics,
             sampling(model.defaults),
             model.continuation == "exact",
         )

@@ -35,6 +35,7 @@ from headrace.streams.kept import Kept
 from headrace.streams.log import Log
 from headrace.streams.store import LogHeader, Recovered
 from headrace.streams.topics import Topics
+from headrace.tracing import Tracer
 
 TICK_S = 0.1
 """How often waiting times, graces and the engines' health are looked at."""
@@ -60,7 +61,10 @@ class Service:
         chain: HookChain | None,
         topics: Topics,
         limits: Limits,
+        tracer: Tracer | None = None,
     ) -> None:
+        """``tracer``: None where nothing is recorded."""
+        self._tracer = tracer
         self._flows = {flow.model.name: flow for flow in flows}
         self._models = Models([flow.model for flow in flows])
         self._hub = hub
@@ -92,6 +96,8 @@ class Service:
             )
         flow = self._flow_of(request.model)
         request = flow.admit(request)
+        if self._tracer is not None and caller.trace is None:
+            caller = msgspec.structs.replace(caller, trace=self._tracer.follow(None))
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         context = opening = None
@@ -233,6 +239,8 @@ class Service:
 
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         place = self._free(generation)
+        if generation.trace is not None:
+            generation.trace.broke(error)
         flow = generation.flow
         if place is None or self._closing:
             return False
@@ -264,11 +272,13 @@ class Service:
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.remove(generation.caller.tenant, token, generation)
+        took_s = time.monotonic() - generation.admitted_at
         if type(end) is Finish:
-            took_s = time.monotonic() - generation.admitted_at
             flow.metrics.finished(end.reasons[0], took_s, end.usage)
         elif type(end) is Error:
-            flow.metrics.failed(end.code, end.message)
+            flow.metrics.failed(end.code, end.message, 0, took_s)
+        if generation.trace is not None:
+            generation.trace.ended(end)
         if self._news:
             self._topics.publish("generation", {"id": generation.id, "state": "ended", "end": end})
         if place is not None and flow.queue.waiting:
@@ -303,6 +313,8 @@ class Service:
             keep_raw=keep_raw,
         )
         self._running[generation.id] = generation
+        if self._tracer is not None:
+            generation.trace = self._tracer.generation(generation, flow.model.name)
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.add(generation.caller.tenant, token, generation)
@@ -366,8 +378,11 @@ class Service:
                 generation.finish("length")
                 return
         live = request.stream or generation.durable
+        caller = generation.caller
+        trace = generation.trace
+        told = caller.trace if trace is None else trace.attempt(place.replica.name)
         run = place.replica.engine.stream_infer(
-            Work(request, prefixes, generation.caller.exact or flow.exact, live), generation
+            Work(request, prefixes, caller.exact or flow.exact, live, told), generation
         )
         # A run that failed at once has given its place back already.
         if generation.ended:

@@ -15,6 +15,7 @@ import msgspec
 from headrace.domain.delta import Delta, Outcome, Prefix
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Request
+from headrace.domain.trace import Trace
 
 
 class Sink(Protocol):
@@ -48,13 +49,14 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
     ``exact`` replays the prefix token by token, so that floating-point rounding equals the
     uninterrupted run's. ``live`` False means nobody needs the tokens one by one: an engine may then
-    answer with one delta per choice.
+    answer with one delta per choice. ``trace``: what an upstream is told of the trace that the run is in.
     """
 
     request: Request
     prefixes: tuple[Prefix, ...] = ()
     exact: bool = False
     live: bool = True
+    trace: Trace | None = None
 
 
 class EngineInfo(msgspec.Struct, frozen=True, gc=False):

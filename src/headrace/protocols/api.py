@@ -26,6 +26,7 @@ from headrace.protocols.router import Handler, Route, Router, WrongMethod
 from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import TracedExchange, Tracer
 
 _EXPOSED = (
     b"access-control-expose-headers",
@@ -43,12 +44,19 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none."""
+    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``tracer``:
+    records requests that need a key; None to record none."""
 
     def __init__(
-        self, service: Service, options: ApiOptions, *, metrics: Metrics | None = None
+        self,
+        service: Service,
+        options: ApiOptions,
+        *,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._service = service
+        self._tracer = tracer
         self._origins = frozenset(origin.encode() for origin in options.cors_origins)
         self._new_id = request_ids()
         self._tasks = Tasks()
@@ -73,6 +81,8 @@ class Api:
         try:
             handler = terms.handler or self._route(exchange.head, terms)
             if not terms.open:
+                if self._tracer is not None:
+                    self._trace(call, self._tracer)
                 call.tenant = self._service.authenticate(terms.key)
             waiting = handler(call, terms.argument)
             if waiting is not None:
@@ -86,6 +96,18 @@ class Api:
         """Cancel the handlers that wait; streams end with their logs."""
         await self._tasks.close()
         self._streams.close()
+
+    @staticmethod
+    def _trace(call: Call, tracer: Tracer) -> None:
+        """Find out to which trace a call belongs; record it if that is sampled."""
+        terms = call.terms
+        call.trace = trace = tracer.follow(terms.trace)
+        if trace.sampled:
+            head = call.exchange.head
+            span = tracer.request(
+                trace, terms.trace, head.method, terms.route, head.path, call.request_id
+            )
+            call.exchange = TracedExchange(call.exchange, span)
 
     def _run(self, call: Call, waiting: Awaitable[None]) -> None:
         task = self._tasks.start(self._wait(call, waiting))
@@ -116,7 +138,7 @@ class Api:
             terms.handler, terms.open = self._options, True
             return self._options
         route, terms.argument = self._router.find(head.method, head.path)
-        terms.handler, terms.open = route.handler, route.open
+        terms.handler, terms.open, terms.route = route.handler, route.open, route.path
         return route.handler
 
     def _options(self, call: Call, _: str) -> None:

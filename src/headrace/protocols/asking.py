@@ -30,6 +30,7 @@ def caller_of(call: Call, session_id: str | None = None) -> Caller:
         said.abort_token,
         said.leaving,
         said.exact,
+        call.trace or said.trace,
     )
 
 
@@ -47,7 +48,9 @@ def _conclude(call: Call) -> Caller:
         exact = _continue_mode(call.header(b"x-continue-mode") or "")
     session_id = text_header(call, b"x-session-id")
     abort_token = text_header(call, b"x-abort-token")
-    call.terms.caller = said = Caller("", "", session_id, abort_token, leaving, exact)
+    call.terms.caller = said = Caller(
+        "", "", session_id, abort_token, leaving, exact, call.terms.trace
+    )
     return said
 
 
