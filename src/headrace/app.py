@@ -48,7 +48,7 @@ from headrace.telemetry.exposition import Exposition
 from headrace.telemetry.logs import configure
 from headrace.telemetry.metrics import Metrics
 from headrace.telemetry.operations import OperationsPort
-from headrace.telemetry.tracing import Tracing, tracing
+from headrace.telemetry.tracing import tracing
 
 logger = logging.getLogger("headrace.app")
 
@@ -74,8 +74,8 @@ class App:
         self.gc_watch = GcWatch()
         self.metrics = Metrics(self.gc_watch)
         self.exposition = Exposition(self.metrics)
-        self.tracing: Tracing | None = tracing(inherited(), settings.server.tracing, self.metrics)
-        tracer = None if self.tracing is None else self.tracing.tracer
+        self.tracing = tracing(inherited(), settings.server.tracing, self.metrics)
+        tracer = self.tracing.tracer
         self.topics = Topics()
         self.store = build_store(settings)
         self.hub = Hub(self.store)
@@ -108,7 +108,8 @@ class App:
     async def run(self, announce: Announce | None = None) -> int:
         """Open, serve, close."""
         settings = self.settings
-        ids = None if self.tracing is None else self.tracing.tracer.ids_of
+        tracer = self.tracing.tracer
+        ids = None if tracer is None else tracer.ids_of
         logs = configure(sys.stderr, settings.server.log_format, log_level(settings), ids=ids)
         self.metrics.watch("log_lines_dropped", lambda: logs.dropped)
         try:
@@ -162,8 +163,7 @@ class App:
         await self.store.close()
         if self.operations is not None:
             self.operations.close()
-        if self.tracing is not None:
-            await asyncio.to_thread(self.tracing.close)
+        await asyncio.to_thread(self.tracing.close)
 
     async def _load(self, flow: Flow, replica: Replica[Engine]) -> None:
         try:

@@ -8,6 +8,7 @@ one terminal event, or is found again by :meth:`Service.recover` after a crash.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -36,6 +37,9 @@ from headrace.streams.log import Log
 from headrace.streams.store import LogHeader, Recovered
 from headrace.streams.topics import Topics
 from headrace.tracing import Tracer
+
+_logger = logging.getLogger("headrace.service")
+_LEVELS = logging.getLevelNamesMapping()
 
 TICK_S = 0.1
 """How often waiting times, graces and the engines' health are looked at."""
@@ -250,9 +254,12 @@ class Service:
             flow.lost(place.replica, now)
         if not may_go_on(generation, error, place.replica, flow):
             return False
+        self._log(generation, "goes on after %s: %s", error.code.value, error.message)
         generation.progress("moved")
         if generation.ended:  # that could not be stored
             return True
+        if generation.trace is not None:
+            generation.trace.moved()
         generation.waits_since = generation.waits_since or now
         flow.queue.push_front(generation, generation.waits_since)
         asyncio.get_running_loop().call_soon(self._pump, flow)
@@ -276,6 +283,7 @@ class Service:
         if type(end) is Finish:
             flow.metrics.finished(end.reasons[0], took_s, end.usage)
         elif type(end) is Error:
+            self._log(generation, "ended by %s: %s", end.code, end.message)
             flow.metrics.failed(end.code, end.message, 0, took_s)
         if generation.trace is not None:
             generation.trace.ended(end)
@@ -285,6 +293,20 @@ class Service:
             self._pump(flow)
         if self._closing and not self._running:
             self._idle.set()
+
+    @staticmethod
+    def _log(generation: Generation, what: str, code: str, message: str) -> None:
+        """What went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
+        level = MEANINGS[Code(code)].log_level
+        if level != "info":
+            extra = {
+                "generation": generation.id,
+                "request_id": generation.caller.request_id,
+                "model": generation.model,
+                "tenant": generation.caller.tenant,
+                "code": code,
+            }
+            _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)
 
     def left(self, generation: Generation) -> None:
         leaving = generation.caller.leaving

@@ -17,7 +17,10 @@ class GenerationTrace(Protocol):
         """It got a place, and a run begins there. Returns what the engine is told."""
 
     def broke(self, error: HeadraceError) -> None:
-        """That run failed; another one may follow."""
+        """That run failed."""
+
+    def moved(self) -> None:
+        """It waits for another one."""
 
     def ended(self, end: Finish | Error) -> None:
         """The terminal event was appended."""

@@ -105,8 +105,9 @@ def test_openmetrics_is_spoken_to_a_scraper_that_asks_for_it() -> None:
     accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
     content_type, body = Exposition(busy_metrics()).render(accept)
     assert content_type.startswith("application/openmetrics-text")
-    families = {family.name for family in parse_openmetrics(body.decode())}
-    assert "vllm:time_to_first_token_seconds" in families
+    families = {family.name: family for family in parse_openmetrics(body.decode())}
+    samples = families["vllm:time_to_first_token_seconds"].samples
+    assert samples[0].name == "vllm:time_to_first_token_seconds_bucket"
 
 
 def test_two_servers_in_one_process_do_not_share_numbers() -> None:

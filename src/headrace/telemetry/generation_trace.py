@@ -104,9 +104,11 @@ class GenerationTrace:
         return Trace(f"00-{self.trace_id:032x}-{span_id:016x}-01", trace.tracestate, trace.baggage)
 
     def broke(self, error: HeadraceError) -> None:
-        now = self._waits_since = time.time_ns()
-        self._attempted(now, error.code, error.message)
-        self._events.append(SpanEvent("moved", now, {"error.type": error.code.value}))
+        self._attempted(time.time_ns(), error.code, error.message)
+
+    def moved(self) -> None:
+        self._waits_since = time.time_ns()
+        self._events.append(SpanEvent("moved", self._waits_since))
 
     def ended(self, end: Finish | Error) -> None:
         now = time.time_ns()
@@ -158,9 +160,12 @@ class GenerationTrace:
         self._place.live.pop(self._id, None)
 
     def _waited(self, now: int) -> None:
-        """It stood in the queue until now."""
+        """It stood in the queue until now, if it did."""
+        since, self._waits_since = self._waits_since, 0
+        if not since:
+            return
         ids = (self._place.ids.span(), self.span_id)
-        self._put("queue", "internal", ids, (self._waits_since, now), {})
+        self._put("queue", "internal", ids, (since, now), {})
 
     def _attempted(self, now: int, code: Code | None, message: str) -> None:
         attempt, self._attempt = self._attempt, None

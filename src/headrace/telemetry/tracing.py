@@ -1,4 +1,4 @@
-"""Whether there are traces, and the parts that make them: built only where the environment asks for them."""
+"""Whether anything is exported by OpenTelemetry, and the parts that do: built only where the environment asks."""
 
 from __future__ import annotations
 
@@ -16,36 +16,45 @@ _MISSING = "OpenTelemetry is not installed; pip install 'headrace[otel]'"
 
 
 class Tracing(NamedTuple):
-    """``close`` ends what is under way and sends what is left. It blocks for some seconds at most."""
+    """``tracer``: None where only metrics are exported. ``close`` sends what is left; it blocks for some seconds
+    at most, so it is not for the event loop's thread."""
 
-    tracer: Tracer
+    tracer: Tracer | None
     close: Callable[[], None]
 
 
-def tracing(environment: Environment, wanted: Wanted, metrics: Metrics) -> Tracing | None:
-    """None where nothing is recorded. Raises ``INVALID_REQUEST`` for an environment that says what cannot be,
+NOTHING = Tracing(None, lambda: None)
+
+
+def tracing(environment: Environment, wanted: Wanted, metrics: Metrics) -> Tracing:
+    """What the environment asks for. Raises ``INVALID_REQUEST`` for an environment that says what cannot be,
     and where traces are ``on`` without the packages for them."""
     made = plan(environment, wanted)
-    return None if made is None else _build(made, metrics)
+    return NOTHING if made is None else _build(made, metrics)
 
 
-def _build(made: Plan, metrics: Metrics) -> Tracing | None:
+def _build(made: Plan, metrics: Metrics) -> Tracing:
     try:
         from headrace.telemetry.otel import Otel
+        from headrace.telemetry.otel_metrics import OtelMetrics
     except ImportError as error:
         if made.required:
             raise HeadraceError(Code.INVALID_REQUEST, f"{_MISSING} ({error})") from None
-        _logger.warning("no traces: %s (%s)", _MISSING, error)
-        return None
+        _logger.warning("nothing is exported: %s (%s)", _MISSING, error)
+        return NOTHING
     try:
         spans = Otel(made)
+        pushed = OtelMetrics(made, spans.resource, metrics) if made.metrics else None
     except Exception as error:
         why = f"OpenTelemetry cannot be set up: {error}"
         raise HeadraceError(Code.INVALID_REQUEST, why) from error
-    tracer = Tracer(spans, made.sampler, metrics)
+    tracer = Tracer(spans, made.sampler, metrics) if made.traces else None
 
     def close() -> None:
-        tracer.close()
+        if tracer is not None:
+            tracer.close()
         spans.close()
+        if pushed is not None:
+            pushed.close()
 
     return Tracing(tracer, close)
