@@ -41,6 +41,8 @@ class Trace(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
     @property
     def lines(self) -> bytes:
         """As header lines of a request, each with its line break."""
+        if not self.tracestate and not self.baggage:  # as nearly always
+            return f"traceparent: {self.traceparent}\r\n".encode()
         text = f"traceparent: {self.traceparent}\r\n" if self.traceparent else ""
         if self.tracestate:
             text += f"tracestate: {self.tracestate}\r\n"

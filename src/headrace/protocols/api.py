@@ -12,6 +12,7 @@ from time import perf_counter
 import msgspec
 
 from headrace.domain.errors import HeadraceError
+from headrace.domain.trace import Trace
 from headrace.protocols.call import Call, request_ids
 from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
@@ -82,7 +83,9 @@ class Api:
             handler = terms.handler or self._route(exchange.head, terms)
             if not terms.open:
                 if self._tracer is not None:
-                    self._trace(call, self._tracer)
+                    call.trace = trace = self._tracer.follow(terms.trace)
+                    if trace.sampled:
+                        self._record(call, self._tracer, trace)
                 call.tenant = self._service.authenticate(terms.key)
             waiting = handler(call, terms.argument)
             if waiting is not None:
@@ -98,16 +101,12 @@ class Api:
         self._streams.close()
 
     @staticmethod
-    def _trace(call: Call, tracer: Tracer) -> None:
-        """Find out to which trace a call belongs; record it if that is sampled."""
-        terms = call.terms
-        call.trace = trace = tracer.follow(terms.trace)
-        if trace.sampled:
-            head = call.exchange.head
-            span = tracer.request(
-                trace, terms.trace, head.method, terms.route, head.path, call.request_id
-            )
-            call.exchange = TracedExchange(call.exchange, span)
+    def _record(call: Call, tracer: Tracer, trace: Trace) -> None:
+        terms, head = call.terms, call.exchange.head
+        span = tracer.request(
+            trace, terms.trace, head.method, terms.route, head.path, call.request_id
+        )
+        call.exchange = TracedExchange(call.exchange, span)
 
     def _run(self, call: Call, waiting: Awaitable[None]) -> None:
         task = self._tasks.start(self._wait(call, waiting))

@@ -12,15 +12,14 @@ from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import choose_encoder, generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.openmetrics.exposition import ALLOWUTF8, CONTENT_TYPE_LATEST
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as Sample
 
@@ -76,12 +75,13 @@ class Exposition(Collector):
         where it is understood, Prometheus text 0.0.4 otherwise."""
         if "application/json" in accept:
             return "application/json", msgspec.json.encode(summary(self._metrics))
-        _, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(accept)
         if not content_type.startswith("application/openmetrics-text"):
-            return content_type, generate_latest(self._registry)
+            return content_type, encode(self._registry)
         # The library's other escapings make `vllm_…` of the samples of `vllm:…`. All our names are old-style
         # ones, which nothing escapes.
-        return CONTENT_TYPE_LATEST, generate_openmetrics(self._registry, ALLOWUTF8, "1.0.0")
+        body: bytes = openmetrics.generate_latest(self._registry, openmetrics.ALLOWUTF8, "1.0.0")  # type: ignore[no-untyped-call]
+        return openmetrics.CONTENT_TYPE_LATEST, body
 
     def collect(self) -> Iterator[Metric]:
         models = list(self._metrics.models.values())

@@ -6,7 +6,7 @@ It stands in front of the generation's meter, so that it hears of the first toke
 from __future__ import annotations
 
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -39,17 +39,12 @@ class Generation(Protocol):
     meter: Any
 
 
-class Numbers(Protocol):
-    """Makes ids."""
-
-    def span(self) -> int: ...
-
-
 class Place(NamedTuple):
-    """``spans``: where they go; ``live``: where those under way are known by their generation's id."""
+    """``spans``: where they go; ``new_id`` makes their ids; ``live``: where those under way are known by their
+    generation's id."""
 
     spans: Spans
-    ids: Numbers
+    new_id: Callable[[], int]
     live: MutableMapping[str, Any]
 
 
@@ -60,7 +55,7 @@ class GenerationTrace:
         self, place: Place, generation: Generation, trace: Trace, model: str, meter: ModelMetrics
     ) -> None:
         self.trace_id = trace.trace_id
-        self.span_id = place.ids.span()
+        self.span_id = place.new_id()
         self._place = place
         self._meter = meter
         self._trace = trace
@@ -98,7 +93,7 @@ class GenerationTrace:
         if self._queue_s is None:
             self._queue_s = (now - self._began) / 1e9
         self._attempts += 1
-        span_id = self._place.ids.span()
+        span_id = self._place.new_id()
         self._attempt = _Attempt(replica, self._attempts, span_id, now)
         trace = self._trace
         return Trace(f"00-{self.trace_id:032x}-{span_id:016x}-01", trace.tracestate, trace.baggage)
@@ -164,7 +159,7 @@ class GenerationTrace:
         since, self._waits_since = self._waits_since, 0
         if not since:
             return
-        ids = (self._place.ids.span(), self.span_id)
+        ids = (self._place.new_id(), self.span_id)
         self._put("queue", "internal", ids, (since, now), {})
 
     def _attempted(self, now: int, code: Code | None, message: str) -> None:

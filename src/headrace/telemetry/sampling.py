@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _ALL = 1 << 64
-_LOW = _ALL - 1
+LOW = _ALL - 1
+"""What counts of a trace's id: its low 64 bits."""
 
 PARENT_BASED = "parentbased_"
 KINDS = frozenset(("always_on", "always_off", "traceidratio"))
@@ -34,7 +35,7 @@ class Sampler(NamedTuple):
         """Whether to record a trace. ``decided``: by who began it; None: it begins here."""
         if decided is not None and self.parent_based:
             return decided
-        return trace_id & _LOW < self.bound
+        return trace_id & LOW < self.bound
 
 
 def _ratio(argument: str) -> float:

@@ -12,23 +12,10 @@ import time
 from headrace.domain.trace import Trace
 from headrace.telemetry.generation_trace import Generation, GenerationTrace, Place
 from headrace.telemetry.metrics import Metrics
-from headrace.telemetry.sampling import Sampler
+from headrace.telemetry.sampling import LOW, Sampler
 from headrace.telemetry.span import Span, Spans
 
 _TRACEPARENT = "00-%032x-%016x-%02x"
-
-
-class Ids:
-    """Numbers of traces and spans: random, never 0."""
-
-    def __init__(self) -> None:
-        self._bits = random.Random().getrandbits
-
-    def trace(self) -> int:
-        return self._bits(128) or 1
-
-    def span(self) -> int:
-        return self._bits(64) or 1
 
 
 class Tracer:
@@ -39,7 +26,8 @@ class Tracer:
         self._spans = spans
         self._metrics = metrics
         self._sampler = sampler
-        self._ids = Ids()
+        self._bound = sampler.bound
+        self._bits = random.Random().getrandbits
         # Bounded by the requests and the generations under way.
         self._requests: dict[str, RequestSpan] = {}
         self._generations: dict[str, GenerationTrace] = {}
@@ -49,10 +37,12 @@ class Tracer:
         span that is to come as its parent."""
         if said is not None and said.traceparent:
             return self._followed(said)
-        trace_id, span_id = self._ids.trace(), self._ids.span()
-        sampled = self._sampler.takes(trace_id, None)
-        traceparent = _TRACEPARENT % (trace_id, span_id, sampled)
-        return Trace(traceparent, "", "" if said is None else said.baggage)
+        # As nearly always, and so without a call: every request that begins a trace passes here.
+        bits = self._bits
+        trace_id = bits(128) or 1
+        sampled = trace_id & LOW < self._bound
+        traceparent = _TRACEPARENT % (trace_id, bits(64) or 1, sampled)
+        return Trace(traceparent) if said is None else Trace(traceparent, "", said.baggage)
 
     def request(
         self, trace: Trace, said: Trace | None, method: str, route: str, path: str, request_id: str
@@ -74,7 +64,7 @@ class Tracer:
         trace = generation.caller.trace
         if trace is None or not trace.sampled:
             return None
-        place = Place(self._spans, self._ids, self._generations)
+        place = Place(self._spans, self._new_id, self._generations)
         recorded = GenerationTrace(place, generation, trace, model, self._metrics.model(model))
         generation.meter = recorded
         self._generations[generation.id] = recorded
@@ -99,13 +89,17 @@ class Tracer:
         self._requests.pop(request.request_id, None)
         self._spans.put(span)
 
+    def _new_id(self) -> int:
+        """Of a span: random, never 0."""
+        return self._bits(64) or 1
+
     def _followed(self, said: Trace) -> Trace:
         sampled = said.sampled
         if not self._sampler.takes(said.trace_id, sampled):
             if not sampled:
                 return said
             return Trace(said.traceparent[:53] + "00", said.tracestate, said.baggage)
-        traceparent = f"{said.traceparent[:36]}{self._ids.span():016x}-01"
+        traceparent = f"{said.traceparent[:36]}{self._new_id():016x}-01"
         return Trace(traceparent, said.tracestate, said.baggage)
 
 
