@@ -32,6 +32,7 @@ from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
+from headrace.settings.environment import inherited
 from headrace.settings.tree import Model as ModelSettings
 from headrace.settings.tree import SamplingDefaults
 from headrace.streams.bounds import Bounds
@@ -48,8 +49,12 @@ from headrace.telemetry.exposition import Exposition
 from headrace.telemetry.logs import configure
 from headrace.telemetry.metrics import Metrics
 from headrace.telemetry.operations import OperationsPort
+from headrace.telemetry.tracing import tracing
 
 logger = logging.getLogger("headrace.app")
+
+PROVIDERS = {"openai": "openai", "llama": "llama.cpp", "scripted": "headrace"}
+"""``gen_ai.provider.name`` by a model's engine."""
 
 Announce = Callable[["App"], None]
 """Called once the server listens: what a person wants to read then."""
@@ -70,6 +75,8 @@ class App:
         self.gc_watch = GcWatch()
         self.metrics = Metrics(self.gc_watch)
         self.exposition = Exposition(self.metrics)
+        self.tracing = tracing(inherited(), settings.server.tracing, self.metrics)
+        tracer = self.tracing.tracer
         self.topics = Topics()
         self.store = build_store(settings)
         self.hub = Hub(self.store)
@@ -86,6 +93,7 @@ class App:
                 settings.limits.queue_timeout_s,
                 settings.limits.total_timeout_s,
             ),
+            tracer=tracer,
         )
         self.grpc = Grpc(settings, self.service) if wanted(settings) else None
         self.api = Api(
@@ -93,6 +101,7 @@ class App:
             ApiOptions(__version__, settings.server.cors_origin),
             metrics=self.exposition.render,
             more=self.grpc.routes if self.grpc is not None else (),
+            tracer=tracer,
         )
         self.engine_losses: dict[str, int] = {}
         self.front: Front | None = None
@@ -102,7 +111,9 @@ class App:
     async def run(self, announce: Announce | None = None) -> int:
         """Open, serve, close."""
         settings = self.settings
-        logs = configure(sys.stderr, settings.server.log_format, log_level(settings))
+        tracer = self.tracing.tracer
+        ids = None if tracer is None else tracer.ids_of
+        logs = configure(sys.stderr, settings.server.log_format, log_level(settings), ids=ids)
         self.metrics.watch("log_lines_dropped", lambda: logs.dropped)
         try:
             await self._open()
@@ -162,6 +173,7 @@ class App:
         await self.store.close()
         if self.operations is not None:
             self.operations.close()
+        await asyncio.to_thread(self.tracing.close)
 
     async def _load(self, flow: Flow, replica: Replica[Engine]) -> None:
         try:
@@ -184,6 +196,7 @@ class App:
         while True:
             await asyncio.sleep(TICK_S)
             self.service.tick(time.monotonic())
+            self.metrics.fold()
             self.gc_watch.rest(not self.service.busy)
             if self.grpc is not None:
                 await self.grpc.look()
@@ -225,10 +238,12 @@ class App:
             int(time.time()),
         )
         queue: Queue = Queue(limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
+        metrics = self.metrics.model(model.name)
+        metrics.provider = PROVIDERS[model.engine]
         return Flow(
             built,
             queue,
-            self.metrics.model(model.name),
+            metrics,
             sampling(model.defaults),
             model.continuation == "exact",
         )

@@ -37,7 +37,13 @@ class ModelMetrics(Protocol):
         e2e_s: float,
         usage: Usage,
     ) -> None: ...
-    def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None: ...
+    def failed(
+        self,
+        code: str,
+        message: str = "",
+        completion_tokens: int = 0,
+        e2e_s: float | None = None,
+    ) -> None: ...
     def tokens(self, count: int, gap_s: float) -> None: ...
 
 

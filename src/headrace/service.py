@@ -8,6 +8,7 @@ one terminal event, or is found again by :meth:`Service.recover` after a crash.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -37,6 +38,10 @@ from headrace.streams.kept import Kept
 from headrace.streams.log import Log
 from headrace.streams.store import LogHeader, Recovered
 from headrace.streams.topics import Topics
+from headrace.tracing import Tracer
+
+_logger = logging.getLogger("headrace.service")
+_LEVELS = logging.getLevelNamesMapping()
 
 TICK_S = 0.1
 """How often waiting times, graces and the engines' health are looked at."""
@@ -62,7 +67,10 @@ class Service:
         chain: HookChain | None,
         topics: Topics,
         limits: Limits,
+        tracer: Tracer | None = None,
     ) -> None:
+        """``tracer``: None where nothing is recorded."""
+        self._tracer = tracer
         self._flows = {flow.model.name: flow for flow in flows}
         self._models = Models([flow.model for flow in flows])
         self._hub = hub
@@ -92,6 +100,8 @@ class Service:
             raise _shutting_down()
         flow = self._flow_of(request.model)
         request = flow.admit(request)
+        if self._tracer is not None and caller.trace is None:
+            caller = msgspec.structs.replace(caller, trace=self._tracer.follow(None))
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         context = opening = None
@@ -246,6 +256,8 @@ class Service:
 
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         place = self._free(generation)
+        if generation.trace is not None:
+            generation.trace.broke(error)
         flow = generation.flow
         if place is None or self._closing:
             return False
@@ -255,9 +267,12 @@ class Service:
             flow.lost(place.replica, now)
         if not may_go_on(generation, error, place.replica, flow):
             return False
+        self._log(generation, "goes on after %s: %s", error.code.value, error.message)
         generation.progress("moved")
         if generation.ended:  # that could not be stored
             return True
+        if generation.trace is not None:
+            generation.trace.moved()
         generation.waits_since = generation.waits_since or now
         flow.queue.push_front(generation, generation.waits_since)
         asyncio.get_running_loop().call_soon(self._pump, flow)
@@ -282,17 +297,34 @@ class Service:
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.remove(generation.caller.tenant, token, generation)
+        took_s = time.monotonic() - generation.admitted_at
         if type(end) is Finish:
-            took_s = time.monotonic() - generation.admitted_at
             flow.metrics.finished(end.reasons[0], took_s, end.usage)
         elif type(end) is Error:
-            flow.metrics.failed(end.code, end.message)
+            self._log(generation, "ended by %s: %s", end.code, end.message)
+            flow.metrics.failed(end.code, end.message, 0, took_s)
+        if generation.trace is not None:
+            generation.trace.ended(end)
         if self._news:
             self._topics.publish("generation", {"id": generation.id, "state": "ended", "end": end})
         if place is not None and flow.queue.waiting:
             self._pump(flow)
         if self._closing and not self._running:
             self._idle.set()
+
+    @staticmethod
+    def _log(generation: Generation, what: str, code: str, message: str) -> None:
+        """What went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
+        level = MEANINGS[Code(code)].log_level
+        if level != "info":
+            extra = {
+                "generation": generation.id,
+                "request_id": generation.caller.request_id,
+                "model": generation.model,
+                "tenant": generation.caller.tenant,
+                "code": code,
+            }
+            _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)
 
     def left(self, generation: Generation) -> None:
         leaving = generation.caller.leaving
@@ -321,6 +353,8 @@ class Service:
             keep_raw=keep_raw,
         )
         self._running[generation.id] = generation
+        if self._tracer is not None:
+            generation.trace = self._tracer.generation(generation, flow.model.name)
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.add(generation.caller.tenant, token, generation)
@@ -386,8 +420,11 @@ class Service:
                 generation.finish("length")
                 return
         live = request.stream or generation.durable
+        caller = generation.caller
+        trace = generation.trace
+        told = caller.trace if trace is None else trace.attempt(place.replica.name)
         run = place.replica.engine.stream_infer(
-            Work(request, prefixes, generation.caller.exact or flow.exact, live, generation.turns),
+            Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told),
             generation,
         )
         # A run that failed at once has given its place back already.

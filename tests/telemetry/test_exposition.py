@@ -35,7 +35,7 @@ def busy_metrics() -> Metrics:
     model.first_token(0.05)
     model.tokens(1, 0.02)
     model.finished("stop", 0.4, Usage(10, 20, 4))
-    model.failed("engine_failed", "the engine died", 2)
+    model.failed("engine_failed", "the engine died", 2, 0.7)
     return metrics
 
 
@@ -50,6 +50,12 @@ def key(name: str, labels: Mapping[str, str] | None = None) -> Key:
 
 
 MODEL = {"model_name": "smollm2-135m"}
+GEN_AI = {
+    "gen_ai_operation_name": "chat",
+    "gen_ai_provider_name": "headrace",
+    "gen_ai_request_model": "smollm2-135m",
+    "gen_ai_response_model": "smollm2-135m",
+}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,22 @@ MODEL = {"model_name": "smollm2-135m"}
         ("headrace_requests_total", MODEL, 5),
         ("headrace_cached_prompt_tokens_total", MODEL, 4),
         ("headrace_errors_total", {**MODEL, "code": "engine_failed"}, 1),
+        ("gen_ai_server_request_duration_seconds_count", {**GEN_AI, "error_type": ""}, 1),
+        (
+            "gen_ai_server_request_duration_seconds_bucket",
+            {**GEN_AI, "error_type": "engine_failed", "le": "1.28"},
+            1,
+        ),
+        ("gen_ai_server_time_to_first_token_seconds_bucket", {**GEN_AI, "le": "0.04"}, 0),
+        ("gen_ai_server_time_to_first_token_seconds_bucket", {**GEN_AI, "le": "0.06"}, 1),
+        ("gen_ai_server_time_per_output_token_seconds_sum", GEN_AI, 0.02),
+        ("gen_ai_client_token_usage_sum", {**GEN_AI, "gen_ai_token_type": "input"}, 10),
+        ("gen_ai_client_token_usage_sum", {**GEN_AI, "gen_ai_token_type": "output"}, 20),
+        (
+            "gen_ai_client_token_usage_bucket",
+            {**GEN_AI, "gen_ai_token_type": "output", "le": "16.0"},
+            0,
+        ),
         ("headrace_readers", {}, 7),
         ("headrace_store_commits_total", {}, 11),
         ("headrace_gc_pause_seconds_count", {"generation": "2"}, 0),
@@ -93,7 +115,7 @@ def test_the_readme_names_every_metric() -> None:
     families = text_string_to_metric_families(body)
     names = {f.name + "_total" * (f.type == "counter") for f in families}
     readme = README.read_text()
-    ours = {name for name in names if name.startswith(("vllm:", "headrace_"))}
+    ours = {name for name in names if name.startswith(("vllm:", "headrace_", "gen_ai_"))}
     assert {name for name in ours if f"`{name}" not in readme} == set()
 
 
@@ -105,8 +127,9 @@ def test_openmetrics_is_spoken_to_a_scraper_that_asks_for_it() -> None:
     accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
     content_type, body = Exposition(busy_metrics()).render(accept)
     assert content_type.startswith("application/openmetrics-text")
-    families = {family.name for family in parse_openmetrics(body.decode())}
-    assert "vllm:time_to_first_token_seconds" in families
+    families = {family.name: family for family in parse_openmetrics(body.decode())}
+    samples = families["vllm:time_to_first_token_seconds"].samples
+    assert samples[0].name == "vllm:time_to_first_token_seconds_bucket"
 
 
 def test_two_servers_in_one_process_do_not_share_numbers() -> None:

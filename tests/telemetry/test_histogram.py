@@ -1,9 +1,22 @@
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.telemetry.histogram import Histogram
+from headrace.telemetry.histogram import (
+    BOTH_REQUEST_S,
+    GEN_AI_FIRST_TOKEN_S,
+    GEN_AI_PER_TOKEN_S,
+    GEN_AI_REQUEST_S,
+    GEN_AI_TOKENS,
+    INTER_TOKEN_S,
+    REQUEST_S,
+    TIME_TO_FIRST_TOKEN_S,
+    Exemplar,
+    Histogram,
+)
 
 BOUNDS = (0.1, 0.5, 1.0)
 
@@ -42,7 +55,36 @@ def test_the_last_cumulative_bucket_holds_everything(values: list[float]) -> Non
     histogram = Histogram(BOUNDS)
     for value in values:
         histogram.observe(value)
-    edges = histogram.cumulative()
-    assert [edge for edge, _ in edges] == ["0.1", "0.5", "1.0", "+Inf"]
-    assert edges[-1][1] == len(values) == histogram.count
-    assert [count for _, count in edges] == sorted(count for _, count in edges)
+    bounds, counts, _ = zip(*histogram.buckets(), strict=True)
+    assert bounds == (0.1, 0.5, 1.0, inf)
+    assert counts[-1] == len(values) == histogram.count
+    assert list(counts) == sorted(counts)
+
+
+@given(st.lists(st.floats(0, 5)))
+def test_fewer_buckets_count_the_same(values: list[float]) -> None:
+    histogram = Histogram(BOUNDS)
+    for value in values:
+        histogram.observe(value)
+    all_of_them = {bound: count for bound, count, _ in histogram.buckets()}
+    few = {bound: count for bound, count, _ in histogram.buckets((0.5,))}
+    assert few == {bound: all_of_them[bound] for bound in (0.5, inf)}
+
+
+def test_a_bucket_has_the_newest_of_its_exemplars() -> None:
+    histogram = Histogram(BOUNDS)
+    for time, value in enumerate((0.05, 0.2, 0.3, 7.0)):
+        histogram.observe(value)
+        histogram.exemplify(Exemplar(1, 2, float(time), value))
+    found = [exemplar and exemplar.value for _, _, exemplar in histogram.buckets()]
+    assert found == [0.05, 0.3, None, 7.0]
+    fewer = [exemplar and exemplar.value for _, _, exemplar in histogram.buckets((0.5, 1.0))]
+    assert fewer == [0.3, None, 7.0]
+
+
+def test_the_buckets_of_opentelemetry_are_some_of_those_that_are_counted() -> None:
+    assert set(GEN_AI_FIRST_TOKEN_S) < set(TIME_TO_FIRST_TOKEN_S)
+    assert set(GEN_AI_PER_TOKEN_S) < set(INTER_TOKEN_S)
+    assert set(GEN_AI_REQUEST_S) < set(BOTH_REQUEST_S) > set(REQUEST_S)
+    assert GEN_AI_FIRST_TOKEN_S[-1] == 10.0
+    assert (GEN_AI_REQUEST_S[-1], GEN_AI_TOKENS[-1]) == (81.92, 67108864)

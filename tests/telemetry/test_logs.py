@@ -9,14 +9,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from headrace.telemetry.logs import ACCESS, ROOT, AccessLog, Format, LogWriter, configure
+from headrace.telemetry.logs import ACCESS, GUESTS, ROOT, AccessLog, Format, LogWriter, configure
 
 
 @pytest.fixture(autouse=True)
 def _loggers_left_as_found() -> Iterator[None]:
     root, access = logging.getLogger(ROOT), logging.getLogger(ACCESS)
     before = (list(root.handlers), root.level, root.propagate, access.level)
+    guests = [logging.getLogger(name) for name in GUESTS]
     yield
+    for guest in guests:
+        guest.handlers, guest.propagate = [], True
     root.handlers, root.propagate = before[0], before[2]
     root.setLevel(before[1])
     access.setLevel(before[3])
@@ -113,3 +116,28 @@ def test_configuring_again_replaces_the_stream() -> None:
     second.close()
     assert old.getvalue() == ""
     assert new.getvalue().count("once") == 1
+
+
+def test_a_line_carries_the_ids_of_its_trace() -> None:
+    known = {"gen_01KAYYZ3Q8V1N2M3P4R5S6T7V8": ("aa", "bb")}
+    stream = io.StringIO()
+    writer = configure(stream, "json", ids=lambda generation, request: known.get(generation))
+    logger = logging.getLogger("headrace.streams")
+    logger.error("%s cannot be stored", "gen_01KAYYZ3Q8V1N2M3P4R5S6T7V8")
+    logger.error("request %s failed in the server", "req_" + "0" * 24)
+    logger.error("nothing of that")
+    writer.close()
+    first, second, third = map(json.loads, stream.getvalue().splitlines())
+    assert (first["trace_id"], first["span_id"]) == ("aa", "bb")
+    assert first["generation"] == "gen_01KAYYZ3Q8V1N2M3P4R5S6T7V8"
+    assert second["request_id"] == "req_" + "0" * 24
+    assert "trace_id" not in second
+    assert "generation" not in third
+
+
+def test_what_the_exporter_complains_of_is_a_line_too() -> None:
+    stream = io.StringIO()
+    writer = configure(stream, "text")
+    logging.getLogger("opentelemetry.exporter").warning("cannot be reached")
+    writer.close()
+    assert "WARNING opentelemetry.exporter cannot be reached" in stream.getvalue()

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.domain.trace import Trace
+
 
 class ImagePart(msgspec.Struct, frozen=True, gc=False, tag="image_url", tag_field="type"):
     """An image of a message, as OpenAI has it: ``{"type": "image_url", "image_url": {...}}``."""
@@ -112,7 +114,8 @@ CONTINUE = Leaving(None)
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
-    """Who asks: the tenant that the key named, and how this request wants to be treated."""
+    """Who asks: the tenant that the key named, and how this request wants to be treated. ``trace``: to which
+    trace it belongs; the parent of all spans of its generation."""
 
     tenant: str = "default"
     request_id: str = ""
@@ -120,3 +123,4 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     abort_token: str | None = None
     leaving: Leaving = CANCEL
     exact: bool = False
+    trace: Trace | None = None

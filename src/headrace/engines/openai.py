@@ -137,7 +137,9 @@ class OpenAIEngine(StreamingEngine):
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
             return run
-        pool.send(with_body(self._heads[kind], self._asking.body(request, live)), run)
+        trace = work.trace
+        body = self._asking.body(request, live)
+        pool.send(with_body(self._heads[kind], body, b"" if trace is None else trace.lines), run)
         return run
 
     async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
@@ -193,17 +195,18 @@ class OpenAIEngine(StreamingEngine):
                     loop.call_soon(run.stream_done, ended, Usage())
                     continue
                 body = self._asking.continuation(request, index, prefix, work.live)
-                self._start(run, request.kind, body, index, work.live)
+                self._start(run, work, body, index)
         except HeadraceError as error:
             loop.call_soon(run.failed, error)
         return run
 
-    def _start(self, run: FanRun, kind: str, body: bytes, index: int, live: bool) -> None:
+    def _start(self, run: FanRun, work: Work, body: bytes, index: int) -> None:
         pool = self._pool
         if pool is None:
             raise _not_loaded()
-        sink = FanStream(run, ChatFold(index), live, self.on_failure)
-        run.adopt(pool.send(with_body(self._heads[kind], body), sink))
+        sink = FanStream(run, ChatFold(index), work.live, self.on_failure)
+        head, lines = self._heads[work.request.kind], work.trace.lines if work.trace else b""
+        run.adopt(pool.send(with_body(head, body, lines), sink))
 
     def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""

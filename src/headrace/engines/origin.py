@@ -50,6 +50,7 @@ class Origin(msgspec.Struct, frozen=True):
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def with_body(head: bytes, body: bytes) -> bytes:
-    """The whole request: a head of :meth:`Origin.head`, its length, its body."""
-    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+def with_body(head: bytes, body: bytes, lines: bytes = b"") -> bytes:
+    """The whole request: a head of :meth:`Origin.head`, its length, its body. ``lines``: headers of this
+    request alone, each with its line break."""
+    return b"%b%d\r\n%b\r\n%b" % (head, len(body), lines, body)

@@ -12,6 +12,7 @@ from time import perf_counter
 import msgspec
 
 from headrace.domain.errors import HeadraceError
+from headrace.domain.trace import Trace
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import Call, request_ids
 from headrace.protocols.exchange import Exchange, Head
@@ -28,6 +29,7 @@ from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
 from headrace.protocols.terms import Terms
 from headrace.protocols.tokenizer import Tokenizer
+from headrace.protocols.tracing import TracedExchange, Tracer
 
 _EXPOSED = (
     b"access-control-expose-headers",
@@ -46,7 +48,7 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 class Api:
     """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``more``:
-    routes of protocols that are optional."""
+    routes of protocols that are optional. ``tracer``: records requests that need a key; None to record none."""
 
     def __init__(
         self,
@@ -55,8 +57,10 @@ class Api:
         *,
         metrics: Metrics | None = None,
         more: Sequence[Route] = (),
+        tracer: Tracer | None = None,
     ) -> None:
         self._service = service
+        self._tracer = tracer
         self._origins = frozenset(origin.encode() for origin in options.cors_origins)
         self._new_id = request_ids()
         self._tasks = Tasks()
@@ -84,6 +88,10 @@ class Api:
         try:
             handler = terms.handler or self._route(exchange.head, terms)
             if not terms.open:
+                if self._tracer is not None:
+                    call.trace = trace = self._tracer.follow(terms.trace)
+                    if trace.sampled:
+                        self._record(call, self._tracer, trace)
                 call.tenant = self._service.authenticate(terms.key)
             waiting = handler(call, terms.argument)
             if waiting is not None:
@@ -97,6 +105,14 @@ class Api:
         """Cancel the handlers that wait; streams end with their logs."""
         await self._tasks.close()
         self._streams.close()
+
+    @staticmethod
+    def _record(call: Call, tracer: Tracer, trace: Trace) -> None:
+        terms, head = call.terms, call.exchange.head
+        span = tracer.request(
+            trace, terms.trace, head.method, terms.route, head.path, call.request_id
+        )
+        call.exchange = TracedExchange(call.exchange, span)
 
     def _run(self, call: Call, waiting: Awaitable[None]) -> None:
         task = self._tasks.start(self._wait(call, waiting))
@@ -127,7 +143,8 @@ class Api:
             terms.handler, terms.open = self._options, True
             return self._options
         route, terms.argument = self._router.find(head.method, head.path)
-        terms.handler, terms.open, terms.manner = route.handler, route.open, route.manner
+        terms.handler, terms.open = route.handler, route.open
+        terms.manner, terms.route = route.manner, route.path
         return route.handler
 
     def _options(self, call: Call, _: str) -> None:

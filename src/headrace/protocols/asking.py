@@ -8,6 +8,7 @@ from typing import Protocol
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import EVENT_TYPES
 from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving
+from headrace.domain.trace import Trace
 from headrace.protocols.accept import StreamForm, require_json, stream_form
 from headrace.protocols.call import Call
 from headrace.protocols.native import OPTIONAL_EVENTS
@@ -34,6 +35,9 @@ class Asking(Protocol):
     @property
     def request_id(self) -> str: ...
 
+    @property
+    def trace(self) -> Trace | None: ...
+
     def header(self, name: bytes) -> str | None: ...
 
 
@@ -47,6 +51,7 @@ def caller_of(call: Asking, session_id: str | None = None) -> Caller:
         said.abort_token,
         said.leaving,
         said.exact,
+        call.trace or said.trace,
     )
 
 
@@ -64,7 +69,9 @@ def _conclude(call: Asking) -> Caller:
         exact = _continue_mode(call.header(b"x-continue-mode") or "")
     session_id = text_header(call, b"x-session-id")
     abort_token = text_header(call, b"x-abort-token")
-    call.terms.caller = said = Caller("", "", session_id, abort_token, leaving, exact)
+    call.terms.caller = said = Caller(
+        "", "", session_id, abort_token, leaving, exact, call.terms.trace
+    )
     return said
 
 

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.trace import Trace
 from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.terms import Terms
@@ -54,6 +55,8 @@ class Call(msgspec.Struct, eq=False):
     tenant: str = "default"
     streams: bool = False
     """Whether the head of a streamed answer is out."""
+    trace: Trace | None = None
+    """Whose parent is the span of this call, or who decided that there is none; None: nobody traces."""
 
     __repr__ = object.__repr__  # a request has secrets
 

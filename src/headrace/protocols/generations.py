@@ -104,14 +104,14 @@ _prompt_body = Body(PromptBody)
 
 def prompt_message(role: str, content: str) -> Message:
     """What a client wants to add to a running generation. Raises ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
-    if role != "system" and role != "user":
+    if role not in ("system", "user"):
         raise refuse("role", "must be system or user")
     if not content:
         raise refuse("content", "is empty")
     if len(content.encode()) > MAX_CONTENT_BYTES:
         said = f"is longer than {MAX_CONTENT_BYTES} bytes"
         raise refuse("content", said, Code.BODY_TOO_LARGE)
-    return Message(role, content)
+    return Message("system" if role == "system" else "user", content)
 
 
 class Generations:

@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from headrace.domain.request import Caller
+from headrace.domain.trace import Trace, read_trace
 from headrace.protocols.accept import StreamForm
 from headrace.protocols.errors import OPENAI, Header, Manner
 from headrace.protocols.exchange import Head
 
+_IN_TRACES = frozenset((b"traceparent", b"baggage"))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -36,9 +38,11 @@ class Terms:
         "open",
         "request_id",
         "resumes",
+        "route",
         "sends_json",
         "shows",
         "takes_json",
+        "trace",
     )
 
     def __init__(self, head: Head) -> None:
@@ -54,7 +58,8 @@ class Terms:
         self.common: tuple[Header, ...] = ()
         self.lines = ""
         self.handler: Callable[[Any, str], Awaitable[None] | None] | None = None
-        """Of the route, with ``argument``. ``open``: it needs no key."""
+        """Of the ``route`` (its pattern), with ``argument``. ``open``: it needs no key."""
+        self.route = ""
         self.argument = ""
         self.open = False
         self.resumes = b"last-event-id" in self.fields
@@ -65,6 +70,7 @@ class Terms:
         self.form: StreamForm | None = None
         self.caller: Caller | None = None
         """What the head says of its caller, but for the tenant."""
+        self.trace = _trace(head) if _IN_TRACES & self.fields.keys() else None
 
     def add_common(self, headers: tuple[Header, ...]) -> None:
         """Headers for every answer; their values are from the head or ours, and have no line breaks."""
@@ -77,6 +83,15 @@ class Terms:
 def _key(value: bytes | None) -> str | None:
     """The key of ``x-api-key``, as Anthropic's SDK sends it."""
     return None if value is None else value.decode("latin-1").strip()
+
+
+def _trace(head: Head) -> Trace | None:
+    """The trace that the client is in. Its lists may have come as several headers."""
+
+    def joined(name: bytes) -> str:
+        return ",".join([value.decode("latin-1") for key, value in head.headers if key == name])
+
+    return read_trace(joined(b"traceparent"), joined(b"tracestate"), joined(b"baggage"))
 
 
 def _bearer_key(value: bytes | None) -> str | None:

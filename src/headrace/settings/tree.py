@@ -141,6 +141,14 @@ class Server(Section, frozen=True):
         Literal["debug", "info", "warning", "error"],
         setting("Least level that is logged; `debug` when something is searched.", common=True),
     ] = "info"
+    tracing: Annotated[
+        Literal["auto", "on", "off"],
+        setting(
+            "Record traces with OpenTelemetry; `auto` does if the environment names an exporter or an endpoint "
+            "(`OTEL_TRACES_EXPORTER`, `OTEL_EXPORTER_OTLP_ENDPOINT`), `off` ignores what it says.",
+            common=True,
+        ),
+    ] = "auto"
     log_format: Annotated[
         Literal["text", "json"], setting("`json` when a collector reads the logs.", common=True)
     ] = "text"

@@ -6,7 +6,8 @@ Names are those that dashboards and Kubernetes gateways read (``vllm:…``); our
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from typing import Any
 
 import msgspec
@@ -18,10 +19,13 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as Sample
 
 from headrace import __version__
-from headrace.telemetry.histogram import Histogram
+from headrace.telemetry.gen_ai import GenAi, gen_ai
+from headrace.telemetry.histogram import REQUEST_S, Bucket, Exemplar, Histogram
 from headrace.telemetry.metrics import (
     LEFT,
     OF_A_MODEL,
@@ -40,6 +44,8 @@ _HISTOGRAMS = (
     ("vllm:e2e_request_latency_seconds", "e2e", "From admission to the finish event."),
     ("vllm:request_queue_time_seconds", "queue", "From admission to a slot."),
 )
+_BOUNDS = {"e2e": REQUEST_S}
+"""Of those that are counted in more buckets than are shown."""
 _COUNTERS = (
     ("vllm:prompt_tokens", "prompt_tokens", "Prompt tokens of finished generations."),
     ("vllm:generation_tokens", "generation_tokens", "Tokens produced by ended generations."),
@@ -71,7 +77,12 @@ class Exposition(Collector):
         if "application/json" in accept:
             return "application/json", msgspec.json.encode(summary(self._metrics))
         encode, content_type = choose_encoder(accept)
-        return content_type, encode(self._registry)
+        if not content_type.startswith("application/openmetrics-text"):
+            return content_type, encode(self._registry)
+        # The library's other escapings make `vllm_…` of the samples of `vllm:…`. All our names are old-style
+        # ones, which nothing escapes.
+        body: bytes = openmetrics.generate_latest(self._registry, openmetrics.ALLOWUTF8, "1.0.0")  # type: ignore[no-untyped-call]
+        return openmetrics.CONTENT_TYPE_LATEST, body
 
     def collect(self) -> Iterator[Metric]:
         models = list(self._metrics.models.values())
@@ -80,7 +91,8 @@ class Exposition(Collector):
             yield from _of_models(number, watched, models)
         for name, attribute, text in _HISTOGRAMS:
             rows = [([model.name], getattr(model, attribute)) for model in models]
-            yield _histograms(name, text, _MODEL, rows)
+            yield _histograms(name, text, _MODEL, rows, _BOUNDS.get(attribute))
+        yield from _gen_ai(gen_ai(models))
         for name, attribute, text in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=_MODEL)
             for model in models:
@@ -127,12 +139,46 @@ def _sum(reads: list[Read]) -> float:
 
 
 def _histograms(
-    name: str, text: str, labels: list[str], rows: list[tuple[list[str], Histogram]]
+    name: str,
+    text: str,
+    labels: list[str],
+    rows: list[tuple[list[str], Histogram]],
+    bounds: Sequence[float] | None = None,
 ) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, histogram in rows:
-        family.add_metric(values, histogram.cumulative(), histogram.total_s)
+        family.add_metric(values, _buckets(histogram.buckets(bounds)), histogram.total_s)
     return family
+
+
+def _buckets(buckets: Iterable[Bucket]) -> list[Any]:
+    return [
+        (_edge(bound), count) if exemplar is None else (_edge(bound), count, _sample(exemplar))
+        for bound, count, exemplar in buckets
+    ]
+
+
+def _edge(bound: float) -> str:
+    return "+Inf" if bound == inf else str(float(bound))
+
+
+def _sample(exemplar: Exemplar) -> Sample:
+    ids = {"trace_id": f"{exemplar.trace_id:032x}", "span_id": f"{exemplar.span_id:016x}"}
+    return Sample(ids, exemplar.value, exemplar.time)
+
+
+def _gen_ai(numbers: Iterable[GenAi]) -> Iterator[Metric]:
+    """Named as OpenTelemetry's own exporter for Prometheus names them."""
+    for number in numbers:
+        name = number.name.replace(".", "_") + ("_seconds" if number.unit == "s" else "")
+        labels = list(number.rows[0].attributes) if number.rows else []
+        family = HistogramMetricFamily(
+            name, number.help, labels=[label.replace(".", "_") for label in labels]
+        )
+        for row in number.rows:
+            values = [row.attributes[label] for label in labels]
+            family.add_metric(values, _buckets(row.buckets), row.sum)
+        yield family
 
 
 def _successes(models: list[ModelMetrics]) -> Metric:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from logging import LogRecord
 from queue import Empty, Full, Queue
@@ -28,6 +29,8 @@ CLOSE_S = 2.0
 FIELDS = (
     "request_id",
     "generation",
+    "trace_id",
+    "span_id",
     "model",
     "code",
     "tenant",
@@ -40,6 +43,13 @@ FIELDS = (
 ROOT = "headrace"
 ACCESS = "headrace.access"
 
+GUESTS = ("opentelemetry",)
+"""Libraries whose warnings are written like ours."""
+Ids = Callable[[str, str], tuple[str, str] | None]
+"""From a generation's id and a request's, either of them may be empty, to trace id and span id in hex."""
+
+_GENERATION = re.compile(r"\bgen_[0-9A-Z]{26}\b")
+_REQUEST = re.compile(r"\breq_[0-9a-f]{24}\b")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -98,19 +108,32 @@ class LogWriter:
 
 
 class QueuedHandler(logging.Handler):
-    """Hands records to a :class:`LogWriter`, the message built: its arguments may change later."""
+    """Hands records to a :class:`LogWriter`, the message built: its arguments may change later. A generation
+    or a request that only the message names is a field, too; ``ids`` adds those of its trace."""
 
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, writer: LogWriter, ids: Ids | None = None) -> None:
         super().__init__()
         self._writer = writer
+        self._ids = ids
 
     def emit(self, record: LogRecord) -> None:
         record.msg = record.getMessage()
         record.args = None
+        self._add_ids(record)
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         record.exc_info = None
         self._writer.put(record)
+
+    def _add_ids(self, record: LogRecord) -> None:
+        fields = record.__dict__
+        for field, pattern in (("generation", _GENERATION), ("request_id", _REQUEST)):
+            if field not in fields and (found := pattern.search(record.msg)):
+                fields[field] = found.group()
+        if self._ids is not None:
+            known = self._ids(fields.get("generation", ""), fields.get("request_id", ""))
+            if known is not None:
+                record.trace_id, record.span_id = known
 
 
 class TextLines(logging.Formatter):
@@ -143,19 +166,26 @@ class JsonLines(logging.Formatter):
 
 
 def configure(
-    stream: TextIO, format: Format = "text", level: int = logging.INFO, access: bool = False
+    stream: TextIO,
+    format: Format = "text",
+    level: int = logging.INFO,
+    access: bool = False,
+    ids: Ids | None = None,
 ) -> LogWriter:
-    """Send the package's lines to ``stream``; called once, by the app. ``access``: a line a request.
+    """Send the package's lines to ``stream``; called once, by the app. ``access``: a line a request. ``ids``:
+    of traces, where there are any.
 
     Access lines are off by default: thousands a second cost more than the requests themselves.
     """
     writer = LogWriter(stream, format)
-    root = logging.getLogger(ROOT)
-    for old in list(root.handlers):
-        root.removeHandler(old)
-    root.addHandler(QueuedHandler(writer))
-    root.setLevel(level)
-    root.propagate = False
+    handler = QueuedHandler(writer, ids)
+    for name in (ROOT, *GUESTS):
+        logger = logging.getLogger(name)
+        for old in list(logger.handlers):
+            logger.removeHandler(old)
+        logger.addHandler(handler)
+        logger.propagate = False
+    logging.getLogger(ROOT).setLevel(level)
     logging.getLogger(ACCESS).setLevel(logging.INFO if access else logging.WARNING)
     return writer
 

@@ -14,11 +14,15 @@ from typing import NamedTuple
 from headrace.domain.event import Usage
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.histogram import (
+    BOTH_REQUEST_S,
+    GEN_AI_REQUEST_S,
     INTER_TOKEN_S,
     REQUEST_S,
     TIME_TO_FIRST_TOKEN_S,
+    Exemplar,
     Histogram,
 )
+from headrace.telemetry.tokens import TokenCounts
 
 Read = Callable[[], float]
 """Gives a number when asked, from any thread: it may read a counter or a length, nothing more."""
@@ -72,36 +76,39 @@ class LastError(NamedTuple):
 
 
 class ModelMetrics:
-    """The counters of one model. Every method is called on the event loop thread."""
+    """The counters of one model. Every method is called on the event loop thread. ``provider``: who computes
+    it, as OpenTelemetry names it. ``failures``: how long those took that ended with an error, by its code."""
 
     __slots__ = (
         "_metrics",
         "admitted_count",
-        "cached_tokens",
         "e2e",
+        "failed_tokens",
+        "failures",
         "first",
         "gap",
-        "generation_tokens",
         "name",
-        "prompt_tokens",
+        "provider",
         "queue",
         "reasons",
         "token_batches",
+        "tokens_used",
         "watched",
     )
 
     def __init__(self, name: str, metrics: Metrics) -> None:
         self.name = name
+        self.provider = "headrace"
         self._metrics = metrics
         self.admitted_count = 0
-        self.prompt_tokens = 0
-        self.cached_tokens = 0
-        self.generation_tokens = 0
+        self.tokens_used = TokenCounts()
+        self.failed_tokens = 0
         self.token_batches = 0
         self.queue = Histogram(REQUEST_S)
         self.first = Histogram(TIME_TO_FIRST_TOKEN_S)
         self.gap = Histogram(INTER_TOKEN_S)
-        self.e2e = Histogram(REQUEST_S)
+        self.e2e = Histogram(BOTH_REQUEST_S)
+        self.failures: dict[str, Histogram] = {}
         self.reasons: dict[str, int] = {}
         self.watched: dict[str, list[Read]] = {}
 
@@ -110,6 +117,28 @@ class ModelMetrics:
         if number not in OF_A_MODEL:
             raise KeyError(number)
         self.watched.setdefault(number, []).append(read)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of finished generations."""
+        return self.tokens_used.fold().prompt
+
+    @property
+    def cached_tokens(self) -> int:
+        """Those of the prompt tokens that a prefix cache had."""
+        return self.tokens_used.fold().cached
+
+    @property
+    def generation_tokens(self) -> int:
+        """Of ended generations."""
+        return self.tokens_used.fold().completion + self.failed_tokens
+
+    def exemplify(self, exemplar: Exemplar, **values_s: float | None) -> None:
+        """Lead from the buckets of these values (``first=0.2`` …) to a trace."""
+        for name, value_s in values_s.items():
+            if value_s is not None:
+                histogram: Histogram = getattr(self, name)
+                histogram.exemplify(exemplar._replace(value=value_s))
 
     # Observed without a call each: these are on the way of every request.
 
@@ -136,16 +165,25 @@ class ModelMetrics:
     def finished(self, reason: str, e2e_s: float, usage: Usage) -> None:
         """A generation ended well, with the usage that its ``finish`` event says."""
         e2e, reasons = self.e2e, self.reasons
-        e2e.counts[bisect_left(REQUEST_S, e2e_s)] += 1
+        e2e.counts[bisect_left(BOTH_REQUEST_S, e2e_s)] += 1
         e2e.total_s += e2e_s
-        self.prompt_tokens += usage.prompt_tokens
-        self.generation_tokens += usage.completion_tokens
-        self.cached_tokens += usage.cached_tokens
+        self.tokens_used.note(usage)
         reasons[reason] = reasons.get(reason, 0) + 1
 
-    def failed(self, code: str, message: str = "", completion_tokens: int = 0) -> None:
+    def failed(
+        self,
+        code: str,
+        message: str = "",
+        completion_tokens: int = 0,
+        e2e_s: float | None = None,
+    ) -> None:
         """A generation ended with ``error``, after ``completion_tokens`` were delivered."""
-        self.generation_tokens += completion_tokens
+        self.failed_tokens += completion_tokens
+        if e2e_s is not None:
+            failures = self.failures
+            if code not in failures:
+                failures[code] = Histogram(GEN_AI_REQUEST_S)
+            failures[code].observe(e2e_s)
         self._metrics.count_error(self.name, code, message)
 
 
@@ -177,6 +215,11 @@ class Metrics:
         if number not in OF_THE_SERVER:
             raise KeyError(number)
         self.watched.setdefault(number, []).append(read)
+
+    def fold(self) -> None:
+        """Add up what was noted; called with every tick."""
+        for model in self.models.values():
+            model.tokens_used.fold()
 
     def refused(self, code: str, message: str = "") -> None:
         """A request that never became a generation of a model."""

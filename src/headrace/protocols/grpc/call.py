@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.trace import Trace
 from headrace.protocols.grpc.status import OK, Status, status_of
 from headrace.protocols.terms import Terms
 
@@ -57,13 +58,14 @@ class Head:
 class RpcCall:
     """``terms``: what its metadata says. ``tenant``: whose key it had."""
 
-    __slots__ = ("_started", "generation_id", "reply", "request_id", "tenant", "terms")
+    __slots__ = ("_started", "generation_id", "reply", "request_id", "tenant", "terms", "trace")
 
     def __init__(self, reply: Reply, terms: Terms, request_id: str) -> None:
         self.reply = reply
         self.terms = terms
         self.request_id = request_id
         self.tenant = "default"
+        self.trace: Trace | None = None
         self.generation_id = ""
         self._started = False
 

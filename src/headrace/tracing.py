@@ -1,0 +1,37 @@
+"""What the service tells of a generation that is recorded: its attempts and its end, never its tokens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from headrace.domain.errors import HeadraceError
+from headrace.domain.event import Error, Finish
+from headrace.domain.trace import Trace
+from headrace.streams.generation import Generation
+
+
+class GenerationTrace(Protocol):
+    """The spans of one generation."""
+
+    def attempt(self, replica: str) -> Trace:
+        """It got a place, and a run begins there. Returns what the engine is told."""
+
+    def broke(self, error: HeadraceError) -> None:
+        """That run failed."""
+
+    def moved(self) -> None:
+        """It waits for another one."""
+
+    def ended(self, end: Finish | Error) -> None:
+        """The terminal event was appended."""
+
+
+class Tracer(Protocol):
+    """Whoever records generations."""
+
+    def follow(self, said: Trace | None) -> Trace:
+        """The trace for a generation that came with none, or with one that nobody has decided about."""
+
+    def generation(self, generation: Generation, model: str) -> GenerationTrace | None:
+        """Record a generation of ``model`` that begins, or goes on after a restart; None if its trace is not
+        sampled."""
