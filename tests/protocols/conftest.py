@@ -27,6 +27,7 @@ from headrace.domain.event import (
 from headrace.domain.ids import find_ulid
 from headrace.domain.request import Caller, Message, Request, Sampling
 from headrace.domain.tokens import Tokens
+from headrace.front.limits import Limits
 from headrace.front.listen import FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
@@ -281,11 +282,12 @@ def hello(generation: ScriptedGeneration) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    service: Any, *, metrics: Any = None, more: Any = (), **options: Any
+    service: Any, *, metrics: Any = None, more: Any = (), limits: Any = None, **options: Any
 ) -> AsyncIterator[str]:
     """The API of a service behind a real front; gives its URL."""
     api = Api(service, ApiOptions(**options), metrics=metrics, more=more)
-    front = await listen(api.handle, FrontOptions(port=0, refuse=refusal))
+    options_ = FrontOptions(port=0, refuse=refusal, limits=limits or Limits())
+    front = await listen(api.handle, options_)
     try:
         yield f"http://127.0.0.1:{front.port}"
     finally:

@@ -70,7 +70,7 @@ class PromptBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A message for a running generation."""
 
     role: Literal["system", "user"]
-    content: Annotated[str, Meta(min_length=1, max_length=MAX_CONTENT_BYTES)]
+    content: Annotated[str, Meta(min_length=1)]
 
 
 class AddedPrompt(msgspec.Struct, frozen=True, gc=False):

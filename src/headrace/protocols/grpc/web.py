@@ -111,7 +111,9 @@ class WebReply:
         self._on_gone: Callable[[], None] | None = None
 
     def limit(self, timeout_s: float | None) -> None:
-        """End the call after so many seconds."""
+        """End the call after so many seconds. Raises ``GENERATION_TIMEOUT`` if there are none."""
+        if timeout_s is not None and timeout_s <= 0:
+            raise _too_late()
         if timeout_s is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(timeout_s, self._deadline_passed)
@@ -180,10 +182,13 @@ class WebReply:
         on_gone, self._on_gone = self._on_gone, None
         if on_gone is not None:
             on_gone()
-        error = HeadraceError(Code.GENERATION_TIMEOUT, "The deadline of the call has passed.")
         if self._streams and not self._under_way:
             self.start(self._call.request_id, "")
-        self.end(status_of(error))
+        self.end(status_of(_too_late()))
+
+
+def _too_late() -> HeadraceError:
+    return HeadraceError(Code.GENERATION_TIMEOUT, "The deadline of the call has passed.")
 
 
 def _one_by_one(messages: list[bytes]) -> Callable[[], Awaitable[bytes | None]]:
