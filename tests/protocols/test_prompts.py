@@ -84,7 +84,7 @@ def test_a_client_that_did_not_ask_for_prompts_sees_one_message(kit: Any) -> Non
         ({"role": "user", "content": ""}, 400, "content"),
         ({"role": "user"}, 400, "content"),
         ({"role": "user", "content": "x", "name": "y"}, 400, "name"),
-        ({"role": "user", "content": "x" * (MAX_CONTENT_BYTES + 1)}, 400, "content"),
+        ({"role": "user", "content": "x" * (MAX_CONTENT_BYTES + 1)}, 413, "content"),
         ({"role": "user", "content": "ü" * (MAX_CONTENT_BYTES // 2 + 1)}, 413, "content"),
         ({"role": "user", "content": "ü" * (MAX_CONTENT_BYTES // 2)}, 200, None),
     ],

@@ -281,7 +281,7 @@ def documented() -> dict[str, dict[str, str]]:
 def test_a_mistake_has_the_status_that_the_table_says(kit: Any, rpc: Any, title: str) -> None:
     async def main() -> None:
         async with serving(kit, rpc) as place:
-            found = {column: "–" for column in COLUMNS}
+            found = dict.fromkeys(COLUMNS, "–")
             for column, ask in ROWS[title].items():
                 found[column] = await ask(place)
             print("| " + " | ".join([title, *found.values()]) + " |")
