@@ -75,9 +75,14 @@ class Api:
         terms: Terms = exchange.head.known or self._conclude(exchange.head)
         call = Call(exchange, terms, terms.request_id or self._new_id(), perf_counter())
         try:
-            handler = terms.handler or self._route(exchange.head, terms)
+            handler = terms.handler or self._route(call, terms)
             if not terms.open:
-                call.tenant = self._service.authenticate(terms.key)
+                token = terms.read_token
+                call.tenant = (
+                    self._service.authenticate(terms.key)
+                    if token is None
+                    else self._service.reader(token, terms.argument)
+                )
             waiting = handler(call, terms.argument)
             if waiting is not None:
                 self._run(call, waiting)
@@ -114,12 +119,15 @@ class Api:
             self._allow_origin(terms)
         return terms
 
-    def _route(self, head: Head, terms: Terms) -> Handler:
+    def _route(self, call: Call, terms: Terms) -> Handler:
         """Who answers requests with this head. Raises ``NOT_FOUND`` and :class:`WrongMethod`."""
+        head = call.exchange.head
         if head.method == "OPTIONS":
             terms.handler, terms.open = self._options, True
             return self._options
         route, terms.argument = self._router.find(head.method, head.path)
+        if route.by_token and terms.key is None:
+            terms.read_token = call.query().get("token")
         terms.handler, terms.open, terms.manner = route.handler, route.open, route.manner
         return route.handler
 

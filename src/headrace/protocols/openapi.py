@@ -23,6 +23,7 @@ from headrace.protocols.generations import (
     Aborted,
     GenerationList,
     GenerationState,
+    TokenGiven,
 )
 from headrace.protocols.infer import MAX_BATCH, InferAnswer, InferBody
 from headrace.protocols.models import Model, ModelInfo, ModelList
@@ -132,6 +133,11 @@ PARAMETERS: dict[str, Json] = {
         "description": "Show the items after the one with this id.",
         "schema": _TEXT,
     },
+    "token": {
+        "in": "query",
+        "description": "A token of POST /v1/generations/{id}/token, for who cannot send a key.",
+        "schema": _TEXT,
+    },
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
     "session_id": {"in": "query", "schema": _TEXT},
     "model": {"in": "query", "schema": _TEXT},
@@ -195,7 +201,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ResponseObject,
         None,
         True,
-        ("id", "stream", "starting_after", "Last-Event-ID", "X-Stream-Events"),
+        ("id", "stream", "starting_after", "token", "Last-Event-ID", "X-Stream-Events"),
         (*_FIND, 406),
     ),
     Operation(
@@ -309,8 +315,16 @@ OPERATIONS: tuple[Operation, ...] = (
         None,
         None,
         True,
-        ("id", "after", "format", "Last-Event-ID", "X-Stream-Events"),
+        ("id", "after", "format", "token", "Last-Event-ID", "X-Stream-Events"),
         (*_FIND, 406),
+    ),
+    Operation(
+        "POST",
+        "/v1/generations/{id}/token",
+        "A token with which a page may read a generation's events for an hour",
+        TokenGiven,
+        parameters=("id",),
+        errors=_FIND,
     ),
     Operation(
         "POST",

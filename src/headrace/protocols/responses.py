@@ -86,7 +86,7 @@ class Responses:
             Route("POST", "/v1/responses", self.create),
             Route("GET", "/v1/responses/{id}/input_items", self.input_items),
             Route("POST", "/v1/responses/{id}/cancel", self.cancel),
-            Route("GET", "/v1/responses/{id}", self.read),
+            Route("GET", "/v1/responses/{id}", self.read, by_token=True),
             Route("DELETE", "/v1/responses/{id}", self.delete),
         )
 
@@ -151,6 +151,8 @@ class Responses:
         if query.get("stream", "").lower() not in ("", "false", "0"):
             self._stream(call, generation, query.get("starting_after"))
             return
+        if call.terms.read_token is not None:
+            raise HeadraceError(Code.INVALID_API_KEY, "A token is for `stream=true` only.")
         require_json(call.header(b"accept"))
         call.json(await self._known(generation), headers=named(generation))
 
