@@ -27,7 +27,7 @@ SCRIPTS: list[dict[str, Any]] = [
     {"when": "hang", "tokens": COUNT, "hang_after": 5},
     {"when": "slowly", "tokens": COUNT, "delay_ms": 150},
     {"when": "overload", "refuse": "engine_unavailable"},
-    {"when": "break", "tokens": COUNT, "fail_after": 3, "fail_code": "not_continuable"},
+    {"when": "break", "tokens": COUNT, "fail_after": 3, "fail_code": "internal"},
     {"tokens": COUNT, "delay_ms": 25},
 ]
 

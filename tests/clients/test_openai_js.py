@@ -72,7 +72,7 @@ def test_errors_are_of_its_classes_and_say_what_and_where(talk: Talk) -> None:
         "lacking": ("BadRequestError", 400, "unsupported_option"),
         "wrong_key": ("AuthenticationError", 401, "invalid_api_key"),
         "overloaded": ("InternalServerError", 503, "engine_unavailable"),
-        "broken_stream": ("APIError", None, "not_continuable"),
+        "broken_stream": ("APIError", None, "internal"),
     }
     assert [seen[what]["param"] for what in ("no_model", "no_message", "lacking")] == [
         "model",
