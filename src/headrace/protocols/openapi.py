@@ -31,7 +31,7 @@ from headrace.protocols.openai_chat import ChatCompletion
 from headrace.protocols.openai_completions import TextCompletion
 from headrace.protocols.openai_request import ChatBody, CompletionBody
 from headrace.protocols.operations import Health, Version
-from headrace.protocols.responses import Deleted, InputItems
+from headrace.protocols.responses import Deleted, InputItems, InputTokens
 from headrace.protocols.responses_object import ResponseObject
 from headrace.protocols.responses_request import ResponsesBody
 from headrace.protocols.router import Route
@@ -193,6 +193,14 @@ OPERATIONS: tuple[Operation, ...] = (
         True,
         _BEGIN,
         (*_COMPUTE, 409),
+    ),
+    Operation(
+        "POST",
+        "/v1/responses/input_tokens",
+        "Count the tokens of a response's prompt",
+        InputTokens,
+        ResponsesBody,
+        errors=(*_TOKENS, 409, 410, 503),
     ),
     Operation(
         "GET",
