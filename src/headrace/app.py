@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ import uvloop
 
 from headrace import __version__
 from headrace.admission.keys import Keys
+from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Sampling
 from headrace.engine_building import EngineBuilder
@@ -86,6 +88,7 @@ class App:
             self.flows,
             self.hub,
             keys=Keys(settings.keys),
+            read_tokens=ReadTokens(read_secret(settings)),
             chain=build_chain(settings),
             topics=self.topics,
             limits=Limits(
@@ -299,6 +302,14 @@ def build_store(settings: Settings) -> Store:
     if path is None:
         return MemoryStore(bounds)
     return SqliteStore(path, bounds)
+
+
+def read_secret(settings: Settings) -> bytes:
+    """What signs read tokens. It lives as long as the logs do: where they go with the process, so does it.
+    Raises ``STORE_FAILED``."""
+    if settings.database_path is None:
+        return secrets.token_bytes(SECRET_BYTES)
+    return kept_secret(settings.state_path / "read-tokens.key")
 
 
 def build_chain(settings: Settings) -> HookChain | None:

@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
+from headrace.admission.read_tokens import ReadTokens
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
@@ -64,6 +65,7 @@ class Service:
         hub: Hub,
         *,
         keys: Keys,
+        read_tokens: ReadTokens,
         chain: HookChain | None,
         topics: Topics,
         limits: Limits,
@@ -75,6 +77,7 @@ class Service:
         self._models = Models([flow.model for flow in flows])
         self._hub = hub
         self._keys = keys
+        self._read_tokens = read_tokens
         self._chain = chain
         self._topics = topics
         self._news = topics.subscribers("generation")
@@ -90,8 +93,15 @@ class Service:
 
     # What protocols ask.
 
-    def authenticate(self, key: str | None, read_token: str | None = None) -> str:
+    def authenticate(self, key: str | None) -> str:
         return self._keys.tenant(key)
+
+    def reader(self, token: str, any_id: str) -> str:
+        return self._read_tokens.tenant(token, find_ulid(any_id) or "", time.time())
+
+    def read_token(self, generation: AnyGeneration) -> tuple[str, int]:
+        ulid = find_ulid(generation.id) or ""
+        return self._read_tokens.issue(ulid, generation.caller.tenant, time.time())
 
     def submit(
         self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]

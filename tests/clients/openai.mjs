@@ -66,6 +66,49 @@ const conversations = {
     };
   },
 
+  async responses() {
+    const made = await client.responses.create({ model: "m", input: "count", metadata: { a: "b" } });
+    const read = await client.responses.retrieve(made.id);
+    const followed = await client.responses.create({ model: "m", input: "sunny", previous_response_id: made.id });
+    const items = [];
+    for await (const item of client.responses.inputItems.list(followed.id)) items.push(item.content[0].text);
+    await client.responses.delete(made.id);
+    return {
+      text: made.output_text, same: JSON.stringify(read.output) === JSON.stringify(made.output),
+      metadata: read.metadata, followed: followed.output_text, items,
+      deleted: await name_of(client.responses.retrieve(made.id)),
+    };
+  },
+
+  async background() {
+    const stream = await client.responses.create({ model: "m", input: "slowly", background: true, stream: true });
+    const seen = [];
+    for await (const event of stream) if (seen.push(event) === 12) break;
+    const { id } = seen[0].response;
+    const rest = await client.responses.retrieve(id, { stream: true, starting_after: 11 });
+    for await (const event of rest) seen.push(event);
+    const hanging = await client.responses.create({ model: "m", input: "hang", background: true });
+    return {
+      numbers: seen.map((event) => event.sequence_number), last: seen.at(-1).type,
+      text: seen.filter((event) => event.type === "response.output_text.delta").map((event) => event.delta).join(""),
+      cancelled: (await client.responses.cancel(hanging.id)).status,
+    };
+  },
+
+  async response_tools() {
+    const tools = [{ type: "function", name: "weather", parameters: { type: "object", properties: {} }, strict: null }];
+    const stream = client.responses.stream({ model: "m", input: "weather?", tools });
+    const first = await stream.finalResponse();
+    const [call] = first.output;
+    const output = [{ type: "function_call_output", call_id: call.call_id, output: "sunny" }];
+    const input = [{ role: "user", content: "weather?" }, ...first.output, ...output];
+    const asked = [
+      await client.responses.create({ model: "m", input, tools }),
+      await client.responses.create({ model: "m", input: output, tools, previous_response_id: first.id }),
+    ];
+    return { name: call.name, arguments: call.arguments, answers: asked.map((one) => one.output_text) };
+  },
+
   async tools() {
     const called = [];
     const weather = async ({ city }) => { called.push(city); return "sunny"; };

@@ -72,7 +72,7 @@ def test_errors_are_of_its_classes_and_say_what_and_where(talk: Talk) -> None:
         "lacking": ("BadRequestError", 400, "unsupported_option"),
         "wrong_key": ("AuthenticationError", 401, "invalid_api_key"),
         "overloaded": ("InternalServerError", 503, "engine_unavailable"),
-        "broken_stream": ("APIError", None, "not_continuable"),
+        "broken_stream": ("APIError", None, "internal"),
     }
     assert [seen[what]["param"] for what in ("no_model", "no_message", "lacking")] == [
         "model",
@@ -86,4 +86,32 @@ def test_it_calls_a_tool_and_tells_the_model_what_came_of_it(talk: Talk) -> None
         "called": ["Paris"],
         "content": "It is sunny.",
         "roles": ["user", "assistant", "tool", "assistant"],
+    }
+
+
+def test_it_has_responses_read_followed_listed_and_deleted(talk: Talk) -> None:
+    seen = talk("responses")
+    assert seen["deleted"]["name"] == "NotFoundError"
+    del seen["deleted"]
+    assert seen == {
+        "text": COUNT,
+        "same": True,
+        "metadata": {"a": "b"},
+        "followed": "It is sunny.",
+        "items": ["sunny"],
+    }
+
+
+def test_it_reads_on_in_a_background_response_and_cancels_another(talk: Talk) -> None:
+    seen = talk("background")
+    assert seen["numbers"] == list(range(len(seen["numbers"])))
+    assert (seen["text"], seen["last"]) == (COUNT, "response.completed")
+    assert seen["cancelled"] == "cancelled"
+
+
+def test_a_response_calls_a_tool_and_is_told_what_came_of_it(talk: Talk) -> None:
+    assert talk("response_tools") == {
+        "name": "weather",
+        "arguments": '{"city":"Paris"}',
+        "answers": ["It is sunny.", "It is sunny."],
     }

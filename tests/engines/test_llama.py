@@ -659,6 +659,43 @@ def test_what_it_cannot_do_is_refused_by_name(run, engine, done):
     run(main())
 
 
+def test_it_tells_of_tokens_and_counts_a_prompt_as_it_computes_it(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            found = await llama.tokenize("Hello 😀", special=False, pieces=True)
+            assert found.pieces is not None
+            raw = [p.encode() if isinstance(p, str) else bytes(p) for p in found.pieces]
+            assert b"".join(raw).decode() == "Hello 😀"
+            assert await llama.detokenize(found.ids) == "Hello 😀"
+            assert await llama.detokenize(()) == ""
+            with pytest.raises(HeadraceError) as caught:
+                await llama.detokenize((1, 900_000))
+            assert (caught.value.code, caught.value.param) == (Code.INVALID_REQUEST, "tokens")
+            tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+            for request in (
+                chat(max_tokens=1),
+                chat(tools=tools, tool_choice="required", max_tokens=1),
+            ):
+                outcome = (await llama.infer(Work(request)))[1]
+                assert await llama.count_prompt(request) == outcome.usage.prompt_tokens
+
+    run(main())
+
+
+def test_it_says_which_stop_string_came(run, engine, done):
+    async def main():
+        async with engine() as llama:
+            deltas, _ = await llama.infer(Work(complete(COUNTING, max_tokens=9)))
+            last = "".join(delta.text for delta in deltas)[-3:]
+            request = complete(COUNTING, max_tokens=20, stop=("never", last))
+            _, outcome = await llama.infer(Work(request))
+            assert (outcome.reasons, outcome.stop) == (("stop",), last)
+            _, outcome = await llama.infer(Work(complete(COUNTING, max_tokens=2)))
+            assert (outcome.reasons, outcome.stop) == (("length",), None)
+
+    run(main())
+
+
 def test_a_bias_forbids_a_token(run, engine, done):
     async def main():
         async with engine() as llama:

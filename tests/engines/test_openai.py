@@ -703,6 +703,43 @@ def test_whole_runs_are_collected_from_streamed_ones_in_order(upstream, run):
     run(main())
 
 
+def test_a_prompt_is_counted_and_tokens_are_read_where_the_upstream_can(upstream, run):
+    async def main():
+        told = [
+            http(b'{"count": 2, "tokens": [1,2], "token_strs": ["<s>", "x"]}'),
+            http(b'{"prompt": "x"}'),
+            http(b'{"count": 3, "tokens": [1,2,3]}'),
+            http(b'{"tokens": {}}'),
+        ]
+        fake = Fake(*told)
+        async with upstream(fake) as server, engine_at(server, dialect="vllm") as engine:
+            found = await engine.tokenize("x", special=True, pieces=True)
+            assert found == Tokens((1, 2), ("<s>", "x"))
+            assert await engine.detokenize((1, 2)) == "x"
+            assert await engine.count_prompt(chat()) == 3
+            assert fake.asked[1] == {"model": "m", "tokens": [1, 2]}
+            assert fake.asked[2]["messages"] == [{"role": "user", "content": "hi"}]
+            with pytest.raises(HeadraceError, match="no answer"):
+                await engine.tokenize("x", special=True)
+
+    run(main())
+
+
+@pytest.mark.parametrize("field", ["stop_reason", "matched_stop"])
+@pytest.mark.parametrize("live", [True, False])
+def test_an_upstream_that_says_which_stop_string_came_is_believed(upstream, run, field, live):
+    async def main():
+        end = {"index": 0, "finish_reason": "stop", field: "."}
+        part = {"content": "a"}
+        said = {"choices": [end | {"delta" if live else "message": part}], "usage": {}}
+        answer = stream(said) if live else http(json.dumps(said).encode())
+        async with upstream(Fake(answer)) as server, engine_at(server) as engine:
+            deltas, outcome = await engine.infer(Work(chat(), live=live))
+            assert ([delta.text for delta in deltas], outcome.stop) == (["a"], ".")
+
+    run(main())
+
+
 def test_tokens_are_counted_where_the_upstream_can(upstream, run):
     async def main():
         fake = Fake(http(b'{"count": 3, "tokens": [1,2,3]}'))

@@ -145,7 +145,17 @@ class ScriptedService:
             await self._came.wait()
         return self.generations[number]
 
-    def authenticate(self, key: str | None, read_token: str | None = None) -> str:
+    def reader(self, token: str, any_id: str) -> str:
+        """A token is ``TENANT/ULID``."""
+        tenant, _, ulid = token.partition("/")
+        if ulid != find_ulid(any_id):
+            raise HeadraceError(Code.INVALID_API_KEY, "The token is for something else.")
+        return tenant
+
+    def read_token(self, generation: Any) -> tuple[str, int]:
+        return f"{generation.caller.tenant}/{generation.id[4:]}", 1795349882
+
+    def authenticate(self, key: str | None) -> str:
         if self.keys is None:
             return "default"
         if key is None or key not in self.keys:

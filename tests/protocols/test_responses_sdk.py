@@ -273,3 +273,17 @@ def test_what_is_deleted_and_what_is_refused_are_its_exceptions(kit: Any) -> Non
         assert missing.value.code == "model_not_found"
 
     talk(kit, kit.Service(kit.hello), conversation)
+
+
+def test_input_tokens_are_counted_with_what_went_before(kit: Any) -> None:
+    async def conversation(client: openai.AsyncOpenAI) -> None:
+        count = client.responses.input_tokens.count
+        found = await count(model="scripted", input="one two", instructions="three")
+        assert found.input_tokens == 3
+        made = await client.responses.create(model="scripted", input="Hi.")
+        after = await count(model="scripted", input="Bye.", previous_response_id=made.id)
+        assert after.input_tokens == len(f"Hi. {HELLO} Bye.".split())
+        with pytest.raises(openai.BadRequestError):
+            await count(model="scripted", input="x", previous_response_id="resp_x")
+
+    talk(kit, kit.Service(kit.hello), conversation)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace.admission.keys import Keys
+from headrace.admission.read_tokens import ReadTokens
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error, Event, Finish, Token
 from headrace.domain.request import CANCEL, Caller, Leaving, Message, Request, Sampling
@@ -55,6 +56,7 @@ class House:
             [self.flow],
             Hub(self.store),
             keys=Keys({}),
+            read_tokens=ReadTokens(b"secret"),
             chain=HookChain(loaded) if loaded else None,
             topics=self.topics,
             limits=limits,

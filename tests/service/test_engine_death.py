@@ -12,6 +12,7 @@ import pytest
 from tests.service.house import Witness
 
 from headrace.admission.keys import Keys
+from headrace.admission.read_tokens import ReadTokens
 from headrace.domain.event import Finish, Token
 from headrace.domain.request import CONTINUE, Caller, Message, Request, Sampling
 from headrace.engines.llama import LlamaEngine
@@ -66,6 +67,7 @@ async def serve(engine):
         [flow],
         Hub(store),
         keys=Keys({}),
+        read_tokens=ReadTokens(b"secret"),
         chain=None,
         topics=Topics(),
         limits=Limits(),

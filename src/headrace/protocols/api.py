@@ -86,13 +86,18 @@ class Api:
         terms: Terms = exchange.head.known or self._conclude(exchange.head)
         call = Call(exchange, terms, terms.request_id or self._new_id(), perf_counter())
         try:
-            handler = terms.handler or self._route(exchange.head, terms)
+            handler = terms.handler or self._route(call, terms)
             if not terms.open:
                 if self._tracer is not None:
                     call.trace = trace = self._tracer.follow(terms.trace)
                     if trace.sampled:
                         self._record(call, self._tracer, trace)
-                call.tenant = self._service.authenticate(terms.key)
+                token = terms.read_token
+                call.tenant = (
+                    self._service.authenticate(terms.key)
+                    if token is None
+                    else self._service.reader(token, terms.argument)
+                )
             waiting = handler(call, terms.argument)
             if waiting is not None:
                 self._run(call, waiting)
@@ -137,12 +142,15 @@ class Api:
             self._allow_origin(terms)
         return terms
 
-    def _route(self, head: Head, terms: Terms) -> Handler:
+    def _route(self, call: Call, terms: Terms) -> Handler:
         """Who answers requests with this head. Raises ``NOT_FOUND`` and :class:`WrongMethod`."""
+        head = call.exchange.head
         if head.method == "OPTIONS":
             terms.handler, terms.open = self._options, True
             return self._options
         route, terms.argument = self._router.find(head.method, head.path)
+        if route.by_token and terms.key is None:
+            terms.read_token = call.query().get("token")
         terms.handler, terms.open = route.handler, route.open
         terms.manner, terms.route = route.manner, route.path
         return route.handler

@@ -88,6 +88,13 @@ class AddedPrompts(msgspec.Struct, frozen=True, gc=False):
     prompts: list[AddedPrompt]
 
 
+class TokenGiven(msgspec.Struct, frozen=True, gc=False):
+    """``token``: for ``?token=`` where this generation's events are read. ``expires_at``: Unix seconds."""
+
+    token: str
+    expires_at: int
+
+
 class AbortBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)]
 
@@ -125,8 +132,9 @@ class Generations:
         return (
             Route("GET", "/v1/generations", self.list),
             Route("GET", "/v1/generations/{id}", self.state),
-            Route("GET", "/v1/generations/{id}/events", self.events),
+            Route("GET", "/v1/generations/{id}/events", self.events, by_token=True),
             Route("POST", "/v1/generations/{id}/prompts", self.prompt),
+            Route("POST", "/v1/generations/{id}/token", self.token),
             Route("POST", "/v1/generations/{id}/cancel", self.cancel),
             Route("POST", "/v1/abort", self.abort),
         )
@@ -162,6 +170,12 @@ class Generations:
             named = _abort_body.decode_closed(require_json_body(call)).token
             token = token or named
         call.json(Aborted(self._service.abort(token, call.tenant)))
+
+    async def token(self, call: Call, any_id: str) -> None:
+        """With it a page may read this generation that must not know the key."""
+        generation = await self._service.find(any_id, call.tenant)
+        given = TokenGiven(*self._service.read_token(generation))
+        call.json(given, headers=[*named(generation), (b"cache-control", b"no-store")])
 
     async def events(self, call: Call, any_id: str) -> None:
         """``Last-Event-ID`` wins over ``after``: an ``EventSource`` comes back to the URL it began with."""

@@ -26,6 +26,7 @@ from headrace.protocols.generations import (
     GenerationList,
     GenerationState,
     PromptBody,
+    TokenGiven,
 )
 from headrace.protocols.infer import InferAnswer, InferBody
 from headrace.protocols.models import Model, ModelInfo, ModelList
@@ -33,7 +34,7 @@ from headrace.protocols.openai_chat import ChatCompletion
 from headrace.protocols.openai_completions import TextCompletion
 from headrace.protocols.openai_request import ChatBody, CompletionBody
 from headrace.protocols.operations import Health, Version
-from headrace.protocols.responses import Deleted, InputItems
+from headrace.protocols.responses import Deleted, InputItems, InputTokens
 from headrace.protocols.responses_object import ResponseObject
 from headrace.protocols.responses_request import ResponsesBody
 from headrace.protocols.router import Route
@@ -135,6 +136,11 @@ PARAMETERS: dict[str, Json] = {
         "description": "Show the items after the one with this id.",
         "schema": _TEXT,
     },
+    "token": {
+        "in": "query",
+        "description": "A token of POST /v1/generations/{id}/token, for who cannot send a key.",
+        "schema": _TEXT,
+    },
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
     "session_id": {"in": "query", "schema": _TEXT},
     "model": {"in": "query", "schema": _TEXT},
@@ -192,13 +198,21 @@ OPERATIONS: tuple[Operation, ...] = (
         (*_COMPUTE, 409),
     ),
     Operation(
+        "POST",
+        "/v1/responses/input_tokens",
+        "Count the tokens of a response's prompt",
+        InputTokens,
+        ResponsesBody,
+        errors=(*_TOKENS, 409, 410, 503),
+    ),
+    Operation(
         "GET",
         "/v1/responses/{id}",
         "A response, as it is now or as a stream",
         ResponseObject,
         None,
         True,
-        ("id", "stream", "starting_after", "Last-Event-ID", "X-Stream-Events"),
+        ("id", "stream", "starting_after", "token", "Last-Event-ID", "X-Stream-Events"),
         (*_FIND, 406),
     ),
     Operation(
@@ -312,7 +326,7 @@ OPERATIONS: tuple[Operation, ...] = (
         None,
         None,
         True,
-        ("id", "after", "format", "Last-Event-ID", "X-Stream-Events"),
+        ("id", "after", "format", "token", "Last-Event-ID", "X-Stream-Events"),
         (*_FIND, 406),
     ),
     Operation(
@@ -323,6 +337,14 @@ OPERATIONS: tuple[Operation, ...] = (
         PromptBody,
         parameters=("id",),
         errors=(400, 401, 403, 404, 409, 410, 413, 415, 503),
+    ),
+    Operation(
+        "POST",
+        "/v1/generations/{id}/token",
+        "A token with which a page may read a generation's events for an hour",
+        TokenGiven,
+        parameters=("id",),
+        errors=_FIND,
     ),
     Operation(
         "POST",

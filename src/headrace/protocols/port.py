@@ -94,8 +94,14 @@ class ModelCard(msgspec.Struct, frozen=True, gc=False):
 class Service(Protocol):
     """The way of a request behind the protocols."""
 
-    def authenticate(self, key: str | None, read_token: str | None = None) -> str:
+    def authenticate(self, key: str | None) -> str:
         """The tenant of an API key. Raises ``INVALID_API_KEY``."""
+
+    def reader(self, token: str, any_id: str) -> str:
+        """The tenant whose generation may be read with this token. Raises ``INVALID_API_KEY``."""
+
+    def read_token(self, generation: Generation) -> tuple[str, int]:
+        """A token with which a generation may be read, and until when (Unix seconds)."""
 
     def submit(
         self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]

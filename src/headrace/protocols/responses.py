@@ -23,7 +23,7 @@ from headrace.protocols.asking import (
     last_event_id,
     stream_events,
 )
-from headrace.protocols.body import Unknown, check_json_body, refuse
+from headrace.protocols.body import Unknown, check_json_body, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import from_event, named
@@ -73,6 +73,11 @@ class Deleted(msgspec.Struct, frozen=True, gc=False):
     deleted: bool = True
 
 
+class InputTokens(msgspec.Struct, frozen=True, gc=False):
+    input_tokens: int
+    object: str = "response.input_tokens"
+
+
 class Responses:
     """``resumed``: answers a ``POST`` that only reads on."""
 
@@ -84,9 +89,10 @@ class Responses:
     def routes(self) -> Sequence[Route]:
         return (
             Route("POST", "/v1/responses", self.create),
+            Route("POST", "/v1/responses/input_tokens", self.count),
             Route("GET", "/v1/responses/{id}/input_items", self.input_items),
             Route("POST", "/v1/responses/{id}/cancel", self.cancel),
-            Route("GET", "/v1/responses/{id}", self.read),
+            Route("GET", "/v1/responses/{id}", self.read, by_token=True),
             Route("DELETE", "/v1/responses/{id}", self.delete),
         )
 
@@ -105,10 +111,23 @@ class Responses:
             return None
         return self._follow(call, body, unknown, body.previous_response_id)
 
+    async def count(self, call: Call, _: str) -> None:
+        """Tokens of the prompt that a response would have."""
+        body, unknown = decode_responses(require_json_body(call))
+        require_json(call.header(b"accept"))
+        previous = body.previous_response_id
+        earlier = Earlier() if previous is None else await self._earlier(call, previous)
+        request, _terms = response_request(body, unknown, earlier)
+        call.json(InputTokens(await self._service.count_prompt(request)))
+
     async def _follow(
         self, call: Call, body: ResponsesBody, unknown: Unknown | None, previous: str
     ) -> None:
         """Begin one that goes on from an earlier response."""
+        self._begin(call, body, unknown, await self._earlier(call, previous))
+
+    async def _earlier(self, call: Call, previous: str) -> Earlier:
+        """What a previous response brings in. Raises ``INVALID_REQUEST`` and ``CONFLICT``."""
         try:
             earlier = await self._find(call, previous)
         except HeadraceError as error:
@@ -124,7 +143,7 @@ class Responses:
         read = await whole(earlier)
         if not isinstance(read.end, Finish):
             raise refuse("previous_response_id", "names a response that failed or was cancelled")
-        self._begin(call, body, unknown, Earlier(conversation(earlier, read.output)))
+        return Earlier(conversation(earlier, read.output))
 
     def _begin(
         self, call: Call, body: ResponsesBody, unknown: Unknown | None, earlier: Earlier
@@ -151,6 +170,8 @@ class Responses:
         if query.get("stream", "").lower() not in ("", "false", "0"):
             self._stream(call, generation, query.get("starting_after"))
             return
+        if call.terms.read_token is not None:
+            raise HeadraceError(Code.INVALID_API_KEY, "A token is for `stream=true` only.")
         require_json(call.header(b"accept"))
         call.json(await self._known(generation), headers=named(generation))
 

@@ -16,13 +16,15 @@ Raises :class:`HeadraceError`."""
 
 class Route(NamedTuple):
     """``path`` may hold one ``{id}``, which is one segment, or ``{id:path}`` at its end, which is the rest.
-    ``open``: needs no key. ``manner``: how it says errors."""
+    ``open``: needs no key. ``manner``: how it says errors. ``by_token``: a read token
+    in the query does as well as a key."""
 
     method: str
     path: str
     handler: Handler
     open: bool = False
     manner: Manner = OPENAI
+    by_token: bool = False
 
 
 Methods = dict[str, Route]

@@ -36,6 +36,7 @@ class Terms:
         "lines",
         "manner",
         "open",
+        "read_token",
         "request_id",
         "resumes",
         "route",
@@ -53,6 +54,8 @@ class Terms:
         self.key = _bearer_key(self.fields.get(b"authorization")) or _key(
             self.fields.get(b"x-api-key")
         )
+        self.read_token: str | None = None
+        """Of the query, where the route takes one and there is no key."""
         self.manner: Manner = OPENAI
         """Of the route."""
         self.common: tuple[Header, ...] = ()
