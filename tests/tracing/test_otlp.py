@@ -333,3 +333,23 @@ def test_nothing_of_opentelemetry_is_imported_where_nobody_asked() -> None:
     code = "import headrace.app, sys; print([m for m in sys.modules if 'opentelemetry' in m])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+def test_a_stream_over_http2_is_traced_to_its_end(serve, http_collector) -> None:
+    server = serve(SCRIPTED, OTEL_EXPORTER_OTLP_ENDPOINT=http_collector.url)
+    trace, _, headers = parent()
+    body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}
+    with httpx.Client(http1=False, http2=True) as client:
+        answer = client.post(f"{server.url}/v1/chat/completions", json=body, headers=headers)
+    assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+    request = http_collector.trace(trace, 4)[0]
+    assert request.attributes["http.response.status_code"] == 200
+
+
+def test_an_unknown_model_is_a_span_of_its_request_alone(serve, http_collector) -> None:
+    server = serve(SCRIPTED, OTEL_EXPORTER_OTLP_ENDPOINT=http_collector.url)
+    trace, _, headers = parent()
+    assert server.ask(headers, model="other").status_code == 404
+    (request,) = http_collector.trace(trace, 1)
+    assert request.attributes["http.response.status_code"] == 404
+    assert not request.failed

@@ -219,7 +219,7 @@ class Metrics:
     def fold(self) -> None:
         """Add up what was noted; called with every tick."""
         for model in self.models.values():
-            model.tokens_used.fold()
+            model.tokens_used.fold_if_free()
 
     def refused(self, code: str, message: str = "") -> None:
         """A request that never became a generation of a model."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
+from functools import partial
+from operator import attrgetter
 
 from headrace.domain.event import Usage
 from headrace.telemetry.histogram import GEN_AI_TOKENS
+
+_PROMPT = attrgetter("prompt_tokens")
+_COMPLETION = attrgetter("completion_tokens")
+_CACHED = attrgetter("cached_tokens")
+_BUCKET = partial(bisect_left, GEN_AI_TOKENS)
 
 
 class TokenCounts:
@@ -27,16 +34,32 @@ class TokenCounts:
         self.inputs = [0] * (len(GEN_AI_TOKENS) + 1)
         self.outputs = [0] * (len(GEN_AI_TOKENS) + 1)
 
+    def fold_if_free(self) -> None:
+        """Unless somebody is at it: for the event loop, which waits for nobody."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._add_up()
+            finally:
+                self._lock.release()
+
     def fold(self) -> TokenCounts:
         """With everything noted until now."""
-        noted = self._noted
         with self._lock:
-            while noted:
-                usage = noted.popleft()
-                prompt, completion = usage.prompt_tokens, usage.completion_tokens
-                self.prompt += prompt
-                self.completion += completion
-                self.cached += usage.cached_tokens
-                self.inputs[bisect_left(GEN_AI_TOKENS, prompt)] += 1
-                self.outputs[bisect_left(GEN_AI_TOKENS, completion)] += 1
+            self._add_up()
         return self
+
+    def _add_up(self) -> None:
+        """Without a step of Python for each: thousands a second come with every tick."""
+        noted = self._noted
+        if not noted:
+            return
+        take = noted.popleft
+        usages = [take() for _ in range(len(noted))]
+        prompts = list(map(_PROMPT, usages))
+        completions = list(map(_COMPLETION, usages))
+        self.prompt += sum(prompts)
+        self.completion += sum(completions)
+        self.cached += sum(map(_CACHED, usages))
+        for tokens, counts in ((prompts, self.inputs), (completions, self.outputs)):
+            for bucket, count in Counter(map(_BUCKET, tokens)).items():
+                counts[bucket] += count
