@@ -219,10 +219,10 @@ def main() -> None:
     rows = [
         [
             cut,
-            statistics.median(one.known for one in cases),
+            f"{statistics.median(one.known for one in cases):g}",
             f"{statistics.median(one.again for one in cases):g}",
             max(one.again for one in cases),
-            statistics.median(one.new for one in cases),
+            f"{statistics.median(one.new for one in cases):g}",
         ]
         for cut, cases in found.items()
     ]

@@ -21,6 +21,22 @@ MAX_PROMPTS = 256
 """Messages added to one generation."""
 
 
+async def rewrite_request(generation: Generation) -> None:
+    """Let hooks rewrite a chat request's messages before it is queued; what is added meanwhile waits. Raises what
+    they refuse it with."""
+    if generation.request.kind != "chat":
+        return
+    lock = generation.prompts = asyncio.Lock()
+    async with lock:
+        sent = generation.request.messages
+        rewritten = generation.rewrite(sent, running=False)
+        messages = await rewritten if isawaitable(rewritten) else rewritten
+        if not messages:
+            raise HeadraceError(Code.HOOK_FAILED, "A hook left nothing of the request's messages.")
+        if messages is not sent and not generation.ended:
+            generation.begin_with(messages)
+
+
 async def add_prompt(generation: Generation, message: Message) -> Sequence[Prompt]:
     """Add a message, as the hooks rewrite it, behind all that was said; returns its events. Prompts of one
     generation come in the order in which they were given. Raises ``UNSUPPORTED`` naming what does not allow
@@ -30,7 +46,7 @@ async def add_prompt(generation: Generation, message: Message) -> Sequence[Promp
     if lock is None:
         lock = generation.prompts = asyncio.Lock()
     async with lock:
-        rewritten = generation.rewrite(message)
+        rewritten = generation.rewrite((message,), running=True)
         messages = await rewritten if isawaitable(rewritten) else rewritten
         if not messages:
             return ()

@@ -27,7 +27,7 @@ from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import NEVER_BEGAN, may_go_on
-from headrace.prompting import add_prompt
+from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Models, Place
@@ -79,6 +79,7 @@ class Service:
         self._keys = keys
         self._read_tokens = read_tokens
         self._chain = chain
+        self._rewrites = chain is not None and chain.rewrites
         self._topics = topics
         self._news = topics.subscribers("generation")
         self._limits = limits
@@ -121,7 +122,7 @@ class Service:
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
         flow.metrics.admitted_count += 1
-        if opening is None:
+        if opening is None and not self._rewrites:
             self._enqueue(generation, flow)
         else:
             self.spawn(self._enqueue_when_opened(generation, flow, opening))
@@ -374,7 +375,10 @@ class Service:
 
     async def _enqueue_when_opened(self, generation: Generation, flow: Flow, opening: Any) -> None:
         try:
-            await opening
+            if opening is not None:
+                await opening
+            if self._rewrites:
+                await rewrite_request(generation)
         except HeadraceError as error:
             generation.fail(error)
         else:

@@ -261,7 +261,7 @@ def test_a_prompt_waits_for_the_hooks_of_what_was_said_before_it(run: Run) -> No
 
 
 class Rewriter(BaseHook):
-    """``on_prompt``, as a function."""
+    """``on_prompt`` in mid-stream, as a function."""
 
     def __init__(self, rewrite: Callable[[Sequence[Message]], Any]) -> None:
         self.rewrite = rewrite
@@ -269,6 +269,8 @@ class Rewriter(BaseHook):
     def on_prompt(
         self, context: HookContext, messages: Sequence[Message]
     ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
+        if not context.running:
+            return messages
         answer: Sequence[Message] | Awaitable[Sequence[Message]] = self.rewrite(messages)
         return answer
 
@@ -405,5 +407,66 @@ def test_what_nobody_kept_is_read_from_the_log(run: Run) -> None:
         await seen.whole()
         said = [turn.said for turn in works[-1].turns]
         assert said == [Prefix("The mill ", (), 2), Prefix("", ())]
+
+    run(main())
+
+
+class Preface(BaseHook):
+    """Puts a message before a request's own, and awaits if it is told to."""
+
+    def __init__(self, waits: bool) -> None:
+        self.waits = waits
+
+    def on_prompt(
+        self, context: HookContext, messages: Sequence[Message]
+    ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
+        if context.running:
+            return messages
+        if messages[0].content == "rude":
+            raise HeadraceError(Code.HOOK_REFUSED, "not this")
+        rewritten = [Message("system", "Be kind."), *messages]
+        return self._later(rewritten) if self.waits else rewritten
+
+    async def _later(self, messages: Sequence[Message]) -> Sequence[Message]:
+        await asyncio.sleep(0)
+        return messages
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_hook_may_rewrite_a_request_and_its_log_begins_with_what_is_new(
+    run: Run, tmp_path: Path, waits: bool
+) -> None:
+    script = Script(WORDS, when="Be kind.", hang_after=2)
+
+    async def main() -> None:
+        first = SqliteStore(tmp_path / "h.db")
+        house = await House(script, store=first, hooks=[Preface(waits)]).open()
+        generation = house.ask(leaving=CONTINUE)
+        seen = Witness(generation)
+        await seen.token(2)
+        assert shown(seen) == ["<Be kind.>", "The ", "mill "]
+        assert isinstance(seen.events_seen[0], Prompt)
+        await first.abandon()
+
+        house = await House(
+            Script(WORDS, when="Be kind."),
+            store=SqliteStore(tmp_path / "h.db"),
+            hooks=[Preface(waits)],
+        ).open()
+        seen = Witness(await house.service.find(generation.id, "default"))
+        assert await seen.whole() == "".join(WORDS)
+        assert prompts(seen) == ["Be kind."]
+        await house.store.close()
+
+    run(main())
+
+
+def test_a_hook_may_refuse_a_request_by_its_messages(run: Run) -> None:
+    async def main() -> None:
+        house = await House(hooks=[Preface(False)]).open()
+        seen = Witness(house.ask("rude"))
+        await seen.whole()
+        assert seen.code == "refused"
+        assert house.engines[0].started == 0
 
     run(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
@@ -66,9 +65,11 @@ class Waiting(Holding):
 
 
 class Twice(BaseHook):
-    """Rewrites: every prompt is two."""
+    """Rewrites: every prompt in mid-stream is two."""
 
     def on_prompt(self, context: HookContext, messages: Sequence[Message]) -> Any:
+        if not context.running:
+            return messages
         return [each for message in messages for each in (Message("system", "!"), message)]
 
 
@@ -86,13 +87,18 @@ class Walk:
 
     async def begin(self) -> None:
         await self.open()
+        self.ask()
+
+    def ask(self) -> None:
         self.generation: Any = self.house.ask(leaving=CONTINUE)
         self.seen = Witness(self.generation)
 
     async def tokens(self, count: int) -> None:
         more = asyncio.ensure_future(self.seen.token(len(self.seen.tokens) + count))
         end = asyncio.ensure_future(self.seen.ended.wait())
-        await asyncio.wait((more, end), return_when=asyncio.FIRST_COMPLETED)
+        wanted = {more, end}
+        while not (await asyncio.wait(wanted, timeout=0.01, return_when="FIRST_COMPLETED"))[0]:
+            self.house.service.tick(time.monotonic())
         more.cancel()
         end.cancel()
 
@@ -118,14 +124,22 @@ class Walk:
         store: Any = self.house.store
         await store.abandon()
         await self.open()
-        with contextlib.suppress(HeadraceError):  # nothing of it was stored yet
+        try:
             self.generation = await self.house.service.find(self.generation.id, "default")
+        except HeadraceError:  # nothing of it was stored yet, so nobody was told anything
+            self.ask()
+        else:
             self.seen = Witness(self.generation)
 
     async def abort(self, _: int) -> None:
         self.house.service.cancel(self.generation)
 
     async def judge(self) -> None:
+        while (
+            not self.seen.ended.is_set()
+        ):  # an engine that lost a run is tried again after a pause
+            self.house.service.tick(time.monotonic())
+            await asyncio.sleep(0.005)
         said = await self.seen.whole()  # numbers without holes, one end
         events = self.seen.events_seen
         shown = [event for event in events if isinstance(event, Prompt)]

@@ -36,6 +36,14 @@ class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
+    @property
+    def text(self) -> str:
+        """All text of it."""
+        content = self.content or ""
+        if isinstance(content, str):
+            return content
+        return " ".join(part.text for part in content if isinstance(part, TextPart))
+
 
 class Sampling(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How tokens are chosen. ``None`` means: the model's default. ``logprobs``: how many alternatives a

@@ -212,7 +212,7 @@ def check_prompt(request: Request) -> None:
 def with_turns(request: Request, turns: Sequence[Turn]) -> Request:
     """The request with what was said and added since, as if its client had sent it so."""
     if request.kind == "completion":
-        added = "".join(turn.said.text + str(turn.message.content) for turn in turns)
+        added = "".join(turn.said.text + turn.message.text for turn in turns)
         return msgspec.structs.replace(request, prompts=(str(request.prompts[0]) + added,))
     messages = list(request.messages)
     for turn in turns:

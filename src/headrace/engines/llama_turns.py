@@ -65,7 +65,7 @@ def completion(prompt: str | tuple[int, ...], turns: Sequence[Turn]) -> TurnProm
     """A text without turns: what was added stands in it as it came."""
     parts: list[str | int] = [prompt] if isinstance(prompt, str) else list(prompt)
     for turn in turns:
-        parts += (*_said(turn.said), str(turn.message.content))
+        parts += (*_said(turn.said), turn.message.text)
     return tuple(parts)
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from headrace.domain.errors import Code
 from headrace.domain.event import FinishReason
-from headrace.domain.request import Message, Request, TextPart
+from headrace.domain.request import Request
 
 
 class ScriptedCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,16 +77,8 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def prompt_texts(request: Request) -> list[str]:
     """All text of a request's prompt; token ids as decimal numbers."""
     if request.kind == "chat":
-        return [text_of(message) for message in request.messages]
+        return [message.text for message in request.messages]
     return [
         prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
         for prompt in request.prompts
     ]
-
-
-def text_of(message: Message) -> str:
-    """All text of a message."""
-    content = message.content or ""
-    if isinstance(content, str):
-        return content
-    return " ".join(part.text for part in content if isinstance(part, TextPart))

@@ -19,7 +19,7 @@ from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usa
 from headrace.domain.request import Request
 from headrace.engines.base import StreamingEngine, refuse_extra, unsupported
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
-from headrace.engines.script import Script, ScriptedToken, prompt_texts, text_of
+from headrace.engines.script import Script, ScriptedToken, prompt_texts
 from headrace.engines.stopping import StopStrings
 
 
@@ -298,7 +298,7 @@ class ScriptedRun:
         self.cancel()
         turns = self._work.turns
         known = (*(turn.said for turn in turns), *self._work.prefixes)
-        added = sum(len(text_of(turn.message).split()) for turn in turns)
+        added = sum(len(turn.message.text.split()) for turn in turns)
         usage = Usage(
             self._script.counted(self._work.request)
             + added

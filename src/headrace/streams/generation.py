@@ -14,6 +14,8 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from headrace.domain.delta import Delta, Outcome, Prefix, Turn
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import (
@@ -331,11 +333,27 @@ class Generation:
         """Tokens in turns that are closed."""
         return sum(turn.said.tokens for turn in self.turns)
 
-    def rewrite(self, message: Message) -> Sequence[Message] | Awaitable[Sequence[Message]]:
-        """What the hooks make of a message that is to be added."""
+    def rewrite(
+        self, messages: Sequence[Message], *, running: bool
+    ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
+        """What the hooks make of messages. ``running``: they come in mid-stream."""
         if self._chain is None:
-            return (message,)
-        return self._chain.on_prompt(self._context, (message,))
+            return messages
+        self._context.running = running
+        return self._chain.on_prompt(self._context, messages)
+
+    def begin_with(self, messages: Sequence[Message]) -> None:
+        """Before anything of it is in the log: these are the request's messages; those that its client did not
+        send are its first events."""
+        sent = self.request.messages
+        replace = msgspec.structs.replace
+        self.request = self._context.request = replace(self.request, messages=tuple(messages))
+        self.header = self.log.header = replace(self.header, request=self.request)
+        new = [message for message in messages if message not in sent]
+        if new:
+            prompts = _prompts(new, self.seq, time.time())
+            self.seq += len(prompts)
+            self.log.append(prompts)
 
     def add(
         self, messages: Sequence[Message], said: Prefix | None = None
@@ -445,11 +463,7 @@ class Generation:
             return
         now = time.time()
         events = numbered(held, self.seq, now)
-        seq = self.seq + len(events) + 1
-        prompts = [
-            Prompt(at, now, message.role, str(message.content))
-            for at, message in enumerate(messages, seq)
-        ]
+        prompts = _prompts(messages, self.seq + len(events), now)
         self.seq += len(events) + len(prompts)
         marks = [Delta("", prompt=message) for message in messages] if self.durable else ()
         self.log.append([*events, *prompts], marks)
@@ -583,6 +597,13 @@ class Generation:
 def over(id: str) -> HeadraceError:
     """What is told who would add something to a generation that has its end."""
     return HeadraceError(Code.CONFLICT, f"{id} is over; send a new request with what it said.")
+
+
+def _prompts(messages: Sequence[Message], seq: int, now: float) -> list[Prompt]:
+    """Messages as the events after ``seq``."""
+    return [
+        Prompt(at, now, message.role, message.text) for at, message in enumerate(messages, seq + 1)
+    ]
 
 
 def _refused(error: HeadraceError) -> Error:

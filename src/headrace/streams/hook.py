@@ -19,6 +19,7 @@ from headrace.domain.request import Caller, Message, Request
 
 class HookContext(msgspec.Struct):
     """Shared by the hooks of one generation. ``state`` is theirs; keys are by convention the hook's name.
+    ``running``: the request is on its way to the engine; messages that come now come in mid-stream.
     ``replaying`` is True while a restarted server rebuilds hooks: no outside effects then.
     ``bypassed``: the chain's own, hooks that failed and are skipped from now on."""
 
@@ -26,6 +27,7 @@ class HookContext(msgspec.Struct):
     request: Request
     caller: Caller
     state: dict[str, Any] = msgspec.field(default_factory=dict)
+    running: bool = False
     replaying: bool = False
     bypassed: set[Any] | None = None
 
@@ -44,9 +46,10 @@ class Hook(Protocol):
     def on_prompt(
         self, context: HookContext, messages: Sequence[Message]
     ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
-        """Messages come in while it runs. Returns those that the engine and the log are to get instead: more,
-        others, none. Raise ``HOOK_REFUSED`` to refuse them; the generation goes on without. Not called again
-        after a restart."""
+        """Messages on their way to the engine: a chat request's own, after ``on_start``; later each that is added
+        in mid-stream. Returns those that the engine is to get instead; new and changed ones are ``prompt``
+        events. Of a request they must be some; of an addition they may be none. Raise ``HOOK_REFUSED`` to
+        refuse the request, or the addition alone. Not called again after a restart."""
 
     def on_turn_end(self, context: HookContext) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
         """Messages are put behind what was said so far, and it will not be gone on with. Returns what was held

@@ -137,6 +137,11 @@ class HookChain:
             deltas = answer
         return deltas
 
+    @property
+    def rewrites(self) -> bool:
+        """Whether some hook has ``on_prompt``."""
+        return any(link.prompt is not None for link in self._links)
+
     def on_prompt(
         self, context: HookContext, messages: Sequence[Message]
     ) -> Sequence[Message] | Awaitable[Sequence[Message]]:
