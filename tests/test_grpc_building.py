@@ -218,3 +218,18 @@ def test_a_server_without_grpc_does_not_import_it() -> None:
     )
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("missing", ["google.protobuf", "grpc_reflection"])
+def test_without_the_extra_the_start_says_what_to_install(tmp_path: Path, missing: str) -> None:
+    configured(tmp_path)
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from headrace.cli.main import main
+main(["serve", "--config", {str(tmp_path / "headrace.toml")!r}])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert told.returncode == 1
+    assert "pip install 'headrace[grpc]'" in told.stderr
+    assert "Traceback" not in told.stderr

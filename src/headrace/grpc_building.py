@@ -14,6 +14,7 @@ from headrace.front.sockets import CannotListen
 from headrace.protocols.port import Service
 from headrace.protocols.router import Route
 from headrace.settings import Settings
+from headrace.settings.environment import without_fork_handlers
 
 if TYPE_CHECKING:
     from headrace.protocols.grpc.server import GrpcPort
@@ -51,6 +52,7 @@ class Grpc:
         server = self._settings.server
         if server.grpc_port is None and server.grpc_uds is None:
             return
+        without_fork_handlers()
         try:
             from headrace.protocols.grpc.server import GrpcOptions, GrpcPort
         except ImportError as error:

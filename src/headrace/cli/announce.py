@@ -11,12 +11,13 @@ from headrace.settings import Settings
 QUESTION = "Why is the sky blue?"
 
 
-def announcement(settings: Settings, address: str) -> str:
-    """``address`` as bound: ``host:port``, or the path of a Unix socket."""
+def announcement(settings: Settings, address: str, grpc: str | None = None) -> str:
+    """``address`` as bound: ``host:port``, or the path of a Unix socket. ``grpc``: of its port, likewise."""
     store = settings.database_path or "memory only: gone with the process"
     return "\n".join(
         [
             f"headrace {__version__} listens on {_place(settings, address)}",
+            *([f"gRPC: {grpc}"] if grpc else []),
             f"state: {store}",
             f"models: {settings.cache_path}",
             "try:",

@@ -34,4 +34,5 @@ def command(ctx: click.Context, /, config: str | None, **flags: Any) -> None:
 
 def _announce(app: App) -> None:
     if app.front is not None:
-        click.echo(announcement(app.settings, app.front.address), err=True)
+        grpc = app.grpc.address if app.grpc is not None else None
+        click.echo(announcement(app.settings, app.front.address, grpc), err=True)

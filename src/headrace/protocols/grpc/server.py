@@ -24,6 +24,11 @@ from headrace.protocols.grpc.rpcs import Fields, Method, Rpcs
 from headrace.protocols.grpc.status import OK, Status
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 60_000),  # a client that lost its power is noticed in 80 s
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # as often as clients may ask
+)
 _STOP_S = 1.0
 """For what is being sent when the port closes."""
 
@@ -58,7 +63,8 @@ class GrpcPort:
         options = self._options
         server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 0),
+                *_KEEPALIVE,
+                ("grpc.so_reuseport", 0),  # or a port that is taken would be shared
                 ("grpc.max_receive_message_length", options.message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", 64 * 1024),
@@ -246,6 +252,7 @@ class AioReply:
                         self._on_drain()
             if self._status is not None:
                 self._finish(self._status)
+                self._status = OK  # an error holds frames, and these hold this: no cycle is left
                 return
             self._wake = loop.create_future()
             try:
