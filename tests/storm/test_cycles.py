@@ -28,6 +28,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "hello"},
     "/v1/infer": {"prompt": "hello"},
     "/v1/stream_infer": {"prompt": "hello"},
+    "/v1/responses": {"input": "hello"},
+    "/v1/messages": CHAT | {"max_tokens": 99},
 }
 REQUESTS = 200
 NEARLY_NONE = 20
