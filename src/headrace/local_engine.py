@@ -11,8 +11,12 @@ from contextlib import AbstractContextManager
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
+<<<<<<< HEAD
 from headrace.domain.tokens import Tokens
 from headrace.engines.base import StreamingEngine
+=======
+from headrace.engines.base import StreamingEngine, check_has_middle
+>>>>>>> room-p
 from headrace.engines.engine import Engine, EngineInfo, Health, Run, Sink, Work
 from headrace.models.wanted import ModelFile, Step
 
@@ -77,6 +81,10 @@ class LocalEngine(StreamingEngine):
     def check_prompt(self, request: Request) -> None:
         if self._engine is not None:
             self._engine.check_prompt(request)
+            return
+        check_has_middle(request)
+        if request.extra:  # a grammar, it may be
+            raise _being_fetched()
 
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         if self._engine is not None:

@@ -273,6 +273,35 @@ def test_what_takes_no_prompt_says_what_of_it(run, engine):
     run(main())
 
 
+STRICT_TEMPLATE = """\
+{%- for message in messages %}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}
+{{- raise_exception('Roles must alternate user/assistant/user/assistant') }}
+{%- endif %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
+
+def test_a_template_that_wants_roles_in_turn_gets_them(run, engine, done):
+    async def main():
+        async with engine(chat_template=STRICT_TEMPLATE) as llama:
+            first, _ = await done(llama, Work(chat(max_tokens=5)))
+            for turns in (
+                (turn_of((), "Why?"), turn_of((), "Be brief.", "system")),
+                (turn_of(first.all, "Be brief.", "system"), turn_of((), "Why?")),
+            ):
+                sink, outcome = await done(llama, Work(chat(), (Prefix("", ()),), turns=turns))
+                assert outcome.reasons == ("length",), outcome
+                assert sink.ids()
+            marks = Marks(chat("Hi."), turns, True)
+            assert [message.role for message in marks.messages] == ["user", "assistant", "user"]
+            assert marks.messages[2].content == "Be brief.\n\nWhy?"
+
+    run(main())
+
+
 def test_a_template_that_hides_earlier_answers_is_told():
     marks = Marks(chat(), (Turn(Prefix("x", (1,)), Message("user", "y")),))
     mark = marks.messages[1].content

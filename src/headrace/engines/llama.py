@@ -21,8 +21,12 @@ from typing import Any
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+<<<<<<< HEAD
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
+=======
+from headrace.domain.request import Message, Request
+>>>>>>> room-p
 from headrace.engines import llama_body, llama_tools, llama_turns
 from headrace.engines.ask import Asking
 from headrace.engines.base import StreamingEngine, unsupported
@@ -238,6 +242,8 @@ class LlamaEngine(StreamingEngine):
         try:
             client = self._serving()
             self.check(work.request)
+            if work.turns:
+                llama_turns.check(work.request)
             if not llama_body.is_whole(work.request):
                 llama_body.check_prefixes(work)
         except HeadraceError as error:
@@ -253,40 +259,47 @@ class LlamaEngine(StreamingEngine):
         elif llama_body.needs_chat(work.request):
             text = msgspec.json.encode(work.request.messages).decode()
             self._start_chat_lanes(client, run, work, text, forced)
+        elif work.turns:
+            self._render_turns(client, run, work, plain=False)
         else:
             self._render(client, run, work, forced)
 
     def _render(self, client: LlamaClient, run: FanRun, work: Work, forced: bool) -> None:
         """The chat as text, by the model's own template. ``forced``: the answer is a tool call."""
-        request = work.request
-        marks = llama_turns.Marks(request, work.turns) if work.turns else None
-        messages = request.messages if marks is None else marks.messages
-        value: dict[str, Any] = {"messages": messages}
-        for name in llama_body.TEMPLATE_EXTRA:
-            if request.extra and name in request.extra:
-                value[name] = request.extra[name]
-        rendered = partial(self._rendered, client, run, work, forced, marks)
+        value = _template_value(work.request, work.request.messages)
+        rendered = partial(self._rendered, client, run, work, forced)
         run.adopt(client.ask("/apply-template", value, rendered, run.failed))
 
     def _rendered(
-        self,
-        client: LlamaClient,
-        run: FanRun,
-        work: Work,
-        forced: bool,
-        marks: llama_turns.Marks | None,
-        body: bytes,
+        self, client: LlamaClient, run: FanRun, work: Work, forced: bool, body: bytes
     ) -> None:
-        if run.over:
-            return
-        prompt: Prompt = msgspec.json.decode(body)["prompt"]
-        if marks is not None:
+        if not run.over:
+            prompt: str = msgspec.json.decode(body)["prompt"]
+            self._start_chat_lanes(client, run, work, prompt, forced)
+
+    def _render_turns(self, client: LlamaClient, run: FanRun, work: Work, plain: bool) -> None:
+        """The same for a chat with turns; ``plain`` where its template has refused their roles."""
+        marks = llama_turns.Marks(work.request, work.turns, plain)
+        again = partial(self._render_turns, client, run, work, True)
+
+        def rendered(body: bytes) -> None:
+            if run.over:
+                return
             try:
-                prompt = marks.split(str(prompt))
+                prompt = marks.split(msgspec.json.decode(body)["prompt"])
             except HeadraceError as error:
                 run.failed(error)
-                return
-        self._start_chat_lanes(client, run, work, prompt, forced)
+            else:
+                self._start_chat_lanes(client, run, work, prompt, False)
+
+        def failed(error: HeadraceError) -> None:
+            if plain or run.over:
+                run.failed(error)
+            else:
+                again()
+
+        value = _template_value(work.request, marks.messages)
+        run.adopt(client.ask("/apply-template", value, rendered, failed))
 
     def _start_chat_lanes(
         self, client: LlamaClient, run: FanRun, work: Work, prompt: Prompt, forced: bool
@@ -343,3 +356,12 @@ class LlamaEngine(StreamingEngine):
             continues=True,
             early=shape.early,
         )
+
+
+def _template_value(request: Request, messages: Sequence[Message]) -> dict[str, Any]:
+    """What ``/apply-template`` is asked."""
+    value: dict[str, Any] = {"messages": messages}
+    for name in llama_body.TEMPLATE_EXTRA:
+        if request.extra and name in request.extra:
+            value[name] = request.extra[name]
+    return value

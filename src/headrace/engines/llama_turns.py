@@ -32,7 +32,9 @@ class Marks:
 
     __slots__ = ("_marks", "_turns", "messages")
 
-    def __init__(self, request: Request, turns: Sequence[Turn]) -> None:
+    def __init__(self, request: Request, turns: Sequence[Turn], plain: bool = False) -> None:
+        """``plain``: for a template that wants a user's message and an answer in turn. What was added is the
+        user's then, and joined to the message before if nothing was said between."""
         self._turns = [turn for turn in turns if turn.said.text]
         self._marks: list[str] = []
         messages = list(request.messages)
@@ -41,7 +43,12 @@ class Marks:
                 mark = f"turn{secrets.token_hex(12)}"
                 self._marks.append(mark)
                 messages.append(Message("assistant", mark))
-            messages.append(turn.message)
+            added = turn.message
+            if plain:
+                before = messages.pop() if messages and messages[-1].role == "user" else None
+                text = f"{before.text}\n\n{added.text}" if before else added.text
+                added = Message("user", text)
+            messages.append(added)
         self.messages = messages
 
     def split(self, rendered: str) -> TurnPrompt:

@@ -348,7 +348,8 @@ class Generation:
         sent = self.request.messages
         replace = msgspec.structs.replace
         self.request = self._context.request = replace(self.request, messages=tuple(messages))
-        self.header = self.log.header = replace(self.header, request=self.request)
+        self.header = replace(self.header, request=self.request)
+        self.log.amend(self.header)
         new = [message for message in messages if message not in sent]
         if new:
             prompts = _prompts(new, self.seq, time.time())
@@ -423,6 +424,10 @@ class Generation:
         self, messages: Sequence[Message], told: asyncio.Future[Sequence[Prompt]]
     ) -> Awaitable[None] | None:
         assert self._chain is not None
+        if self.ended:
+            if not told.done():
+                told.set_exception(over(self.id))
+            return None
         try:
             out = self._chain.on_turn_end(self._context)
         except HeadraceError as error:

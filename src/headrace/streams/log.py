@@ -149,6 +149,12 @@ class Log:
         if self._later is not None:
             self._go_on()
 
+    def amend(self, header: LogHeader) -> None:
+        """Another header, before the first event."""
+        self.header = header
+        if isinstance(self._writer, LeftEarly):
+            self._writer.header = header
+
     def left(self, left_at: float | None) -> None:
         """Note when the last client left (None: one came back), for after a restart."""
         if self._writer is None:

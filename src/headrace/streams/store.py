@@ -105,11 +105,11 @@ class Store(Protocol):
 class LeftEarly:
     """The writer of a log that its last client left before the first event: noted right behind that."""
 
-    __slots__ = ("_header", "_left_at", "_store", "_writer")
+    __slots__ = ("_left_at", "_store", "_writer", "header")
 
     def __init__(self, store: Store, header: LogHeader) -> None:
         self._store = store
-        self._header = header
+        self.header = header
         self._left_at: float | None = None
         self._writer: LogWriter | None = None
 
@@ -117,7 +117,7 @@ class LeftEarly:
         if self._writer is not None:
             self._writer.append(events, raw, end)
             return
-        self._writer = self._store.begin(self._header, events, raw, end)
+        self._writer = self._store.begin(self.header, events, raw, end)
         if self._writer is not None and self._left_at is not None:
             self._writer.left(self._left_at)
 
