@@ -11,12 +11,8 @@ from contextlib import AbstractContextManager
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
-<<<<<<< HEAD
 from headrace.domain.tokens import Tokens
-from headrace.engines.base import StreamingEngine
-=======
 from headrace.engines.base import StreamingEngine, check_has_middle
->>>>>>> room-p
 from headrace.engines.engine import Engine, EngineInfo, Health, Run, Sink, Work
 from headrace.models.wanted import ModelFile, Step
 

@@ -21,12 +21,8 @@ from typing import Any
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-<<<<<<< HEAD
-from headrace.domain.request import Request
-from headrace.domain.tokens import Tokens
-=======
 from headrace.domain.request import Message, Request
->>>>>>> room-p
+from headrace.domain.tokens import Tokens
 from headrace.engines import llama_body, llama_tools, llama_turns
 from headrace.engines.ask import Asking
 from headrace.engines.base import StreamingEngine, unsupported
