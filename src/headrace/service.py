@@ -18,9 +18,9 @@ from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
-from headrace.domain.event import Error, Event, Finish
+from headrace.domain.event import Error, Event, Finish, Prompt
 from headrace.domain.ids import Ulids, find_ulid
-from headrace.domain.request import Caller, Request
+from headrace.domain.request import Caller, Message, Request
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import NEVER_BEGAN, may_go_on
@@ -136,15 +136,15 @@ class Service:
                 continue  # dropped by the store's bounds since it was listed
         return found
 
+    async def prompt(self, generation: AnyGeneration, message: Message) -> Sequence[Prompt]:
+        raise HeadraceError(
+            Code.METHOD_NOT_ALLOWED, "This server cannot add prompts to a running generation yet."
+        )
+
     def cancel(self, generation: AnyGeneration) -> None:
         running = self._running.get(generation.id)
         if running is not None:
             self._cancel(running, "Cancelled on request.")
-
-    def prompt(self, generation: AnyGeneration, role: str, content: str) -> int:
-        raise HeadraceError(
-            Code.METHOD_NOT_ALLOWED, "This server cannot add prompts to a running generation yet."
-        )
 
     async def delete(self, generation: AnyGeneration) -> None:
         running = self._running.get(generation.id)

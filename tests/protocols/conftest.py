@@ -25,7 +25,7 @@ from headrace.domain.event import (
     is_terminal,
 )
 from headrace.domain.ids import find_ulid
-from headrace.domain.request import Caller, Request, Sampling
+from headrace.domain.request import Caller, Message, Request, Sampling
 from headrace.front.listen import FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
@@ -191,10 +191,12 @@ class ScriptedService:
         if generation.state not in ("finished", "failed"):
             generation.write(error(generation.last_seq + 1, "cancelled"))
 
-    def prompt(self, generation: Any, role: str, content: str) -> int:
-        seq = generation.last_seq + 1
-        generation.write(prompt(seq, role, content))
-        return seq
+    async def prompt(self, generation: Any, message: Message) -> list[Prompt]:
+        if generation.state in ("finished", "failed"):
+            raise HeadraceError(Code.CONFLICT, "It is over.")
+        added = prompt(generation.last_seq + 1, message.role, str(message.content))
+        generation.write(added)
+        return [added]
 
     def abort(self, token: str, tenant: str) -> int:
         found = [

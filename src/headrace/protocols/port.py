@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from headrace.domain.errors import HeadraceError
-from headrace.domain.event import Event
-from headrace.domain.request import Caller, Request
+from headrace.domain.event import Event, Prompt
+from headrace.domain.request import Caller, Message, Request
 
 State = Literal["queued", "running", "finished", "failed"]
 
@@ -109,11 +109,12 @@ class Service(Protocol):
     async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[Generation]:
         """Newest first."""
 
+    async def prompt(self, generation: Generation, message: Message) -> Sequence[Prompt]:
+        """Add a message to a running generation, in this order; returns its events, which hooks may have
+        changed. Raises ``CONFLICT`` after the end, ``UNSUPPORTED``, ``HOOK_REFUSED`` …"""
+
     def cancel(self, generation: Generation) -> None:
         """End it with ``error: cancelled`` in whatever state it is; idempotent."""
-
-    def prompt(self, generation: Generation, role: str, content: str) -> int:
-        """Add a message to a running generation; the ``seq`` of its ``prompt`` event."""
 
     async def delete(self, generation: Generation) -> None:
         """Forget it and all it said, also on disk; one that runs is cancelled first. Raises ``STORE_FAILED``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Message
 from headrace.protocols.asking import MAX_TOKEN, caller_of, stream_events
 from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import refuse
@@ -14,7 +15,7 @@ from headrace.protocols.formats import NATIVE
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.grpc.answers import batch_result, infer_response, model_info
 from headrace.protocols.grpc.call import RpcCall
-from headrace.protocols.grpc.requests import infer_request
+from headrace.protocols.grpc.requests import infer_request, prompt_message
 from headrace.protocols.grpc.rpcs import Answer, Method, methods_of
 from headrace.protocols.grpc.status import error_message
 from headrace.protocols.grpc.stream import EventStream, EventStreams
@@ -153,7 +154,7 @@ class Conversation:
             case "resume" if generation is None:
                 return self._resume(said.resume)
             case "prompt" if generation is not None:
-                self._service.prompt(generation, said.prompt.role, said.prompt.content)
+                return self._prompt(generation, prompt_message(said.prompt))
             case "abort" if generation is not None:
                 self._service.cancel(generation)
             case _:
@@ -164,6 +165,9 @@ class Conversation:
     def half_closed(self) -> None:
         if self._generation is None:
             raise refuse("say", "is required: the call ended before its first message")
+
+    async def _prompt(self, generation: Generation, message: Message) -> None:
+        await self._service.prompt(generation, message)
 
     async def _resume(self, place: pb.Resume) -> None:
         generation = await self._service.find(place.generation_id, self._call.tenant)

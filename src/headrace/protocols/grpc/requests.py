@@ -7,11 +7,14 @@ from typing import Any
 import msgspec
 from google.protobuf.json_format import MessageToDict
 
-from headrace.domain.request import Request
+from headrace.domain.errors import Code
+from headrace.domain.request import Message, Request
 from headrace.protocols.body import refuse
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.openai_request import chat_of, completion_of
 
+MAX_PROMPT_BYTES = 64 * 1024
+"""Of a message that is added to a running generation."""
 _OWN = ("model", "prompt", "messages", "max_tokens", "temperature", "top_p", "stop", "seed")
 """Fields of the message itself, which may not be among its options."""
 _NOT_HERE = frozenset((*_OWN, "stream", "stream_options", "user", "session_id"))
@@ -41,6 +44,18 @@ def infer_request(asked: pb.InferRequest, default_model: str, *, stream: bool) -
     # As over the native API: no limit of its own, other than OpenAI's old 16.
     sampling = msgspec.structs.replace(request.sampling, max_tokens=None)
     return msgspec.structs.replace(request, sampling=sampling)
+
+
+def prompt_message(said: pb.Prompt) -> Message:
+    """A message for a running generation. Raises ``INVALID_REQUEST`` and ``BODY_TOO_LARGE``."""
+    if said.role != "user" and said.role != "system":
+        raise refuse("prompt.role", "must be system or user")
+    if not said.content:
+        raise refuse("prompt.content", "is required")
+    if len(said.content.encode()) > MAX_PROMPT_BYTES:
+        too_long = f"is longer than {MAX_PROMPT_BYTES} bytes"
+        raise refuse("prompt.content", too_long, Code.BODY_TOO_LARGE)
+    return Message("user" if said.role == "user" else "system", said.content)
 
 
 def _options(asked: pb.InferRequest) -> dict[str, Any]:
