@@ -229,10 +229,8 @@ def test_a_start_that_fails_later_leaves_no_open_port(tmp_path: Path) -> None:
         command += ["--config", str(tmp_path / "headrace.toml")]
         told = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert told.returncode == 1
-    assert told.stderr.splitlines() == [
-        f"Error: 127.0.0.1:{port} is taken by another process; "
-        "choose another port (--port), or stop what listens there"
-    ]
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"Error: 127.0.0.1:{port} is taken by another process")
 
 
 @pytest.mark.parametrize("missing", ["google.protobuf", "grpc_reflection"])
