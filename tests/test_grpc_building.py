@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -218,6 +219,18 @@ def test_a_server_without_grpc_does_not_import_it() -> None:
     )
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "False"]
+
+
+def test_a_start_that_fails_later_leaves_no_open_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        configured(tmp_path, f"grpc_port = 0\nops_port = {port}")
+        command = [sys.executable, "-m", "headrace", "serve"]
+        command += ["--config", str(tmp_path / "headrace.toml")]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"Error: 127.0.0.1:{port} is taken by another process")
 
 
 @pytest.mark.parametrize("missing", ["google.protobuf", "grpc_reflection"])

@@ -125,6 +125,8 @@ class App:
             await self._serve()
             return 0
         finally:
+            if self.grpc is not None:
+                await self.grpc.close()
             logs.close()
 
     async def _open(self) -> None:

@@ -26,7 +26,7 @@ def test_a_stream_is_read_to_its_end_and_its_tokens_counted(server: Any, answer:
     assert answer.tokens == 4
     method, path, headers, body = server.requests[0]
     assert (method, path) == ("POST", "/v1/chat/completions")
-    assert headers["x-on-disconnect"] == "continue"
+    assert headers["x-on-disconnect"] == "grace=180"
     assert headers["authorization"] == "Bearer key"
     assert body["stream"] is True
 

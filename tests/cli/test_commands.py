@@ -143,8 +143,8 @@ def test_chat_answers_each_line_and_remembers_the_conversation(server: Any) -> N
     words = ["chat", "--url", server.url, "--system", "Be kind."]
     said = headrace(*words, input="hello\nand you?\n")
     assert said.returncode == 0, said.stderr
-    assert said.stdout.count("Good day") == 2
-    assert "2 tokens" in said.stdout
+    assert said.stdout.split() == ["Good", "day", "Good", "day"]
+    assert said.stderr.count("2 tokens") == 2
     bodies = [body for method, path, _, body in server.requests if method == "POST"]
     assert [message["content"] for message in bodies[-1]["messages"]] == [
         *("Be kind.", "hello", "Good day", "and you?"),
@@ -152,12 +152,12 @@ def test_chat_answers_each_line_and_remembers_the_conversation(server: Any) -> N
     assert bodies[-1]["model"] == "tiny"
 
 
-def test_ctrl_c_cancels_the_answer_and_the_next_one_leaves(server: Any) -> None:
+def begun_chat(server: Any) -> subprocess.Popen[str]:
+    """A chat in the middle of its first answer."""
     server.tell("Good")
     server.hang = True
-    command = [*HEADRACE, "chat", "--url", server.url]
     chat = subprocess.Popen(
-        command,
+        [*HEADRACE, "chat", "--url", server.url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -165,23 +165,43 @@ def test_ctrl_c_cancels_the_answer_and_the_next_one_leaves(server: Any) -> None:
         # Whoever runs the tests in the background has them ignore it, and so their children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    with chat:
-        assert chat.stdin
-        assert chat.stdout
-        chat.stdin.write("hello\n")
-        chat.stdin.flush()
-        assert server.waiting.wait(30)
-        said = ""
-        while not said.endswith("Good"):
-            said += chat.stdout.read(1)
+    assert chat.stdin
+    assert chat.stdout
+    chat.stdin.write("hello\n")
+    chat.stdin.flush()
+    assert server.waiting.wait(30)
+    said = ""
+    while not said.endswith("Good"):
+        said += chat.stdout.read(1)
+    return chat
+
+
+def test_ctrl_c_cancels_the_answer_and_the_next_one_leaves(server: Any) -> None:
+    with begun_chat(server) as chat:
         chat.send_signal(signal.SIGINT)
         assert server.cancelled.wait(30)
-        while not said.endswith("cancelled\n"):
-            said += chat.stdout.read(1)
+        assert chat.stderr
+        noted = ""
+        while not noted.endswith("cancelled\n"):
+            noted += chat.stderr.read(1)
         chat.send_signal(signal.SIGINT)
         assert chat.wait(30) == 0
-        assert chat.stderr
-        assert chat.stderr.read() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_chat_that_is_ended_cancels_its_answer(server: Any, number: int) -> None:
+    with begun_chat(server) as chat:
+        chat.send_signal(number)
+        assert server.cancelled.wait(30)
+        assert chat.wait(30) == 128 + number
+
+
+def test_a_chat_in_a_pipe_that_fails_says_so_in_its_status(server: Any) -> None:
+    server.refusals = [(404, "No such model.")]
+    said = headrace("chat", "--url", server.url, input="hello\n")
+    assert said.returncode == 1
+    assert not said.stdout.strip()
+    assert "No such model." in said.stderr
 
 
 def test_chat_without_a_server_is_one_line() -> None:

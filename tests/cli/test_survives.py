@@ -51,7 +51,7 @@ def test_every_token_once_although_the_server_was_killed(tmp_path: Path) -> None
         chat.stdin.write("count\n")
         chat.stdin.close()
         said = ""
-        while "\n1 2 3 4 5 " not in said:
+        while "1 2 3 4 5 " not in said:
             said += chat.stdout.read(1)
         with server:
             server.send_signal(signal.SIGKILL)
@@ -59,10 +59,7 @@ def test_every_token_once_although_the_server_was_killed(tmp_path: Path) -> None
         with server:
             said += chat.stdout.read()
             server.send_signal(signal.SIGTERM)
-    greeting, answer, counted, *_ = said.split("\n")
-    assert greeting.startswith("m at ")
-    assert answer == "".join(TOKENS)
-    assert counted.startswith("60 tokens")
+    assert said.split() == "".join(TOKENS).split()
     assert chat.returncode == 0
 
 
@@ -87,7 +84,7 @@ def test_what_is_typed_while_it_answers_is_a_hint_and_later_a_question(tmp_path:
         before, _, after = said.partition("\u21b3 faster")
         assert " 3 " in before
         assert "60 " in after
-        read_until(terminal, "> ")
+        read_until(terminal, "> ", after)
         os.write(terminal, b"\x04")
         assert chat.wait(30) == 0
         os.close(terminal)

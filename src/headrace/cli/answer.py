@@ -1,7 +1,8 @@
 """One answer read to its end, whatever happens to the connection or the server in between.
 
-The server keeps every generation as a numbered log; ``X-On-Disconnect: continue`` lets it go on
-without us. After a break we read on behind the last number we have, so each token comes once.
+The server keeps every generation as a numbered log; ``X-On-Disconnect: grace=…`` lets it go on
+without us for as long as we try to come back. After a break we read on behind the last number we have,
+so each token comes once.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class Answer:
         if self._generation:
             path = f"/v1/generations/{self._generation}/events?format=openai&after={self._cursor}"
             return self._server.request("GET", path, headers={"accept": "text/event-stream"})
-        headers = {"x-on-disconnect": "continue", "idempotency-key": self._once}
+        leaving = f"grace={PATIENCE_S:g}"  # nobody asks for it after that
+        headers = {"x-on-disconnect": leaving, "idempotency-key": self._once}
         if self._prompted is not None:
             headers["x-stream-events"] = "token,prompt"
         response = self._server.request("POST", "/v1/chat/completions", self._body, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from functools import partial
@@ -26,13 +27,24 @@ from headrace.domain.errors import Code, HeadraceError
 def command(url: str, api_key: str | None, model: str | None, system: str | None) -> None:
     """Chat with a running server. What you type while it answers is a hint that it takes. Ctrl-C stops an
     answer, a second one (or Ctrl-D) leaves."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     with told():
         server = Server(url, api_key)
-        Chat(server, model or _first_model(server), system).run()
+        chat = Chat(server, model or _first_model(server), system)
+        chat.run()
+    if chat.failed and not sys.stdin.isatty():
+        sys.exit(1)
+
+
+def _leave(number: int, _: object) -> None:
+    """Stop as Ctrl-C does, so that no answer goes on for nobody, and end."""
+    sys.exit(128 + number)
 
 
 class Chat:
-    """The conversation so far, and the terminal it happens in."""
+    """The conversation so far, and the terminal it happens in. Only answers are written where there is none.
+    ``failed``: some answer did."""
 
     def __init__(self, server: Server, model: str, system: str | None) -> None:
         self._server = server
@@ -41,6 +53,9 @@ class Chat:
         self._said: list[str] = []
         self._late: list[str] = []
         self._console = Console(highlight=False)
+        terminal = self._console.is_terminal
+        self._notes = self._console if terminal else Console(highlight=False, stderr=True)
+        self.failed = False
 
     def run(self) -> None:
         """Ask and answer until the user leaves, by Ctrl-D or by a Ctrl-C that stops no answer."""
@@ -75,7 +90,11 @@ class Chat:
         except KeyboardInterrupt:
             answer.cancel()
             self._note("\ncancelled")
+        except SystemExit:
+            answer.cancel()
+            raise
         except HeadraceError as error:
+            self.failed = True
             self._note(f"\n{error.message}")
         self._late += hints.left
         self._close_turn()
@@ -106,14 +125,15 @@ class Chat:
             first = first or (time.monotonic() if piece else 0.0)
             self._said.append(piece)
             self._console.print(piece, end="", markup=False, soft_wrap=True)
-        self._note("\n" + _speed(answer.tokens, begun, first))
+        self._console.print()
+        self._note(_speed(answer.tokens, begun, first))
 
     def _lost(self, why: str) -> None:
         if self._console.is_terminal:
             self._console.print(f"[dim]… {why}; reconnecting[/dim]", end="\r")
 
     def _note(self, text: str) -> None:
-        self._console.print(text, style="dim", markup=False)
+        self._notes.print(text, style="dim", markup=False)
 
 
 def _speed(tokens: int, begun: float, first: float) -> str:

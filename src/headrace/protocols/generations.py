@@ -109,15 +109,16 @@ _abort_body = Body(AbortBody)
 _prompt_body = Body(PromptBody)
 
 
-def prompt_message(role: str, content: str) -> Message:
-    """What a client wants to add to a running generation. Raises ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
+def prompt_message(role: str, content: str, path: str = "") -> Message:
+    """What a client wants to add to a running generation. ``path``: where it says so. Raises
+    ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
     if role not in ("system", "user"):
-        raise refuse("role", "must be system or user")
+        raise refuse(f"{path}role", "must be system or user")
     if not content:
-        raise refuse("content", "is empty")
+        raise refuse(f"{path}content", "is required")
     if len(content.encode()) > MAX_CONTENT_BYTES:
         said = f"is longer than {MAX_CONTENT_BYTES} bytes"
-        raise refuse("content", said, Code.BODY_TOO_LARGE)
+        raise refuse(f"{path}content", said, Code.BODY_TOO_LARGE)
     return Message("system" if role == "system" else "user", content)
 
 

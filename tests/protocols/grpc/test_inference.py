@@ -347,6 +347,31 @@ def test_what_a_conversation_does_not_understand_ends_it(
     kit.run(main())
 
 
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [
+        ({"role": "nobody", "content": "a"}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"role": "user"}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"role": "user", "content": "a" * 70_000}, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_a_prompt_that_cannot_be_added_ends_the_conversation(
+    kit: Any, rpc: Any, prompt: Any, code: Any
+) -> None:
+    async def main() -> None:
+        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
+        async with rpc.talking(service) as (client, _):
+            call = client.Converse()
+            await call.write(rpc.pb.ConverseRequest(infer=rpc.pb.InferRequest(prompt="Hi")))
+            await call.write(rpc.pb.ConverseRequest(prompt=prompt))
+            error = await rpc.refused(call)
+            assert error.code() == code
+            assert rpc.detail(error).param.startswith("prompt.")
+            await service.generations[0].left.wait()
+
+    kit.run(main())
+
+
 def test_an_abort_token_ends_what_carries_it(kit: Any, rpc: Any) -> None:
     async def main() -> None:
         service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))

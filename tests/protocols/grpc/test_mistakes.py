@@ -198,7 +198,7 @@ ROWS: dict[str, dict[str, Ask]] = {
         **everywhere("Infer", lambda place: pb.InferRequest(prompt="x" * MESSAGE_BYTES)),
     },
     "a deadline of 0": {
-        "gRPC": lambda place: place.grpc("Infer", ASKED, timeout_s=0.0),
+        "gRPC": lambda place: place.grpc("Infer", pb.InferRequest(prompt="hang"), timeout_s=0.0),
         "gRPC-Web": lambda place: place.web("Infer", ASKED, MINE | {"grpc-timeout": "0m"}),
         "Connect": lambda place: place.connect("Infer", ASKED, MINE | {"connect-timeout-ms": "0"}),
     },
@@ -237,7 +237,7 @@ ROWS: dict[str, dict[str, Ask]] = {
 
 
 def _hangs(request: Any) -> bool:
-    return bool(request.messages) and request.messages[0].content == "hang"
+    return "hang" in [*request.prompts, *(message.content for message in request.messages)]
 
 
 @asynccontextmanager

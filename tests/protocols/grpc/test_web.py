@@ -228,6 +228,22 @@ def test_a_conversation_whose_messages_all_come_at_once(kit: Any, rpc: Any) -> N
     kit.run(main())
 
 
+def test_a_call_that_others_end_has_a_client_less(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
+        async with talking(kit, rpc, service) as client:
+            says = [{"infer": {"prompt": "Hi"}}, {"prompt": {"role": "nobody"}}]
+            body = b"".join(
+                envelope(rpc.pb.ConverseRequest(**said).SerializeToString()) for said in says
+            )
+            answer = await post(client, "Converse", body, WEB)
+        *_, (_, trailers) = opened(answer.content)
+        assert status(trailers)["grpc-status"] == "3"
+        assert service.generations[0].left.is_set()
+
+    kit.run(main())
+
+
 def test_a_resumed_stream(kit: Any, rpc: Any) -> None:
     async def main() -> None:
         service = kit.Service(kit.hello)

@@ -28,8 +28,8 @@ class Reply(Protocol):
     """The way to answer one RPC. Calls after the client is gone, or after ``end``, do nothing."""
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
-        """``on_gone``: called once if the client leaves, or its deadline passes, before ``end``. ``on_drain``:
-        called after ``send`` returned False, when most is sent."""
+        """``on_gone``: called once, when the call is over: also if the client leaves or its deadline passes,
+        and if others end it. ``on_drain``: called after ``send`` returned False, when most is sent."""
 
     def start(self, request_id: str, generation_id: str) -> None:
         """The initial metadata; ``generation_id`` is empty without one."""

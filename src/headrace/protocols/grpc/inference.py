@@ -167,7 +167,8 @@ class Conversation:
             raise refuse("say", "is required: the call ended before its first message")
 
     async def _prompt(self, generation: Generation, said: pb.Prompt) -> None:
-        await self._service.prompt(generation, prompt_message(said.role, said.content))
+        message = prompt_message(said.role, said.content, "prompt.")
+        await self._service.prompt(generation, message)
 
     async def _resume(self, place: pb.Resume) -> None:
         generation = await self._service.find(place.generation_id, self._call.tenant)

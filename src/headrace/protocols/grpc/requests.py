@@ -12,6 +12,8 @@ from headrace.protocols.body import refuse
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.openai_request import chat_of, completion_of
 
+MAX_PROMPT_BYTES = 64 * 1024
+"""Of a message that is added to a running generation."""
 _OWN = ("model", "prompt", "messages", "max_tokens", "temperature", "top_p", "stop", "seed")
 """Fields of the message itself, which may not be among its options."""
 _NOT_HERE = frozenset((*_OWN, "stream", "stream_options", "user", "session_id"))

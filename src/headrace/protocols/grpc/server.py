@@ -75,7 +75,11 @@ class GrpcPort:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [*self._names[1:], health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-        self.port = self._bind(server)
+        try:
+            self.port = self._bind(server)
+        except OSError:
+            await server.stop(None)
+            raise
         self._server = server
         await self.look(False)
         await server.start()
@@ -94,9 +98,10 @@ class GrpcPort:
         await self._health.enter_graceful_shutdown()
 
     async def close(self) -> None:
-        """Take nothing more, and break what does not end now."""
-        if self._server is not None:
-            await self._server.stop(_STOP_S)
+        """Take nothing more, and break what does not end now; idempotent."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(_STOP_S)
 
     def _bind(self, server: grpc.aio.Server) -> int:
         options = self._options
@@ -196,7 +201,7 @@ class AioReply:
         self._on_drain: Callable[[], None] | None = None
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
-        if self._over:
+        if self._over or self._status is not None:
             on_gone()
         else:
             self._on_gone, self._on_drain = on_gone, on_drain
@@ -222,13 +227,16 @@ class AioReply:
     def end(self, status: Status) -> None:
         if self._status is None:
             self._status = status
-            self._on_gone = self._on_drain = None
+            self._tell()
             self._awake()
 
     def gone(self) -> None:
         """The call is over, for whatever reason."""
         self._over = True
         self._messages.clear()
+        self._tell()
+
+    def _tell(self) -> None:
         on_gone = self._on_gone
         self._on_gone = self._on_drain = None
         if on_gone is not None:

@@ -151,7 +151,7 @@ class WebReply:
     def end(self, status: Status) -> None:
         if self._over:
             return
-        self._close()
+        self._left()
         data = self._framing.end(status)
         call = self._call
         if self._under_way:
@@ -165,23 +165,17 @@ class WebReply:
             self._parts.clear()
         call.respond(http, headers, b"".join([*self._parts, data]))
 
-    def _close(self) -> None:
+    def _left(self) -> None:
+        """The call is over, for whatever reason."""
+        on_gone, self._on_gone = self._on_gone, None
         self._over = True
-        self._on_gone = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _left(self) -> None:
-        on_gone = self._on_gone
-        self._close()
         if on_gone is not None:
             on_gone()
 
     def _deadline_passed(self) -> None:
-        on_gone, self._on_gone = self._on_gone, None
-        if on_gone is not None:
-            on_gone()
         if self._streams and not self._under_way:
             self.start(self._call.request_id, "")
         self.end(status_of(_too_late()))
