@@ -62,6 +62,7 @@ def test_a_browser_comes_back_by_itself_and_has_every_event_once(
 def test_a_page_of_another_origin_reads_with_a_token_where_keys_are_needed(
     server: Callable[..., Any], web: Any, browse: Callable[[str], None], tmp_path: Path
 ) -> None:
+    web.page = PAGE.read_bytes()
     made = server(f'cors_origin = ["{web.origin}"]\napi_key = ["sk-test"]')
     body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": "slowly"}]}
     headers = KEY | {"X-On-Disconnect": "continue"}
