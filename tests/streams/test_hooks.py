@@ -13,7 +13,7 @@ import pytest
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish, Usage
-from headrace.domain.request import Caller, Request
+from headrace.domain.request import Caller, Message, Request
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import BaseHook, HookChain, LoadedHook, load_hooks
 
@@ -235,3 +235,42 @@ def test_a_hook_that_cannot_be_had_is_refused_by_its_place(
     with pytest.raises(ValueError) as refused:  # noqa: PT011 - its text is what we look at
         load_hooks([{"class": "headrace.streams.hooks:BaseHook"}, spec])
     assert message in str(refused.value)
+
+
+class HoldsTurns(Holds):
+    """Gives back at the end of a turn too."""
+
+    def on_turn_end(self, context: HookContext) -> Sequence[Delta]:
+        return context.state.pop("held", [])  # type: ignore[no-any-return]
+
+
+def test_what_is_held_at_the_end_of_a_turn_passes_through_the_hooks_behind() -> None:
+    hooks, where = chain(HoldsTurns(), BaseHook(), Appends("1")), context()
+    assert not hooks.on_token(where, [Delta("a")])
+    assert texts(hooks.on_turn_end(where)) == ["a1"]
+    assert texts(hooks.on_turn_end(where)) == []
+
+
+class BreaksAtTurns(BaseHook):
+    def on_turn_end(self, context: HookContext) -> Sequence[Delta]:
+        raise RuntimeError("broken")
+
+    def on_prompt(self, context: HookContext, messages: Sequence[Message]) -> Sequence[Message]:
+        raise RuntimeError("broken")
+
+
+def test_a_hook_that_breaks_at_a_prompt_fails_or_is_passed_by(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    messages = (Message("user", "more"),)
+    failing, where = chain(BreaksAtTurns()), context()
+    for method in (lambda: failing.on_prompt(where, messages), lambda: failing.on_turn_end(where)):
+        with pytest.raises(HeadraceError) as error:
+            method()
+        assert error.value.code is Code.HOOK_FAILED
+    skipped = chain(BreaksAtTurns(), Appends("1"), on_error="skip")
+    assert skipped.on_prompt(where, messages) == messages
+    assert where.bypassed is None  # it still sees tokens
+    assert "failed at a prompt" in caplog.text
+    assert texts(skipped.on_turn_end(where)) == []
+    assert where.bypassed

@@ -171,6 +171,7 @@ def over_turns(hook: Redact, turns: list[list[str]]) -> list[str]:
         ([["in 20"], ["24 it was"]], ["in 20", "24 it was"]),
         ([["in 20"], ["24"]], ["in 20", "24"]),
         ([["4111 1111 1111 1111"], ["!"]], ["[redacted]", "!"]),
+        ([["1" * 25], ["1" * 7]], ["[redacted]111111", "[redacted]"]),
     ],
 )
 def test_no_half_of_a_card_leaves_at_the_end_of_a_turn(
@@ -194,9 +195,6 @@ def test_a_word_that_could_begin_an_address_leaves_at_the_end_of_a_turn() -> Non
 def test_of_a_card_said_over_turns_never_half_is_left(turns: list[list[str]]) -> None:
     whole = "".join(part for parts in turns for part in parts)
     left = over_turns(Redact(["card"]), turns)
-    for card in re.finditer(r"[0-9](?:[ -]?[0-9]){12,18}", whole):
-        digits = re.sub(r"\D", "", card.group())
-        runs = re.split(r"[^0-9 -]+", "".join(left))  # others may have the same digits elsewhere
-        assert all(digits not in re.sub(r"\D", "", run) for run in runs)
-    if not re.search(r"[0-9](?:[ -]?[0-9]){5,}", whole):
+    assert not re.search(r"[0-9](?:[ -]?[0-9]){12}", "".join(left))
+    if not re.search(r"[0-9](?:[ -]?[0-9]){4,}", whole):
         assert "".join(left) == whole

@@ -110,22 +110,32 @@ class Redact(BaseHook):
     def on_turn_end(self, context: HookContext) -> Sequence[Delta]:
         held: _Held | None = context.state.get(self._key)
         out = []
-        for channel, text in sorted(held.items()) if held else ():
+        for channel in sorted(held or ()):
             assert held is not None
-            told = text[: held.told.get(channel, 0)]
-            rest, _ = self._scan(text, final=True)
-            if told == text:
-                continue
-            if rest == text:  # a beginning; it stays, to be recognised if it is gone on with
-                held.told[channel] = len(text)
-                if self._mostly_there(text):
-                    rest = self._replacement
-            else:
-                del held[channel]
-                held.told.pop(channel, None)
-            if rest := _untold(rest, told):
-                out.append(_delta(channel, rest))
+            if text := self._last_of_turn(held, channel):
+                out.append(_delta(channel, text))
         return out
+
+    def _last_of_turn(self, held: _Held, channel: Channel) -> str:
+        """What leaves of a channel now. The beginning of a match stays as well, to be recognised if it is gone
+        on with."""
+        text = held.pop(channel)
+        told = text[: held.told.pop(channel, 0)]
+        leaving = ""
+        while text and (match_end := self._match(text, 0)[0]):
+            behind, text = self._scan(text[match_end:], final=False)
+            leaving += self._replacement + behind
+            told = ""
+        if not text:
+            return leaving
+        held[channel] = text
+        held.told[channel] = len(text)
+        if text == told:
+            return leaving
+        shown, _ = self._scan(text, final=True)
+        if shown == text and self._mostly_there(text):
+            shown = self._replacement
+        return leaving + _untold(shown, told)
 
     def _harmless(self, text: str) -> bool:
         """Whether no match can begin in a long text, or in one with other characters."""
