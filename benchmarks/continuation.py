@@ -33,6 +33,7 @@ from benchmarks.engine import VOCABULARY
 from headrace.domain.delta import Delta, Prefix
 from headrace.domain.request import Message, Request, Sampling
 from headrace.engine_building import EngineBuilder
+from headrace.engines.connection import at_once
 from headrace.engines.engine import Engine, Work
 from headrace.settings.tree import EMBEDDED, Server, Settings
 
@@ -143,7 +144,7 @@ async def run(numbers: range, tokens: int) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         model = msgspec.structs.replace(EMBEDDED, slots=1, batch_threads=1)
         settings = Settings(server=Server(state_dir=folder), models=(model,))
-        ((_, engine),) = EngineBuilder(settings).replicas(model)
+        ((_, engine),) = EngineBuilder(settings, at_once).replicas(model)
         try:
             await engine.load()
             return await measure(engine, numbers, tokens)
