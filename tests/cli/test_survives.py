@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -63,29 +64,57 @@ def test_every_token_once_although_the_server_was_killed(tmp_path: Path) -> None
     assert chat.returncode == 0
 
 
-def read_until(terminal: int, wanted: str, said: str = "") -> str:
-    """What a terminal shows, until it shows that."""
-    while wanted not in said:
-        said += os.read(terminal, 4096).decode(errors="replace")
-    return said
+class Terminal:
+    """Both ends of one: what a person types and sees."""
+
+    def __init__(self) -> None:
+        self.person, self.inside = os.openpty()
+        self.said = ""
+
+    def until(self, wanted: str, times: int = 1) -> None:
+        """Until it has shown that so often. Raises ``TimeoutError``."""
+        while self.said.count(wanted) < times:
+            if not select.select([self.person], [], [], 30.0)[0]:
+                raise TimeoutError(self.said)
+            self.said += os.read(self.person, 4096).decode(errors="replace")
+
+    def type(self, keys: str) -> None:
+        os.write(self.person, keys.encode())
+
+
+def left(terminal: Terminal, chat: subprocess.Popen[bytes]) -> int:
+    """The exit status after Ctrl-D, again if it came between two modes of the terminal and was lost."""
+    for _ in range(60):
+        terminal.type("\x04")
+        try:
+            return chat.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+    raise TimeoutError(terminal.said)
 
 
 def test_what_is_typed_while_it_answers_is_a_hint_and_later_a_question(tmp_path: Path) -> None:
     server, url = serving(configured(tmp_path))
-    terminal, inside = os.openpty()
-    command = [*HEADRACE, "chat", "--url", url]
-    with server, subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside) as chat:
+    terminal = Terminal()
+    inside = terminal.inside
+    chat = subprocess.Popen(
+        [*HEADRACE, "chat", "--url", url], stdin=inside, stdout=inside, stderr=inside
+    )
+    try:
+        terminal.until("> ")
+        terminal.type("count\n")
+        terminal.until(" 3 ")
+        terminal.type("faster\n")
+        terminal.until("60 tokens")
+        terminal.until("> ", 2)
+        assert left(terminal, chat) == 0
+    finally:
+        chat.kill()
+        chat.wait()
         os.close(inside)
-        read_until(terminal, "> ")
-        os.write(terminal, b"count\n")
-        said = read_until(terminal, " 3 ")
-        os.write(terminal, b"faster\n")
-        said = read_until(terminal, "60 tokens", said)
-        before, _, after = said.partition("\u21b3 faster")
-        assert " 3 " in before
-        assert "60 " in after
-        read_until(terminal, "> ", after)
-        os.write(terminal, b"\x04")
-        assert chat.wait(30) == 0
-        os.close(terminal)
-        server.send_signal(signal.SIGTERM)
+        os.close(terminal.person)
+        with server:
+            server.kill()
+    before, _, after = terminal.said.partition("\u21b3 faster")
+    assert " 3 " in before
+    assert "60 " in after
