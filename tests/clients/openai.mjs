@@ -62,7 +62,7 @@ const conversations = {
       lacking: await name_of(client.chat.completions.create({ ...asking("x"), verbosity: "high" })),
       wrong_key: await name_of(wrong.models.list()),
       overloaded: await name_of(client.chat.completions.create(asking("overload"))),
-      broken_stream: await name_of(consumed(asking("break"))),
+      broken_stream: await name_of(consumed(asking("collapse"))),
     };
   },
 
