@@ -479,3 +479,35 @@ def test_a_client_that_leaves_cancels_what_is_not_in_the_background(kit: Any) ->
                 assert generation.clients == 0
 
     kit.run(main())
+
+
+def test_what_was_added_in_mid_stream_is_in_the_conversation_that_goes_on(kit: Any) -> None:
+    def script(generation: Any) -> None:
+        if len(generation.request.messages) > 1:
+            kit.hello(generation)
+            return
+        generation.write(
+            kit.prompt(1, "user", "Hi."),  # a hook's: the request has it
+            kit.token(2, "One, "),
+            kit.prompt(3, "user", "Faster!"),
+            kit.prompt(4, "system", "Obey."),
+            kit.token(5, "two."),
+            kit.finish(6),
+        )
+
+    async def main() -> None:
+        service = kit.Service(script)
+        async with kit.talking(service) as client:
+            first = (await client.post("/v1/responses", json=ASK)).json()
+            follow = ASK | {"input": "Go on.", "previous_response_id": first["id"]}
+            assert (await client.post("/v1/responses", json=follow)).status_code == 200
+        assert [(m.role, m.content) for m in service.generations[1].request.messages] == [
+            ("user", "Hi."),
+            ("assistant", "One, "),
+            ("user", "Faster!"),
+            ("system", "Obey."),
+            ("assistant", "two."),
+            ("user", "Go on."),
+        ]
+
+    kit.run(main())

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from headrace.domain.errors import HeadraceError
-from headrace.domain.event import Error, Event, Finish, Token, TokenLogprob, ToolCallDelta
+from headrace.domain.event import (
+    Error,
+    Event,
+    Finish,
+    Prompt,
+    Token,
+    TokenLogprob,
+    ToolCallDelta,
+)
 from headrace.protocols.port import Generation, Subscription
 
 Kind = Literal["reasoning", "message", "call"]
@@ -59,6 +67,11 @@ class Output:
         self._speaking: Item | None = None
         """The text or reasoning that the next token may go on with."""
         self._calls: dict[int, Item] = {}
+
+    @property
+    def text(self) -> str:
+        """Of all messages, without reasoning."""
+        return "".join(item.text for item in self.items if item.kind == "message")
 
     def token(self, event: Token) -> Iterator[Change]:
         """Take the next token; those of other choices are left out."""
@@ -117,12 +130,20 @@ class Output:
         return item
 
 
+class Added(NamedTuple):
+    """A message that came in mid-stream, behind so many characters of the answer's text."""
+
+    behind: int
+    prompt: Prompt
+
+
 class OutputReader:
     """The reader of a whole log. ``over`` is called once it has ended or cannot be read on."""
 
     def __init__(self, generation: Generation, *, one_at_a_time: bool = False) -> None:
         self.generation = generation
         self.output = Output(generation, one_at_a_time=one_at_a_time)
+        self.added: list[Added] = []
         self.end: Finish | Error | None = None
         self.error: HeadraceError | None = None
         self._subscription: Subscription | None = None
@@ -138,6 +159,8 @@ class OutputReader:
             if isinstance(event, Token):
                 for _ in self.output.token(event):
                     pass
+            elif isinstance(event, Prompt):
+                self.added.append(Added(len(self.output.text), event))
             elif isinstance(event, Finish | Error):
                 self.end = event
                 self._finish()

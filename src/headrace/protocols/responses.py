@@ -143,7 +143,7 @@ class Responses:
         read = await whole(earlier)
         if not isinstance(read.end, Finish):
             raise refuse("previous_response_id", "names a response that failed or was cancelled")
-        return Earlier(conversation(earlier, read.output))
+        return Earlier(conversation(read))
 
     def _begin(
         self, call: Call, body: ResponsesBody, unknown: Unknown | None, earlier: Earlier

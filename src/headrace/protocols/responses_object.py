@@ -14,7 +14,7 @@ from headrace.domain.errors import Code
 from headrace.domain.event import Error, Finish, Usage
 from headrace.domain.request import Message, Request
 from headrace.protocols.errors import code_of
-from headrace.protocols.output import Output, Status
+from headrace.protocols.output import Output, OutputReader, Status
 from headrace.protocols.port import Generation
 from headrace.protocols.responses_items import outside
 from headrace.protocols.responses_request import ResponseTerms
@@ -175,12 +175,23 @@ def items_at_end(status: ResponseStatus) -> Status:
     return "completed" if status == "completed" else "incomplete"
 
 
-def conversation(generation: Generation, output: Output) -> tuple[Message, ...]:
-    """What a next response follows: all messages but the instructions, and the answer."""
-    messages = generation.request.messages
+def conversation(read: OutputReader) -> tuple[Message, ...]:
+    """What a next response follows: all messages but the instructions, and the answer, with what was added to
+    it in mid-stream where it came in."""
+    generation, output = read.generation, read.output
+    messages = list(generation.request.messages)
     if terms_of(generation).instructions is not None:
-        messages = messages[1:]
-    said = "".join(item.text for item in output.items if item.kind == "message")
+        del messages[0]
+    said, told = output.text, 0
+    for behind, prompt in read.added:
+        role: Literal["system", "user"] = "system" if prompt.role == "system" else "user"
+        message = Message(role, prompt.content)
+        if not behind and message in messages:
+            continue  # a hook rewrote the request: it has this message already
+        if behind > told:
+            messages.append(Message("assistant", said[told:behind]))
+        told = behind
+        messages.append(message)
     calls = [
         {
             "id": item.call_id,
@@ -190,7 +201,8 @@ def conversation(generation: Generation, output: Output) -> tuple[Message, ...]:
         for item in output.items
         if item.kind == "call"
     ]
-    return (*messages, Message("assistant", said or None, tool_calls=calls or None))
+    messages.append(Message("assistant", said[told:] or None, tool_calls=calls or None))
+    return tuple(messages)
 
 
 def input_items(generation: Generation) -> list[dict[str, Any]]:
