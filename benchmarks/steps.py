@@ -179,7 +179,8 @@ def measured(*, stream: bool, tokens: int, times: int) -> Steps:
 
             def on_the_loop(call: Callable[[], None]) -> None:
                 done = threading.Event()
-                loop.call_soon_threadsafe(lambda: (call(), done.set()))
+                loop.call_soon_threadsafe(call)
+                loop.call_soon_threadsafe(done.set)
                 done.wait()
 
             def drive() -> None:

@@ -95,7 +95,8 @@ PARAMETERS: dict[str, Json] = {
     },
     "Idempotency-Key": {
         "in": "header",
-        "description": "Marks a request that its client will send again if it fails.",
+        "description": "Says that the client wants to come back: the generation then outlives it by 30 s, unless"
+        " X-On-Disconnect says otherwise. A repeat is not recognised yet: it begins a generation of its own.",
         "schema": _TOKEN,
     },
     "Last-Event-ID": {

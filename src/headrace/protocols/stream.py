@@ -16,7 +16,8 @@ from headrace.domain.event import Error, Event, Token
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import NO_WRITERS, Encoder, Framing, encode_json
 from headrace.protocols.errors import from_event, named
-from headrace.protocols.port import Generation, Subscription
+from headrace.protocols.follower import Follower
+from headrace.protocols.port import Generation
 
 HEARTBEAT_ROUNDS = 3
 """Sweeps without a byte after which a stream gets a heartbeat."""
@@ -59,25 +60,22 @@ class OpenStreams:
             self._timer = asyncio.get_running_loop().call_later(self._period_s, self._sweep)
 
 
-class ClientStream:
+class ClientStream(Follower):
     """One reader of one log. ``reading``: this is no answer to a request, only a look at its log. An error
     is then an event like any other, and leaving never cancels: it only starts the grace again where the
     generation has one."""
 
     __slots__ = (
         "_call",
-        "_closed",
         "_encode",
         "_encoder",
         "_flows",
         "_framing",
         "_generation",
-        "_lagging",
-        "_open",
         "_quiet_rounds",
         "_reading",
         "_send",
-        "_subscription",
+        "_streams",
         "_writers",
     )
 
@@ -91,6 +89,8 @@ class ClientStream:
         *,
         reading: bool,
     ) -> None:
+        super().__init__(open_streams)
+        self._streams = open_streams
         self._call = call
         self._send = call.exchange.send
         self._generation = generation
@@ -98,21 +98,17 @@ class ClientStream:
         self._encode = encoder.encode
         self._writers = encoder.writers
         self._framing = framing
-        self._open = open_streams
         self._reading = reading
         self._flows = False
         """Whether the head is out and the end is not."""
-        self._lagging = False
-        self._closed = False
         self._quiet_rounds = 0
-        self._subscription: Subscription | None = None
 
     def attach(self) -> None:
         """Begin to read; what the log has already is sent before this returns."""
         exchange = self._call.exchange
         exchange.on_gone = self._gone
         exchange.on_drain = self._drained
-        self._open.add(self)
+        self._streams.add(self)
         if self._reading:
             self._start_alone()
         counts = not self._reading or self._generation.caller.leaving.durable
@@ -207,20 +203,6 @@ class ClientStream:
             self._send(self._framing.preamble)
 
     def _close(self) -> None:
-        """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
-        self._closed = True
+        super()._close()
         self._flows = False
         self._writers = NO_WRITERS
-        self._subscription = None
-        self._open.discard(self)
-
-    def _gone(self) -> None:
-        subscription = self._subscription
-        self._close()
-        if subscription is not None:
-            subscription.close()
-
-    def _drained(self) -> None:
-        if self._lagging and self._subscription is not None:
-            self._lagging = False
-            self._subscription.resume()

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import TYPE_NAMES, Error, Event
 from headrace.protocols.errors import from_event
+from headrace.protocols.follower import Follower
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.events import EventMessages
 from headrace.protocols.grpc.status import OK
-from headrace.protocols.port import Generation, Subscription
+from headrace.protocols.port import Generation
 
 
 class EventStreams:
@@ -36,7 +37,7 @@ class EventStreams:
             stream.interrupt()
 
 
-class EventStream:
+class EventStream(Follower):
     """One reader of one log. ``reading``: it does not answer for the generation, it only looks; leaving never
     cancels then. ``after``: the client has the events up to here. ``shows``: events that it does not
     want are False here."""
@@ -44,15 +45,12 @@ class EventStream:
     __slots__ = (
         "_after",
         "_call",
-        "_closed",
         "_generation",
-        "_lagging",
         "_messages",
-        "_open",
         "_reading",
         "_seq",
         "_shows",
-        "_subscription",
+        "_streams",
     )
 
     def __init__(
@@ -65,17 +63,15 @@ class EventStream:
         after: int = 0,
         shows: dict[str, bool] | None = None,
     ) -> None:
+        super().__init__(streams)
+        self._streams = streams
         self._call = call
         self._generation = generation
-        self._open = streams
         self._reading = reading
         self._after = after
         self._seq = after
         self._shows = shows or {}
         self._messages = EventMessages(generation.id)
-        self._lagging = False
-        self._closed = False
-        self._subscription: Subscription | None = None
 
     def attach(self) -> None:
         """Begin to read; what the log has already is sent before this returns."""
@@ -84,7 +80,7 @@ class EventStream:
         call.reply.watch(self._gone, self._drained)
         if self._is_over():  # the client has left already
             return
-        self._open.add(self)
+        self._streams.add(self)
         counts = not self._reading or self._generation.caller.leaving.durable
         subscription = self._generation.attach(self, client=counts)
         if self._is_over():
@@ -121,10 +117,7 @@ class EventStream:
         """The server stops before the log has ended: it goes on after the next start."""
         if self._closed:
             return
-        subscription = self._subscription
-        self._close()
-        if subscription is not None:
-            subscription.close()
+        self._gone()
         said = "The server stops; the generation goes on when it is back. Read on with `resume`."
         error = HeadraceError(Code.INTERRUPTED, said)
         event = pb.Event(timestamp=time.time(), generation_id=self._generation.id)
@@ -151,24 +144,3 @@ class EventStream:
 
     def _place(self) -> pb.Resume:
         return pb.Resume(generation_id=self._generation.id, after=self._seq)
-
-    def _is_over(self) -> bool:
-        """Any call to others may have closed this; so this is asked, never remembered."""
-        return self._closed
-
-    def _close(self) -> None:
-        """Take no more. The subscription holds this reader, so that letting go of it leaves no cycle."""
-        self._closed = True
-        self._subscription = None
-        self._open.discard(self)
-
-    def _gone(self) -> None:
-        subscription = self._subscription
-        self._close()
-        if subscription is not None:
-            subscription.close()
-
-    def _drained(self) -> None:
-        if self._lagging and self._subscription is not None:
-            self._lagging = False
-            self._subscription.resume()
