@@ -166,7 +166,7 @@ def measured(*, stream: bool, tokens: int, times: int) -> Steps:
     with tempfile.TemporaryDirectory() as name, Mock(Path(name)) as mock:
         folder, port = Path(name), free_port()
         config = folder / "headrace.toml"
-        server = SERVER.format(port=port, ops_port=free_port(), key=KEY, folder=folder)
+        server = SERVER.format(port=port, ops_port=free_port(), key=KEY, folder=folder, grpc="")
         models = MOCK_MODEL.format(mock_port=mock.port)
         config.write_text(server + HOOKS.format(folder=folder) + models)
         gap_ms = 4 if stream else 0

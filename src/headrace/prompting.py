@@ -15,7 +15,8 @@ from headrace.domain.event import Event, Prompt, Token
 from headrace.domain.request import Message, Request
 from headrace.engines.base import unsupported
 from headrace.flow import Flow
-from headrace.streams.generation import Generation, over
+from headrace.streams.addition import over
+from headrace.streams.generation import Generation
 
 MAX_PROMPTS = 256
 """Messages added to one generation."""

@@ -31,7 +31,8 @@ from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Models, Place
-from headrace.streams.generation import Generation, over
+from headrace.streams.addition import over
+from headrace.streams.generation import Generation
 from headrace.streams.hook import HookContext
 from headrace.streams.hooks import HookChain
 from headrace.streams.hub import Hub

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from inspect import isawaitable
 from typing import Any, Literal, Protocol
 
@@ -28,6 +27,7 @@ from headrace.domain.event import (
     Usage,
 )
 from headrace.domain.request import Caller, Message, Request
+from headrace.streams.addition import Addition, over
 from headrace.streams.hook import HookContext
 from headrace.streams.log import Log
 from headrace.streams.numbering import numbered
@@ -367,14 +367,36 @@ class Generation:
         self.stop_run()
         self._close_turn(messages, said)
         self.keep_raw = True
-        told: asyncio.Future[Sequence[Prompt]] = asyncio.get_running_loop().create_future()
+        addition = Addition(self, messages)
         if self._chain is None:
-            self._add((), messages, told)
+            addition.put(())
         elif self._backlog is not None:
-            self._backlog.append(partial(self._add_hooked, messages, told))
-        elif (step := self._add_hooked(messages, told)) is not None:
+            self._backlog.append(addition.ask_hooks)
+        elif (step := addition.ask_hooks()) is not None:
             self._begin(step)
-        return told
+        return addition.told
+
+    def end_turn(self) -> Sequence[Delta] | Awaitable[Sequence[Delta]]:
+        """What the hooks hold back. Raises what they fail with."""
+        assert self._chain is not None
+        return self._chain.on_turn_end(self._context)
+
+    def put(self, held: Sequence[Delta], messages: Sequence[Message]) -> Sequence[Prompt]:
+        """Append what hooks held back and the messages behind it; the owner then runs on. Raises why that
+        cannot be stored."""
+        now = time.time()
+        events = numbered(held, self.seq, now)
+        prompts = _prompts(messages, self.seq + len(events), now)
+        self.seq += len(events) + len(prompts)
+        marks = [Delta("", prompt=message) for message in messages] if self.durable else ()
+        self.log.append([*events, *prompts], marks)
+        if events:
+            self._count(len(events), now)
+        if self.log.failure is not None:
+            raise self.log.failure
+        if not self.ended:
+            self._owner.prompted(self)
+        return prompts
 
     def rebuild(self, raw: Sequence[Delta]) -> None:
         """After a restart: remember the stored deltas and replay the hooks, their output suppressed
@@ -419,68 +441,6 @@ class Generation:
             self.turns += (Turn(said, message),)
             said = _NOTHING
         self.raw = {0: Raw()}
-
-    def _add_hooked(
-        self, messages: Sequence[Message], told: asyncio.Future[Sequence[Prompt]]
-    ) -> Awaitable[None] | None:
-        assert self._chain is not None
-        if self.ended:
-            if not told.done():
-                told.set_exception(over(self.id))
-            return None
-        try:
-            out = self._chain.on_turn_end(self._context)
-        except HeadraceError as error:
-            self._cannot_add(error, told)
-            return None
-        if type(out) is not list and type(out) is not tuple and isawaitable(out):
-            return self._add_later(out, messages, told)
-        self._add(out, messages, told)
-        return None
-
-    async def _add_later(
-        self,
-        out: Awaitable[Sequence[Delta]],
-        messages: Sequence[Message],
-        told: asyncio.Future[Sequence[Prompt]],
-    ) -> None:
-        try:
-            held = await out
-        except HeadraceError as error:
-            self._cannot_add(error, told)
-        else:
-            self._add(held, messages, told)
-
-    def _cannot_add(self, error: HeadraceError, told: asyncio.Future[Sequence[Prompt]]) -> None:
-        self.fail(error)
-        if not told.done():  # as it is if who waited for it has left
-            told.set_exception(error)
-
-    def _add(
-        self,
-        held: Sequence[Delta],
-        messages: Sequence[Message],
-        told: asyncio.Future[Sequence[Prompt]],
-    ) -> None:
-        if self.ended:
-            if not told.done():
-                told.set_exception(over(self.id))
-            return
-        now = time.time()
-        events = numbered(held, self.seq, now)
-        prompts = _prompts(messages, self.seq + len(events), now)
-        self.seq += len(events) + len(prompts)
-        marks = [Delta("", prompt=message) for message in messages] if self.durable else ()
-        self.log.append([*events, *prompts], marks)
-        if events:
-            self._count(len(events), now)
-        if self.log.failure is not None:
-            self._cannot_add(self.log.failure, told)
-            return
-        if not told.done():
-            told.set_result(prompts)
-        if not self.ended:
-            self._owner.prompted(self)
 
     def _hooked(self, deltas: list[Delta]) -> Awaitable[None] | None:
         assert self._chain is not None
@@ -597,11 +557,6 @@ class Generation:
         if count:
             self._count(count, now)
         self._owner.ended(self, final)
-
-
-def over(id: str) -> HeadraceError:
-    """What is told who would add something to a generation that has its end."""
-    return HeadraceError(Code.CONFLICT, f"{id} is over; send a new request with what it said.")
 
 
 def _prompts(messages: Sequence[Message], seq: int, now: float) -> list[Prompt]:
