@@ -8,7 +8,6 @@ one terminal event, or is found again by :meth:`Service.recover` after a crash.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -18,19 +17,19 @@ import msgspec
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
 from headrace.admission.read_tokens import ReadTokens
-from headrace.domain.delta import Prefix
-from headrace.domain.errors import MEANINGS, Code, HeadraceError
+from headrace.dispatch import Dispatcher, report
+from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
 from headrace.domain.ids import Ulids, find_ulid
-from headrace.domain.request import Caller, Message, Request, less_tokens
+from headrace.domain.request import Caller, Message, Request
 from headrace.domain.tokens import Tokens
-from headrace.engines.engine import Engine, Work
+from headrace.engines.engine import Engine
 from headrace.flow import Flow
-from headrace.going_on import NEVER_BEGAN, may_go_on
 from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
-from headrace.routing.model import Models, Place
+from headrace.recovery import interrupt, left_at, lives_on
+from headrace.routing.model import Models
 from headrace.streams.addition import over
 from headrace.streams.generation import Generation
 from headrace.streams.hook import HookContext
@@ -41,9 +40,6 @@ from headrace.streams.log import Log
 from headrace.streams.store import LogHeader, Recovered
 from headrace.streams.topics import Topics
 from headrace.tracing import Tracer
-
-_logger = logging.getLogger("headrace.service")
-_LEVELS = logging.getLevelNamesMapping()
 
 TICK_S = 0.1
 """How often waiting times, graces and the engines' health are looked at."""
@@ -90,7 +86,8 @@ class Service:
         self._alone: dict[str, Generation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ulids = Ulids()
-        self._closing = self._stopped = False
+        self._closing = False
+        self._dispatcher = Dispatcher(self._flows, topics)
         self._idle: asyncio.Event = asyncio.Event()
 
     # What protocols ask.
@@ -124,7 +121,7 @@ class Service:
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
         flow.metrics.admitted_count += 1
         if opening is None and not self._rewrites:
-            self._enqueue(generation, flow)
+            self._dispatcher.enqueue(generation, flow)
         else:
             self.spawn(self._enqueue_when_opened(generation, flow, opening))
         return generation
@@ -236,9 +233,7 @@ class Service:
 
     def tick(self, now: float) -> None:
         """Look at the clock (``time.monotonic`` seconds): engines' health, waiting times, graces."""
-        for flow in self._flows.values():
-            self._look_at_replicas(flow, now)
-            self._end_waiting(flow, now)
+        self._dispatcher.tick(now)
         self._end_overdue(now)
         self._end_abandoned(now)
 
@@ -252,7 +247,7 @@ class Service:
                 await asyncio.wait_for(self._idle.wait(), grace_s)
             except TimeoutError:
                 pass
-        self._stopped = True  # nothing begins any more
+        self._dispatcher.stopped = True
         for generation in list(self._running.values()):
             if generation.durable:
                 generation.stop_run()
@@ -267,43 +262,14 @@ class Service:
     # The owner of generations.
 
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
-        place = self._free(generation)
-        if generation.trace is not None:
-            generation.trace.broke(error)
-        flow = generation.flow
-        if place is None or self._closing:
-            return False
-        now = time.monotonic()
-        self._look_at_replicas(flow, now)
-        if error.code in NEVER_BEGAN:
-            flow.lost(place.replica, now)
-        if not may_go_on(generation, error, place.replica, flow):
-            return False
-        self._log(generation, "goes on after %s: %s", error.code.value, error.message)
-        generation.progress("moved")
-        if generation.ended:  # that could not be stored
-            return True
-        if generation.trace is not None:
-            generation.trace.moved()
-        generation.waits_since = generation.waits_since or now
-        flow.queue.push_front(generation, generation.waits_since)
-        asyncio.get_running_loop().call_soon(self._pump, flow)
-        return True
+        return self._dispatcher.run_failed(generation, error, final=self._closing)
 
     def prompted(self, generation: Generation) -> None:
-        """In the next turn of the loop: several prompts at once need one run."""
-        if generation.place is not None:
-            asyncio.get_running_loop().call_soon(self._start_again, generation)
+        self._dispatcher.begin_again(generation)
 
     def ended(self, generation: Generation, end: Finish | Error) -> None:
         flow: Flow = generation.flow
         self._running.pop(generation.id, None)
-        place: Place[Engine] | None = generation.place
-        if place is None:
-            flow.queue.remove(generation)
-        else:
-            generation.place = None
-            place.free()
         if self._alone:
             self._alone.pop(generation.id, None)
         token = generation.caller.abort_token
@@ -313,30 +279,15 @@ class Service:
         if type(end) is Finish:
             flow.metrics.finished(end.reasons[0], took_s, end.usage)
         elif type(end) is Error:
-            self._log(generation, "ended by %s: %s", end.code, end.message)
+            report(generation, "ended by %s: %s", end.code, end.message)
             flow.metrics.failed(end.code, end.message, 0, took_s)
         if generation.trace is not None:
             generation.trace.ended(end)
         if self._news:
             self._topics.publish("generation", {"id": generation.id, "state": "ended", "end": end})
-        if place is not None and flow.queue.waiting:
-            self._pump(flow)
+        self._dispatcher.ended(generation, flow)
         if self._closing and not self._running:
             self._idle.set()
-
-    @staticmethod
-    def _log(generation: Generation, what: str, code: str, message: str) -> None:
-        """What went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
-        level = MEANINGS[Code(code)].log_level
-        if level != "info":
-            extra = {
-                "generation": generation.id,
-                "request_id": generation.caller.request_id,
-                "model": generation.model,
-                "tenant": generation.caller.tenant,
-                "code": code,
-            }
-            _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)
 
     def left(self, generation: Generation) -> None:
         leaving = generation.caller.leaving
@@ -384,122 +335,12 @@ class Service:
             generation.fail(error)
         else:
             if not generation.ended:
-                self._enqueue(generation, flow)
-
-    # Queue and slots.
-
-    def _enqueue(self, generation: Generation, flow: Flow) -> None:
-        place = None if flow.queue.waiting else flow.model.place(generation.request.choices)
-        if place is not None:
-            if place.early or generation.durable:
-                if place.early:
-                    generation.progress("queued", position=place.early)
-                else:
-                    generation.progress("prefill")
-                if generation.ended:  # that could not be stored
-                    place.free()
-                    return
-            self._start(generation, flow, place)
-            return
-        try:
-            position = flow.queue.push(generation, time.monotonic())
-        except HeadraceError as error:
-            generation.fail(error)
-        else:
-            generation.progress("queued", position=position)
-
-    def _pump(self, flow: Flow) -> None:
-        """Start who waits while there are slots."""
-        while not self._stopped and (generation := flow.queue.first()) is not None:
-            place = flow.model.place(generation.request.choices)
-            if place is None:
-                return
-            flow.queue.next()
-            self._start(generation, flow, place)
-
-    def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
-        if not generation.started_at:
-            generation.started_at = now = time.monotonic()
-            flow.metrics.started(now - generation.admitted_at)
-        generation.place = place
-        request = generation.request
-        prefixes: tuple[Prefix, ...] = ()
-        if generation.raw:
-            prefixes = generation.go_on()
-            if generation.ended:  # its marker could not be stored
-                return
-            if generation.turns:
-                request = less_tokens(request, generation.closed_tokens)
-            limit = request.sampling.max_tokens
-            if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
-                generation.finish("length")
-                return
-        live = request.stream or generation.durable
-        caller = generation.caller
-        trace = generation.trace
-        told = caller.trace if trace is None else trace.attempt(place.replica.name)
-        run = place.replica.engine.stream_infer(
-            Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told),
-            generation,
-        )
-        # A run that failed at once has given its place back already.
-        if generation.ended:
-            run.cancel()
-        elif generation.place is place:
-            generation.cancel_run = run.cancel
-
-    def _start_again(self, generation: Generation) -> None:
-        """In its place, with what was added to it; unless it has a run or its end by now."""
-        place: Place[Engine] | None = generation.place
-        if place is None or generation.cancel_run is not None or self._stopped:
-            return
-        if not (generation.ended or generation.closing):
-            self._start(generation, generation.flow, place)
-
-    def _free(self, generation: Generation) -> Place[Engine] | None:
-        place: Place[Engine] | None = generation.place
-        if place is not None:
-            generation.place = None
-            place.free()
-        return place
-
-    def _look_at_replicas(self, flow: Flow, now: float) -> None:
-        changed = flow.look_at_replicas(now)
-        if not changed:
-            return
-        if self._topics.wanted("engine"):
-            for replica in changed:
-                state = "ready" if replica.ready else "down"
-                reason = replica.engine.health()[1]
-                names = {"model": flow.model.name, "replica": replica.name}
-                news = {"state": state, "reason": reason, **names}
-                self._topics.publish("engine", news)
-        self._pump(flow)
+                self._dispatcher.enqueue(generation, flow)
 
     # Endings.
 
-    def _end_waiting(self, flow: Flow, now: float) -> None:
-        """End those in the queue that have waited too long, or for nothing. What outlives its client is kept
-        while there is no engine: the next start of the server may bring one."""
-        queue = flow.queue
-        if not flow.serving and queue.waiting and (hopeless := flow.hopeless()) is not None:
-            for waiting in queue.items():
-                if not waiting.durable:
-                    self._fail(waiting, hopeless)
-        for late in queue.overdue(now):
-            if flow.serving or not late.durable:
-                why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
-                text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
-                self._fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
-
-    def _fail(self, generation: Generation, error: HeadraceError) -> None:
-        """Out of the queue first: an async hook may hold its end back."""
-        if generation.place is None:
-            generation.flow.queue.remove(generation)
-        generation.fail(error)
-
     def _cancel(self, generation: Generation, message: str) -> None:
-        self._fail(generation, HeadraceError(Code.CANCELLED, message))
+        self._dispatcher.fail(generation, HeadraceError(Code.CANCELLED, message))
 
     def _end_overdue(self, now: float) -> None:
         limit = self._limits.total_timeout_s
@@ -509,7 +350,7 @@ class Service:
                 return
             del self._running[oldest.id]  # or it is found again while its end is held back
             text = f"It took longer than the limit of {limit:g} s."
-            self._fail(oldest, HeadraceError(Code.GENERATION_TIMEOUT, text))
+            self._dispatcher.fail(oldest, HeadraceError(Code.GENERATION_TIMEOUT, text))
 
     def _end_abandoned(self, now: float) -> None:
         for generation in list(self._alone.values()):
@@ -528,9 +369,11 @@ class Service:
         try:
             flow = self._flow_of(header.model)
         except HeadraceError:
-            return self._interrupt(log, f"Model {header.model} is no longer served.")
-        if not self._lives_on(recovered):
-            return self._interrupt(log, "The server was restarted; send it again.")
+            interrupt(log, f"Model {header.model} is no longer served.")
+            return False
+        if not lives_on(recovered):
+            interrupt(log, "The server was restarted; send it again.")
+            return False
         context = None
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
@@ -541,34 +384,11 @@ class Service:
         except HeadraceError as error:
             generation.end_without_hooks(error)
             return False
-        self._stay(generation, recovered)
+        if generation.caller.leaving.grace_s is not None:
+            generation.left_at = left_at(recovered)
+            self._alone[generation.id] = generation
         flow.queue.push_front(generation, time.monotonic())
         return True
-
-    @staticmethod
-    def _interrupt(log: Log, message: str) -> bool:
-        """End a log that nobody goes on with."""
-        code = Code.INTERRUPTED
-        seq = log.appended_seq + 1
-        log.append([Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)])
-        return False
-
-    def _stay(self, generation: Generation, recovered: Recovered) -> None:
-        """A generation with a grace goes on alone; its grace runs from when its client left."""
-        if generation.caller.leaving.grace_s is None:
-            return
-        away_s = time.time() - recovered.left_at if recovered.left_at is not None else 0.0
-        generation.left_at = time.monotonic() - away_s
-        self._alone[generation.id] = generation
-
-    @staticmethod
-    def _lives_on(recovered: Recovered) -> bool:
-        leaving = recovered.header.caller.leaving
-        if not leaving.durable:
-            return False
-        if leaving.grace_s is None or recovered.left_at is None:
-            return True
-        return time.time() - recovered.left_at <= leaving.grace_s
 
     def _ready_engine(self, model: str) -> Engine:
         """One that can be asked about its model. Raises ``MODEL_NOT_FOUND`` and ``MODEL_LOADING``."""

@@ -1,0 +1,203 @@
+"""When and where a generation runs: from its model's queue into a slot of a replica, as often as it takes.
+
+One :class:`Dispatcher` a process, on the event loop thread. Who is next is the queue's decision, where is
+the model's; this carries both out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.domain.delta import Prefix
+from headrace.domain.errors import MEANINGS, Code, HeadraceError
+from headrace.domain.request import less_tokens
+from headrace.engines.engine import Engine, Work
+from headrace.flow import Flow
+from headrace.going_on import NEVER_BEGAN, may_go_on
+from headrace.routing.model import Place
+from headrace.streams.generation import Generation
+from headrace.streams.topics import Topics
+
+_logger = logging.getLogger("headrace.service")
+_LEVELS = logging.getLevelNamesMapping()
+
+
+class Dispatcher:
+    """Starts, moves and takes back the runs of generations. ``stopped``: nothing begins any more."""
+
+    def __init__(self, flows: Mapping[str, Flow], topics: Topics) -> None:
+        self._flows = flows
+        self._topics = topics
+        self.stopped = False
+
+    def enqueue(self, generation: Generation, flow: Flow) -> None:
+        """Start it, or let it wait; what the queue refuses ends."""
+        place = None if flow.queue.waiting else flow.model.place(generation.request.choices)
+        if place is not None:
+            if place.early or generation.durable:
+                if place.early:
+                    generation.progress("queued", position=place.early)
+                else:
+                    generation.progress("prefill")
+                if generation.ended:  # that could not be stored
+                    place.free()
+                    return
+            self._start(generation, flow, place)
+            return
+        try:
+            position = flow.queue.push(generation, time.monotonic())
+        except HeadraceError as error:
+            generation.fail(error)
+        else:
+            generation.progress("queued", position=position)
+
+    def begin_again(self, generation: Generation) -> None:
+        """In its place, in the next turn of the loop: several prompts at once need one run."""
+        if generation.place is not None:
+            asyncio.get_running_loop().call_soon(self._start_again, generation)
+
+    def run_failed(self, generation: Generation, error: HeadraceError, *, final: bool) -> bool:
+        """Its run broke: give its place back and let it wait for another run, if it may. ``final``: it may
+        not. Returns whether it does."""
+        place = self._free(generation)
+        if generation.trace is not None:
+            generation.trace.broke(error)
+        flow = generation.flow
+        if place is None or final:
+            return False
+        now = time.monotonic()
+        self._look_at_replicas(flow, now)
+        if error.code in NEVER_BEGAN:
+            flow.lost(place.replica, now)
+        if not may_go_on(generation, error, place.replica, flow):
+            return False
+        report(generation, "goes on after %s: %s", error.code.value, error.message)
+        generation.progress("moved")
+        if generation.ended:  # that could not be stored
+            return True
+        if generation.trace is not None:
+            generation.trace.moved()
+        generation.waits_since = generation.waits_since or now
+        flow.queue.push_front(generation, generation.waits_since)
+        asyncio.get_running_loop().call_soon(self._pump, flow)
+        return True
+
+    def ended(self, generation: Generation, flow: Flow) -> None:
+        """It needs no place any more: somebody else gets it."""
+        if self._free(generation) is None:
+            flow.queue.remove(generation)
+        elif flow.queue.waiting:
+            self._pump(flow)
+
+    def fail(self, generation: Generation, error: HeadraceError) -> None:
+        """End it, out of the queue first: an async hook may hold its end back."""
+        if generation.place is None:
+            generation.flow.queue.remove(generation)
+        generation.fail(error)
+
+    def tick(self, now: float) -> None:
+        """Look at engines' health and waiting times. ``now``: monotonic seconds."""
+        for flow in self._flows.values():
+            self._look_at_replicas(flow, now)
+            self._end_waiting(flow, now)
+
+    def _pump(self, flow: Flow) -> None:
+        """Start who waits while there are slots."""
+        while not self.stopped and (generation := flow.queue.first()) is not None:
+            place = flow.model.place(generation.request.choices)
+            if place is None:
+                return
+            flow.queue.next()
+            self._start(generation, flow, place)
+
+    def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
+        if not generation.started_at:
+            generation.started_at = now = time.monotonic()
+            flow.metrics.started(now - generation.admitted_at)
+        generation.place = place
+        request = generation.request
+        prefixes: tuple[Prefix, ...] = ()
+        if generation.raw:
+            prefixes = generation.go_on()
+            if generation.ended:  # its marker could not be stored
+                return
+            if generation.turns:
+                request = less_tokens(request, generation.closed_tokens)
+            limit = request.sampling.max_tokens
+            if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
+                generation.finish("length")
+                return
+        live = request.stream or generation.durable
+        caller = generation.caller
+        trace = generation.trace
+        told = caller.trace if trace is None else trace.attempt(place.replica.name)
+        run = place.replica.engine.stream_infer(
+            Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told),
+            generation,
+        )
+        # A run that failed at once has given its place back already.
+        if generation.ended:
+            run.cancel()
+        elif generation.place is place:
+            generation.cancel_run = run.cancel
+
+    def _start_again(self, generation: Generation) -> None:
+        """With what was added to it; unless it has a run or its end by now."""
+        place: Place[Engine] | None = generation.place
+        if place is None or generation.cancel_run is not None or self.stopped:
+            return
+        if not (generation.ended or generation.closing):
+            self._start(generation, generation.flow, place)
+
+    @staticmethod
+    def _free(generation: Generation) -> Place[Engine] | None:
+        place: Place[Engine] | None = generation.place
+        if place is not None:
+            generation.place = None
+            place.free()
+        return place
+
+    def _look_at_replicas(self, flow: Flow, now: float) -> None:
+        changed = flow.look_at_replicas(now)
+        if not changed:
+            return
+        if self._topics.wanted("engine"):
+            for replica in changed:
+                state = "ready" if replica.ready else "down"
+                reason = replica.engine.health()[1]
+                names = {"model": flow.model.name, "replica": replica.name}
+                news = {"state": state, "reason": reason, **names}
+                self._topics.publish("engine", news)
+        self._pump(flow)
+
+    def _end_waiting(self, flow: Flow, now: float) -> None:
+        """End those in the queue that have waited too long, or for nothing. What outlives its client is kept
+        while there is no engine: the next start of the server may bring one."""
+        queue = flow.queue
+        if not flow.serving and queue.waiting and (hopeless := flow.hopeless()) is not None:
+            for waiting in queue.items():
+                if not waiting.durable:
+                    self.fail(waiting, hopeless)
+        for late in queue.overdue(now):
+            if flow.serving or not late.durable:
+                why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
+                text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
+                self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
+
+
+def report(generation: Generation, what: str, code: str, message: str) -> None:
+    """Log what went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
+    level = MEANINGS[Code(code)].log_level
+    if level != "info":
+        extra: dict[str, Any] = {
+            "generation": generation.id,
+            "request_id": generation.caller.request_id,
+            "model": generation.model,
+            "tenant": generation.caller.tenant,
+            "code": code,
+        }
+        _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)
