@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error, Event, Finish, Progress, Token, Usage
-from headrace.domain.request import CONTINUE, Caller, Leaving, Message, Request
+from headrace.domain.request import CONTINUE, Caller, Leaving, Message, Once, Request
 from headrace.streams.store import LogHeader, Store
 
 
@@ -63,11 +63,12 @@ def header(
     session_id: str | None = None,
     leaving: Leaving = CONTINUE,
     created: float = 1_795_346_282.0,
+    key: str | None = None,
 ) -> LogHeader:
     request = Request("m", "chat", (Message("user", "Hello?"),))
-    return LogHeader(
-        id, created, "m", request, Caller(tenant, session_id=session_id, leaving=leaving)
-    )
+    once = None if key is None else Once(key, b"digest")
+    caller = Caller(tenant, session_id=session_id, leaving=leaving, once=once)
+    return LogHeader(id, created, "m", request, caller)
 
 
 def token(seq: int, text: str = "") -> Token:

@@ -121,9 +121,18 @@ CANCEL = Leaving(0.0)
 CONTINUE = Leaving(None)
 
 
+class Once(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a request that must not be computed twice is known by. ``digest``: of what it asks for, so that
+    another request with the same key shows; empty until the service has seen it."""
+
+    key: str
+    digest: bytes = b""
+
+
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks: the tenant that the key named, and how this request wants to be treated. ``trace``: to which
-    trace it belongs; the parent of all spans of its generation."""
+    trace it belongs; the parent of all spans of its generation. ``retry``: which try of the same request it
+    is, from 0, where its client counts them."""
 
     tenant: str = "default"
     request_id: str = ""
@@ -132,3 +141,5 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     leaving: Leaving = CANCEL
     exact: bool = False
     trace: Trace | None = None
+    once: Once | None = None
+    retry: int | None = None

@@ -21,6 +21,7 @@ from headrace.streams.database import Changes, Database
 from headrace.streams.entry import Entry
 from headrace.streams.journal import JournalFile
 from headrace.streams.pack import Whole
+from headrace.streams.repeats import Repeats
 
 COMMIT_AFTER_S = 0.1
 COMMIT_AT_LATEST_S = 1.0
@@ -73,6 +74,7 @@ class Checkpointer:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self.wholes: dict[str, Whole] = {}  # bounded, with the queue, by BACKLOG_BYTES
+        self.repeats = Repeats()
         # Each log is in it once at most.
         self._queue: deque[Entry | JournalFile] = deque()
         self._commit: _Commit | None = None
@@ -183,6 +185,7 @@ class Checkpointer:
         wholes, self.wholes = self.wholes, {}
         changes = Changes(*self._position())
         changes.wholes = wholes.values()
+        changes.repeats = self.repeats.take()
         for entry in entries:
             entry.save(changes)
         future = self._thread.submit(self._write, changes, obsolete)
@@ -250,6 +253,7 @@ class Checkpointer:
         if self.failure is not None:
             _logger.warning("the store's database can be written again")
             self.failure = None
+        self.repeats.saved()
         for entry in commit.entries:
             entry.saved()
             self._saved(entry)
@@ -263,6 +267,7 @@ class Checkpointer:
         self.failure = failure
         self._failed_at = time.monotonic()
         self.wholes = commit.wholes | self.wholes
+        self.repeats.taken_back()
         self._queue.extendleft(commit.obsolete)
         for entry in reversed(commit.entries):
             entry.unsaved()

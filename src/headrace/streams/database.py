@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.domain.event import End
+from headrace.streams import repeats
 from headrace.streams.bounds import Bounds, gone
 from headrace.streams.pack import Pack, Whole, packs, unpack
 from headrace.streams.retention import Retention, first_key, rollback
-from headrace.streams.store import KeptLog, LogHeader
+from headrace.streams.store import KeptLog, LogHeader, Repeat
 
 SCHEMA_VERSION = 3
 ROWS_A_STATEMENT = 50
@@ -139,6 +140,7 @@ class Changes:
         "next_n",
         "raw",
         "raw_ended",
+        "repeats",
         "rows",
         "segments",
         "updates",
@@ -153,6 +155,7 @@ class Changes:
         self.segments: list[Segment] = []
         self.raw: list[RawSegment] = []
         self.raw_ended: list[int] = []
+        self.repeats: list[Repeat] = []
         self.wholes: Collection[Whole] = ()
         self.finished = 0
         self.finished_bytes = 0
@@ -190,12 +193,14 @@ class Database:
                 f"its schema has version {version}, this program knows {SCHEMA_VERSION}"
             )
         self._connection.execute(_DELETED)
+        self._connection.executescript(repeats.TABLE)
 
     def commit(self, changes: Changes, now: float) -> None:
         """Write everything or nothing, then drop what the bounds no longer allow."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             self._write(changes)
+            repeats.write(self._connection, changes.repeats, now)
             self._connection.execute("COMMIT")
         except BaseException:
             rollback(self._connection)
@@ -327,6 +332,10 @@ class Database:
         if self._retention.buried(id):
             raise gone(id)
         return None
+
+    def repeat(self, tenant: str, key: str, now: float) -> Repeat | None:
+        """Which generation a key names."""
+        return repeats.read(self._connection, tenant, key, now)
 
     def gone(self, n: int, id: str) -> bool:
         """Whether this log was dropped or deleted."""

@@ -10,8 +10,9 @@ from itertools import islice
 from headrace.domain.delta import Delta
 from headrace.domain.event import End, Event
 from headrace.streams.bounds import TOMBSTONES, Bounds, Clock, gone
+from headrace.streams.repeats import KEEP_S
 from headrace.streams.runs import Runs
-from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered
+from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered, Repeat
 
 
 class _Entry:
@@ -50,6 +51,7 @@ class MemoryStore:
         self._bounds = bounds or Bounds()
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._keys: dict[tuple[str, str], str] = {}  # of some of them
         self._finished: deque[_Entry] = deque()  # bounded by Bounds
         self._finished_bytes = 0
         self._dropped: OrderedDict[str, None] = OrderedDict()  # bounded by TOMBSTONES
@@ -61,6 +63,8 @@ class MemoryStore:
         self, header: LogHeader, events: Sequence[Event], raw: Sequence[Delta], end: End | None
     ) -> LogWriter | None:
         entry = self._entries[header.id] = _Entry(header, self._finish)
+        if (once := header.caller.once) is not None:
+            self._keys[header.caller.tenant, once.key] = header.id
         entry.append(events, raw, end)
         return None if end is not None else entry
 
@@ -89,10 +93,17 @@ class MemoryStore:
         self._drop_aged()
         return [*islice(self._of(tenant, session_id), limit)]
 
+    async def repeat(self, tenant: str, key: str) -> Repeat | None:
+        id = self._keys.get((tenant, key))
+        if id is None:
+            return None
+        created = self._entries[id].header.created
+        return Repeat(tenant, key, id, created) if created >= self._clock() - KEEP_S else None
+
     async def delete(self, id: str) -> None:
         entry = self._entries.get(id)
         if entry is not None and entry.end is not None:
-            del self._entries[id]
+            self._forget(entry)
             self._finished.remove(entry)
             self._finished_bytes -= entry.size
 
@@ -125,11 +136,18 @@ class MemoryStore:
     def _drop_oldest(self) -> None:
         entry = self._finished.popleft()
         self._finished_bytes -= entry.size
-        id = entry.header.id
-        del self._entries[id]
-        self._dropped[id] = None
+        self._forget(entry)
+        self._dropped[entry.header.id] = None
         if len(self._dropped) > TOMBSTONES:
             self._dropped.popitem(last=False)
+
+    def _forget(self, entry: _Entry) -> None:
+        header = entry.header
+        del self._entries[header.id]
+        if (once := header.caller.once) is not None:
+            key = header.caller.tenant, once.key
+            if self._keys.get(key) == header.id:
+                del self._keys[key]
 
     def _refuse_dropped(self, id: str) -> None:
         if id in self._dropped:

@@ -18,6 +18,7 @@ from headrace.streams.encoded import decode_deltas, decode_events
 from headrace.streams.entry import Entry
 from headrace.streams.journal import read_records
 from headrace.streams.record import Record
+from headrace.streams.repeats import Repeats
 from headrace.streams.store import LogHeader, Recovered
 
 _HEADER = msgspec.msgpack.Decoder(LogHeader)
@@ -32,6 +33,7 @@ class Replay:
         self._now = now
         # Log number -> the log and the frame up to which SQLite has it; None for one that was dropped.
         self._logs: dict[int, tuple[Entry, int] | None] = {}
+        self._repeats = Repeats()
         self.frame = database.frame
         self.next_n = database.next_n
 
@@ -45,6 +47,7 @@ class Replay:
     def save(self) -> None:
         """Commit what SQLite lacked."""
         changes = Changes(self.frame, self.next_n)
+        changes.repeats = self._repeats.take()
         for found in self._logs.values():
             if found is not None and found[0].dirty:
                 found[0].save(changes)
@@ -71,6 +74,8 @@ class Replay:
         header = _HEADER.decode(record.header)
         if self._database.holds_packed(header.id) or self._database.gone(record.n, header.id):
             return None
+        if header.caller.once is not None:
+            self._repeats.note(header)
         return Entry(record.n, header, record.header), 0
 
 

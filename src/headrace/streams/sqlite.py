@@ -38,7 +38,7 @@ from headrace.streams.pack import Whole
 from headrace.streams.record import BEGINS, pack_head
 from headrace.streams.recovery import Replay, unfinished
 from headrace.streams.runs import PIECE_BYTES
-from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered
+from headrace.streams.store import KeptLog, LogHeader, LogWriter, Recovered, Repeat
 
 SWEEP_S = 60.0
 """How often a store that commits nothing looks for logs that became too old."""
@@ -195,6 +195,8 @@ class SqliteStore:
             self.journal.append(pack_head(KIND_OF[end] + BEGINS, n, count) + beginning)
         except OSError as error:
             raise self._cannot_store(header.id, error) from error
+        if header.caller.once is not None:
+            self._checkpointer.repeats.note(header)
         if end is None:
             return self._enter(n, header, events, raw)
         caller, checkpointer = header.caller, self._checkpointer
@@ -351,6 +353,11 @@ class SqliteStore:
         rows = await self._ask(self._database.newest, tenant, session_id, limit, self._clock())
         found |= dict(rows)
         return [found[n] for n in sorted(found, reverse=True)[:limit]]
+
+    async def repeat(self, tenant: str, key: str) -> Repeat | None:
+        now = self._clock()
+        found = self._checkpointer.repeats.find(tenant, key, now)
+        return found or await self._ask(self._database.repeat, tenant, key, now)
 
     async def _whole(self, id: str) -> Whole | None:
         """A log that was over before it was committed."""

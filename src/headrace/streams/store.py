@@ -7,7 +7,7 @@ process from then on, as far as this store's logs do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -53,6 +53,15 @@ class Recovered(msgspec.Struct, frozen=True):
     left_at: float | None
 
 
+class Repeat(NamedTuple):
+    """A tenant's idempotency key, the generation that has it, and when that was made (Unix seconds)."""
+
+    tenant: str
+    key: str
+    id: str
+    at: float
+
+
 class LogWriter(Protocol):
     """Where the events of one log go, behind its first."""
 
@@ -93,6 +102,9 @@ class Store(Protocol):
 
     async def list(self, tenant: str, session_id: str | None, limit: int) -> Sequence[LogHeader]:
         """A tenant's logs, newest first."""
+
+    async def repeat(self, tenant: str, key: str) -> Repeat | None:
+        """Which generation of this tenant has the idempotency key, of those made within a day."""
 
     async def delete(self, id: str) -> None:
         """Forget an ended log as if it had never been. Without effect where there is none. Raises
