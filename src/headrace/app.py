@@ -95,6 +95,7 @@ class App:
                 settings.limits.max_queue,
                 settings.limits.queue_timeout_s,
                 settings.limits.total_timeout_s,
+                settings.limits.join_retries_s,
             ),
             tracer=tracer,
         )
@@ -251,6 +252,7 @@ class App:
             metrics,
             sampling(model.defaults),
             model.continuation == "exact",
+            model.single_flight,
         )
 
     def _watch(self) -> None:

@@ -48,10 +48,20 @@ class ModelMetrics(Protocol):
 
 
 class Flow:
-    """``serving``: a replica is ready; ``keeps_raw``: one can go on from raw output, which is only then
+    """``shares``: identical requests whose answer can only be one get one run; ``serving``: a replica is ready;
+    ``keeps_raw``: one can go on from raw output, which is only then
     worth its memory; ``exact``: going on replays token by token also where the client did not ask for it."""
 
-    __slots__ = ("defaults", "exact", "keeps_raw", "metrics", "model", "queue", "serving")
+    __slots__ = (
+        "defaults",
+        "exact",
+        "keeps_raw",
+        "metrics",
+        "model",
+        "queue",
+        "serving",
+        "shares",
+    )
 
     def __init__(
         self,
@@ -60,12 +70,14 @@ class Flow:
         metrics: ModelMetrics,
         defaults: Sampling | None,
         exact: bool = False,
+        shares: bool = False,
     ) -> None:
         self.model = model
         self.queue = queue
         self.metrics = metrics
         self.defaults = defaults
         self.exact = exact
+        self.shares = shares
         self.serving = False
         self.keeps_raw = True
 

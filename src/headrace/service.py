@@ -25,6 +25,7 @@ from headrace.domain.request import Caller, Message, Request
 from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
+from headrace.joining import Joining
 from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
@@ -46,11 +47,13 @@ TICK_S = 0.1
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """``queue``: requests waiting for one model. Times in seconds: waiting at most, all in all at most."""
+    """``queue``: requests waiting for one model. Times in seconds: waiting at most, all in all at most.
+    ``join_retries_s``: how long the same body is taken for the same request; 0: never."""
 
     queue: int = 1024
     queue_timeout_s: float = 300.0
     total_timeout_s: float = 3600.0
+    join_retries_s: float = 0.0
 
 
 class Service:
@@ -85,6 +88,7 @@ class Service:
         self._running: dict[str, Generation] = {}
         self._alone: dict[str, Generation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._joining = Joining(hub.store, self.find, limits.join_retries_s)
         self._ulids = Ulids()
         self._closing = False
         self._dispatcher = Dispatcher(self._flows, topics)
@@ -126,7 +130,27 @@ class Service:
             self.spawn(self._enqueue_when_opened(generation, flow, opening))
         return generation
 
-    async def find(self, any_id: str, tenant: str) -> AnyGeneration:
+    def joins(self, request: Request, caller: Caller) -> bool:
+        flow = self._flows.get(request.model)
+        shares = flow is not None and flow.shares
+        return self._joining.concerns(request, caller, shares=shares)
+
+    async def submit_once(
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
+    ) -> AnyGeneration:
+        flow = self._flow_of(request.model)
+
+        def begin(caller: Caller, key: str) -> Generation:
+            generation = self.submit(request, caller, wire, wire_options)
+            if not generation.ended:
+                self._joining.began(generation, key)
+            return generation
+
+        return await self._joining.join(
+            request, caller, (wire, wire_options), shares=flow.shares, begin=begin
+        )
+
+    async def find(self, any_id: str, tenant: str) -> Generation | Kept:
         found = find_ulid(any_id)
         not_found = HeadraceError(
             Code.GENERATION_NOT_FOUND, f"There is no generation {any_id[:80]!r} of yours here."
@@ -272,6 +296,8 @@ class Service:
         self._running.pop(generation.id, None)
         if self._alone:
             self._alone.pop(generation.id, None)
+        if generation.join_key is not None:
+            self._joining.ended(generation)
         token = generation.caller.abort_token
         if token is not None:
             self._aborts.remove(generation.caller.tenant, token, generation)
@@ -379,6 +405,8 @@ class Service:
             context = HookContext(header.id, header.request, header.caller)
         generation = self._begin(log, flow, context, keep_raw=True)
         flow.metrics.admitted_count += 1
+        if header.caller.once is not None:
+            self._joining.began(generation, header.caller.once.key)
         try:
             generation.rebuild(recovered.raw)
         except HeadraceError as error:

@@ -30,6 +30,7 @@ class Code(StrEnum):
     NOT_ACCEPTABLE = "not_acceptable"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     CONFLICT = "conflict"
+    KEY_REUSED = "idempotency_key_reused"
     CURSOR_GONE = "cursor_gone"
     CURSOR_AHEAD = "cursor_ahead"
     RATE_LIMITED = "rate_limited"
@@ -82,6 +83,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.NOT_ACCEPTABLE: Meaning(406, 3, _INVALID, False, "info"),
     Code.UNSUPPORTED_MEDIA_TYPE: Meaning(415, 3, _INVALID, False, "info"),
     Code.CONFLICT: Meaning(409, 10, _INVALID, False, "info"),
+    Code.KEY_REUSED: Meaning(422, 9, _INVALID, False, "info"),
     Code.CURSOR_GONE: Meaning(410, 11, _INVALID, False, "info"),
     Code.CURSOR_AHEAD: Meaning(400, 11, _INVALID, False, "info"),
     Code.RATE_LIMITED: Meaning(429, 8, "rate_limit_error", True, "info"),

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import EVENT_TYPES
-from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving
+from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving, Once
 from headrace.domain.trace import Trace
 from headrace.protocols.accept import StreamForm, require_json, stream_form
 from headrace.protocols.call import Call
@@ -52,6 +52,8 @@ def caller_of(call: Asking, session_id: str | None = None) -> Caller:
         said.leaving,
         said.exact,
         call.trace or said.trace,
+        said.once,
+        said.retry,
     )
 
 
@@ -63,14 +65,16 @@ def _conclude(call: Asking) -> Caller:
         leaving = _leaving(call.header(b"x-on-disconnect") or "")
     elif b"idempotency-key" in fields or b"x-stream-events" in fields:
         leaving = GRACE
-    text_header(call, b"idempotency-key")
+    key = text_header(call, b"idempotency-key")
+    once = None if key is None else Once(key)
+    retry = _retry_count(fields.get(b"x-stainless-retry-count"))
     exact = False
     if b"x-continue-mode" in fields:
         exact = _continue_mode(call.header(b"x-continue-mode") or "")
     session_id = text_header(call, b"x-session-id")
     abort_token = text_header(call, b"x-abort-token")
     call.terms.caller = said = Caller(
-        "", "", session_id, abort_token, leaving, exact, call.terms.trace
+        "", "", session_id, abort_token, leaving, exact, call.terms.trace, once, retry
     )
     return said
 
@@ -121,6 +125,11 @@ def text_header(call: Asking, name: bytes) -> str | None:
         title = "-".join(word.capitalize() for word in name.decode().split("-"))
         raise _bad(title.replace("-Id", "-ID"), f"1 to {MAX_TOKEN} visible ASCII characters")
     return value
+
+
+def _retry_count(value: bytes | None) -> int | None:
+    """Which try the SDKs of OpenAI and Anthropic say it is; None where that cannot be known."""
+    return int(value) if value is not None and value.isdigit() and len(value) < 6 else None
 
 
 def _leaving(value: str) -> Leaving:

@@ -109,6 +109,15 @@ class Service(Protocol):
         """Admit a request; its log begins. Raises what can be known at once (``MODEL_NOT_FOUND``, ``QUEUE_FULL``,
         ``UNSUPPORTED``, ``HOOK_REFUSED`` …); anything later is the log's ``error`` event."""
 
+    def joins(self, request: Request, caller: Caller) -> bool:
+        """Whether there may be a generation for this request already: :meth:`submit_once` finds out."""
+
+    async def submit_once(
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
+    ) -> Generation:
+        """The generation that this request is a repeat of, or one that begins as :meth:`submit` has it. Raises
+        ``KEY_REUSED`` too, for a key that another request had."""
+
     async def find(self, any_id: str, tenant: str) -> Generation:
         """A running or kept generation by any of its ids. Raises ``GENERATION_NOT_FOUND`` (also for
         another tenant's) or ``CURSOR_GONE``."""

@@ -168,6 +168,15 @@ class Limits(Section, frozen=True):
         float,
         setting("Longest generation, waiting included, then 504; raise it for long answers.", gt=0),
     ] = 600.0
+    join_retries_s: Annotated[
+        float,
+        setting(
+            "How long a request with the same body, of the same tenant, is a retry that joins the first; set it where "
+            "clients send again without an Idempotency-Key. 0: never.",
+            ge=0,
+            le=3600,
+        ),
+    ] = 0.0
 
 
 class Store(Section, frozen=True):
@@ -334,6 +343,10 @@ class Model(Section, frozen=True):
         Literal["fast", "exact"],
         setting("`exact`: an answer that was moved is what it would have been; costs a replay."),
     ] = "fast"
+    single_flight: Annotated[
+        bool,
+        setting("Identical requests with temperature 0 or a seed share one run while it goes on."),
+    ] = False
     defaults: Annotated[SamplingDefaults, setting("Sampling of requests that do not say.")] = (
         SamplingDefaults()
     )

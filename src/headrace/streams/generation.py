@@ -92,6 +92,7 @@ class Generation:
 
     ``seq`` is the last one assigned. ``flow``, ``place``, ``trace`` are its owner's, and what it knows of broken runs:
     ``fruitless`` of them since the newest token, which came ``broke_after``; it waits ``waits_since`` then.
+    ``join_key``: what it is known by to those who ask the same again.
     ``turns``: what prompts in mid-stream closed; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
@@ -111,6 +112,7 @@ class Generation:
     started_at = 0.0
     last_token_at = 0.0
     left_at: float | None = None
+    join_key: str | None = None
     _clients = 0
     _backlog: list[Callable[[], Awaitable[None] | None]] | None = None
 
