@@ -181,6 +181,17 @@ class ScriptedService:
         self.script(generation)
         return generation
 
+    def joins(self, request: Request, caller: Caller) -> bool:
+        return caller.once is not None
+
+    async def submit_once(
+        self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
+    ) -> ScriptedGeneration:
+        for generation in self.generations:
+            if generation.caller.once == caller.once:
+                return generation
+        return self.submit(request, caller, wire, wire_options)
+
     async def find(self, any_id: str, tenant: str) -> ScriptedGeneration:
         for generation in self.generations:
             if generation.id == f"gen_{find_ulid(any_id)}" and generation.caller.tenant == tenant:

@@ -40,6 +40,7 @@ class House:
         store: Store | None = None,
         limits: Limits | None = None,
         hooks: Sequence[Any] = (),
+        shares: bool = False,
     ) -> None:
         self.store: Store = store or MemoryStore()
         limits = limits or Limits()
@@ -50,7 +51,7 @@ class House:
         self.metrics = Metrics()
         self.topics = Topics()
         queue: Queue[Any] = Queue(limits.queue, limits.queue_timeout_s)
-        self.flow = Flow(model, queue, self.metrics.model("m"), None)  # type: ignore[arg-type]
+        self.flow = Flow(model, queue, self.metrics.model("m"), None, shares=shares)  # type: ignore[arg-type]
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(
             [self.flow],

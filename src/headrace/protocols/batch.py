@@ -25,7 +25,7 @@ class Batch(Generic[T]):
         self._done = done
         self._items: dict[int, T] = {}
         self._size = size
-        self._submitted = False
+        self._submitted = self._closed = False
         self._collectors: list[Collector] = []
 
     def put(self, position: int, item: T) -> None:
@@ -39,6 +39,8 @@ class Batch(Generic[T]):
         collector = Collector(done=done)
         self._collectors.append(collector)
         collector.attach(generation, client=True)
+        if self._closed:
+            collector.close()
 
     def submitted(self) -> None:
         """All items are put or waited for: nothing is told before that."""
@@ -47,6 +49,7 @@ class Batch(Generic[T]):
 
     def close(self) -> None:
         """The client left: so do all readers."""
+        self._closed = True
         for collector in self._collectors:
             collector.close()
 

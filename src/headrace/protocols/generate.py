@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Caller, Request
 from headrace.protocols.asking import (
     caller_of,
     check_takes_json,
@@ -68,26 +69,38 @@ class Generate:
         body = call.exchange.body
         if not body or not terms.sends_json:
             check_json_body(call)
-        decode, wire, render = form
-        request, options, session_id = decode(body)
+        wire = form.wire
+        request, options, session_id = form.decode(body)
         if request.stream:
-            framing = FRAMINGS[terms.form or chosen_form(call)]
+            terms.form or chosen_form(call)
         elif not terms.takes_json:
             check_takes_json(call)
         if terms.shows:
             options = options | (stream_events(call) or {})
         caller = caller_of(call, session_id)
-        generation = self._service.submit(request, caller, wire, options)
-        if request.stream:
-            encoder = ENCODERS[wire](generation, generation.wire_options, framing)
-            ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
-        else:
-            answer = WholeAnswer(call=call, generation=generation, render=render)
-            call.exchange.on_gone = answer.gone
-            subscription = generation.attach(answer, client=True)
-            if answer.open:  # else it is answered already
-                answer.subscription = subscription
+        if self._service.joins(request, caller):
+            return self._join(form, call, request, caller, options)
+        self._answer(form, call, self._service.submit(request, caller, wire, options))
         return None
+
+    async def _join(
+        self, form: Form, call: Call, request: Request, caller: Caller, options: Any
+    ) -> None:
+        """Answer from the log of the generation that this is a repeat of, if there is one."""
+        generation = await self._service.submit_once(request, caller, form.wire, options)
+        self._answer(form, call, generation)
+
+    def _answer(self, form: Form, call: Call, generation: Generation) -> None:
+        if generation.request.stream:
+            framing = FRAMINGS[call.terms.form or chosen_form(call)]
+            encoder = ENCODERS[form.wire](generation, generation.wire_options, framing)
+            ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
+            return
+        answer = WholeAnswer(call=call, generation=generation, render=form.render)
+        call.exchange.on_gone = answer.gone
+        subscription = generation.attach(answer, client=True)
+        if answer.open:  # else it is answered already
+            answer.subscription = subscription
 
     def resumed(self, call: Call) -> Awaitable[None]:
         """Read on where this client was. Raises ``INVALID_REQUEST`` if it does not say in which generation."""

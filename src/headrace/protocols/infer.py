@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason
-from headrace.domain.request import Caller, Request, Sampling
+from headrace.domain.request import Caller, Once, Request, Sampling
 from headrace.protocols.asking import caller_of, check_takes_json
 from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import Body, Unknown, invalid_json, refuse, require_json_body
@@ -88,7 +88,7 @@ class Infer:
             Route("POST", "/v1/batch_infer", self.batch),
         )
 
-    def batch(self, call: Call, _: str) -> None:
+    async def batch(self, call: Call, _: str) -> None:
         """Every item is a generation of its own; the answer comes when the last one has ended."""
         items = _split(require_json_body(call))
         check_takes_json(call)
@@ -100,9 +100,8 @@ class Infer:
                 request, options, session_id = self._decode(item)
                 if request.stream:
                     raise refuse("stream", "is not possible in a batch", Code.UNSUPPORTED)
-                generation = self._service.submit(
-                    request, with_session(caller, session_id), NATIVE, options
-                )
+                one = of_item(caller, position, session_id)
+                generation = await submitted(self._service, request, one, NATIVE, options)
             except HeadraceError as error:
                 batch.put(position, _failed(error, None, 0.0))
             else:
@@ -174,6 +173,23 @@ def _item(generation: Generation, result: Fold | HeadraceError) -> InferAnswer:
 
 def _failed(error: HeadraceError, generation_id: str | None, latency: float) -> InferAnswer:
     return InferAnswer("", 0, latency, InferUsage(), None, generation_id, error_of(error))
+
+
+async def submitted(
+    service: Service, request: Request, caller: Caller, wire: str, options: dict[str, Any]
+) -> Generation:
+    """What a request begins, or the generation that it is a repeat of. Raises as the service does."""
+    if service.joins(request, caller):
+        return await service.submit_once(request, caller, wire, options)
+    return service.submit(request, caller, wire, options)
+
+
+def of_item(caller: Caller, position: int, session_id: str | None) -> Caller:
+    """The caller of one item of a batch: an idempotency key is that of the whole batch."""
+    caller = with_session(caller, session_id)
+    if caller.once is None:
+        return caller
+    return msgspec.structs.replace(caller, once=Once(f"{caller.once.key}\t{position}"))
 
 
 def with_session(caller: Caller, session_id: str | None) -> Caller:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Caller, Request
 from headrace.protocols.asking import MAX_TOKEN, caller_of, stream_events
 from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import refuse
@@ -19,10 +22,13 @@ from headrace.protocols.grpc.requests import infer_request
 from headrace.protocols.grpc.rpcs import Answer, Method, methods_of
 from headrace.protocols.grpc.status import error_message
 from headrace.protocols.grpc.stream import EventStream, EventStreams
-from headrace.protocols.infer import with_session
+from headrace.protocols.infer import of_item, submitted, with_session
 from headrace.protocols.port import Generation, Service
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
+
+Asked = tuple[Request, Caller, dict[str, Any]]
+"""What is asked of the service: the request, whose it is, and which optional events its answer has."""
 
 
 class Inference:
@@ -42,9 +48,11 @@ class Inference:
         }
         return methods_of(SERVICE, answers, {"Converse": self.converse})
 
-    def infer(self, call: RpcCall, asked: pb.InferRequest) -> None:
-        generation = self.submit(call, asked, stream=False)
+    def infer(self, call: RpcCall, asked: pb.InferRequest) -> Awaitable[None] | None:
+        return self._submit(self.asked(call, asked, stream=False), partial(self._answer, call))
 
+    @staticmethod
+    def _answer(call: RpcCall, generation: Generation) -> None:
         def done(result: Fold | HeadraceError) -> None:
             try:
                 if isinstance(result, HeadraceError):
@@ -60,7 +68,7 @@ class Inference:
         call.reply.watch(collector.close, None)
         collector.attach(generation, client=True)
 
-    def batch_infer(self, call: RpcCall, asked: pb.BatchInferRequest) -> None:
+    async def batch_infer(self, call: RpcCall, asked: pb.BatchInferRequest) -> None:
         items = asked.requests
         if len(items) > MAX_BATCH:
             raise refuse("requests", f"has {len(items)} items; {MAX_BATCH} is the most")
@@ -73,7 +81,9 @@ class Inference:
         call.reply.watch(batch.close, None)
         for position, item in enumerate(items):
             try:
-                generation = self.submit(call, item, stream=False)
+                request, caller, options = self.asked(call, item, stream=False)
+                caller = of_item(caller, position, None)
+                generation = await submitted(self._service, request, caller, NATIVE, options)
             except HeadraceError as error:
                 batch.put(position, pb.BatchResult(error=error_message(error)))
             else:
@@ -83,8 +93,7 @@ class Inference:
     def stream_infer(self, call: RpcCall, asked: pb.StreamInferRequest) -> Awaitable[None] | None:
         match asked.WhichOneof("start"):
             case "infer":
-                self.begin(call, asked.infer)
-                return None
+                return self.begin(call, asked.infer)
             case "resume":
                 return self.resume(call, asked.resume)
             case _:
@@ -101,18 +110,38 @@ class Inference:
             raise refuse("token", f"must have 1 to {MAX_TOKEN} characters")
         call.answer(pb.AbortResponse(aborted=self._service.abort(asked.token, call.tenant)))
 
-    def submit(self, call: RpcCall, asked: pb.InferRequest, *, stream: bool) -> Generation:
-        """Begin a generation. Raises what the request or the service has against it."""
+    def asked(self, call: RpcCall, asked: pb.InferRequest, *, stream: bool) -> Asked:
+        """What the service is asked. Raises what is wrong with it."""
         request = infer_request(asked, self._first_model(), stream=stream)
         caller = with_session(caller_of(call), asked.session_id or None)
-        return self._service.submit(request, caller, NATIVE, stream_events(call) or {})
+        return request, caller, stream_events(call) or {}
 
-    def begin(self, call: RpcCall, asked: pb.InferRequest) -> Generation:
-        """Begin a generation and answer with its events."""
-        generation = self.submit(call, asked, stream=True)
-        shows = generation.wire_options
-        EventStream(call, generation, self._streams, reading=False, shows=shows).attach()
-        return generation
+    def begin(
+        self,
+        call: RpcCall,
+        asked: pb.InferRequest,
+        began: Callable[[Generation], None] | None = None,
+    ) -> Awaitable[None] | None:
+        """Begin a generation, or join the one that this is a repeat of; answer with its events."""
+
+        def then(generation: Generation) -> None:
+            if began is not None:
+                began(generation)
+            shows = generation.wire_options
+            EventStream(call, generation, self._streams, reading=False, shows=shows).attach()
+
+        return self._submit(self.asked(call, asked, stream=True), then)
+
+    def _submit(self, asked: Asked, then: Callable[[Generation], None]) -> Awaitable[None] | None:
+        request, caller, options = asked
+        if self._service.joins(request, caller):
+            return self._join(asked, then)
+        then(self._service.submit(request, caller, NATIVE, options))
+        return None
+
+    async def _join(self, asked: Asked, then: Callable[[Generation], None]) -> None:
+        request, caller, options = asked
+        then(await self._service.submit_once(request, caller, NATIVE, options))
 
     async def resume(self, call: RpcCall, place: pb.Resume) -> None:
         """Answer with the events of a generation that exists."""
@@ -150,7 +179,7 @@ class Conversation:
         generation = self._generation
         match said.WhichOneof("say"):
             case "infer" if generation is None:
-                self._generation = self._inference.begin(self._call, said.infer)
+                return self._inference.begin(self._call, said.infer, self._began)
             case "resume" if generation is None:
                 return self._resume(said.resume)
             case "prompt" if generation is not None:
@@ -161,6 +190,9 @@ class Conversation:
                 what = "`prompt` or `abort`" if generation else "`infer` or `resume`"
                 raise refuse("say", f"must be {what} here")
         return None
+
+    def _began(self, generation: Generation) -> None:
+        self._generation = generation
 
     def half_closed(self) -> None:
         if self._generation is None:
