@@ -188,7 +188,9 @@ class ScriptedService:
         self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
     ) -> ScriptedGeneration:
         for generation in self.generations:
-            if generation.caller.once == caller.once:
+            if caller.once is not None and generation.caller.once == caller.once:
+                if (generation.request, generation.wire) != (request, wire):
+                    raise HeadraceError(Code.KEY_REUSED, "The key is another request's.")
                 return generation
         return self.submit(request, caller, wire, wire_options)
 
