@@ -1,0 +1,60 @@
+"""Waiting tickets by a key that does not change while they wait, least first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+
+from headrace.scheduling.policy import Ticket
+
+Entry = tuple[float, int, Ticket]
+"""Key, number of the stay, ticket. Equal keys: who joined first. It is stale once the ticket's stay is another."""
+
+SLACK = 64
+"""Stale entries that are not worth a clean-up."""
+
+
+class TicketHeap:
+    """A ticket leaves by giving up its stay; its entry is dropped when it comes to the top, or when stale ones
+    are the majority. ``waiting``: how many are not stale."""
+
+    __slots__ = ("_entries", "waiting")
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self.waiting = 0
+
+    def push(self, key: float, ticket: Ticket) -> None:
+        self.waiting += 1
+        heappush(self._entries, (key, ticket.stay, ticket))
+
+    def first(self) -> Entry | None:
+        """The least entry that is not stale."""
+        entries = self._entries
+        while entries:
+            entry = entries[0]
+            if entry[2].stay == entry[1]:
+                return entry
+            heappop(entries)
+        return None
+
+    def left(self) -> None:
+        """One of its tickets has given up its stay."""
+        self.waiting -= 1
+        entries = self._entries
+        if len(entries) > 2 * self.waiting + SLACK:
+            entries[:] = [entry for entry in entries if entry[2].stay == entry[1]]
+            heapify(entries)
+            self.waiting = len(entries)
+
+    def in_order(self) -> Iterator[Entry]:
+        """All entries, least first, each found in O(log n); the heap must not change meanwhile."""
+        entries = self._entries
+        candidates = [(entries[0], 0)] if entries else []
+        while candidates:
+            entry, at = heappop(candidates)
+            for child in (2 * at + 1, 2 * at + 2):
+                if child < len(entries):
+                    heappush(candidates, (entries[child], child))
+            if entry[2].stay == entry[1]:
+                yield entry
