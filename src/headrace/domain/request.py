@@ -123,7 +123,7 @@ CONTINUE = Leaving(None)
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks: the tenant that the key named, and how this request wants to be treated. ``trace``: to which
-    trace it belongs; the parent of all spans of its generation."""
+    trace it belongs; the parent of all spans of its generation. ``key_id``: which key it was, empty for none."""
 
     tenant: str = "default"
     request_id: str = ""
@@ -132,3 +132,4 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     leaving: Leaving = CANCEL
     exact: bool = False
     trace: Trace | None = None
+    key_id: str = ""
