@@ -22,6 +22,7 @@ from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
 from headrace.domain.ids import Ulids, find_ulid
+from headrace.domain.principal import Principal, Scope
 from headrace.domain.request import Caller, Message, Request, less_tokens
 from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine, Work
@@ -83,7 +84,7 @@ class Service:
         self._rewrites = chain is not None and chain.rewrites
         self._topics = topics
         self._news = topics.subscribers("generation")
-        self._limits = limits
+        self.limits = limits
         self._aborts: AbortTokens[Generation] = AbortTokens()
         # Bounded by the queues' limits and the replicas' slots; in order of admission.
         self._running: dict[str, Generation] = {}
@@ -95,8 +96,10 @@ class Service:
 
     # What protocols ask.
 
-    def authenticate(self, key: str | None) -> str:
-        return self._keys.tenant(key)
+    def authenticate(
+        self, key: str | None, scope: Scope, names: tuple[str, ...] | None = None
+    ) -> Principal:
+        return self._keys.principal(key, scope, names)
 
     def reader(self, token: str, any_id: str) -> str:
         return self._read_tokens.tenant(token, find_ulid(any_id) or "", time.time())
@@ -502,7 +505,7 @@ class Service:
         self._fail(generation, HeadraceError(Code.CANCELLED, message))
 
     def _end_overdue(self, now: float) -> None:
-        limit = self._limits.total_timeout_s
+        limit = self.limits.total_timeout_s
         while self._running:
             oldest = next(iter(self._running.values()))
             if now - oldest.admitted_at <= limit:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from headrace.settings import SettingsError, load
+from headrace.settings.checking import check_open
 from headrace.settings.fields import Field, on_command_line
 from headrace.settings.tree import EMBEDDED, Settings
 
@@ -63,6 +64,7 @@ def test_the_environment_may_name_the_file(file: Path) -> None:
 SAMPLES = {
     "server.ssl_certfile": __file__,
     "server.ssl_keyfile": __file__,
+    "server.ssl_client_ca": __file__,
     "server.max_body_bytes": "2048",
     "store.keep_bytes": "2000000",
     "store.url": "memory:",
@@ -79,7 +81,8 @@ def sample(field: Field) -> str:
 
 @pytest.mark.parametrize("field", on_command_line(), ids=lambda field: field.path)
 def test_every_flag_has_a_twin_in_the_environment_with_the_same_effect(field: Field) -> None:
-    base = {"HEADRACE_SERVER_ALLOW_OPEN": "true", "HEADRACE_SERVER_SSL_CERTFILE": __file__}
+    files = ("SSL_CERTFILE", "SSL_CLIENT_CA")
+    base = {f"HEADRACE_SERVER_{name}": __file__ for name in files}
     value = sample(field)
     assert field.environment
     by_environment = load(environ={**base, field.environment: value})
@@ -180,13 +183,20 @@ def test_other_variables_of_ours_are_left_alone() -> None:
 
 
 def test_listening_for_other_machines_needs_a_key_or_a_word(file: Path) -> None:
-    assert refusal('[server]\nhost = "0.0.0.0"', file).startswith("server.host: 0.0.0.0 lets other")
-    assert refusal('[server]\nhost = "example.org"', file).startswith("server.host: ")
+    def opened(text: str, *, created_keys: bool = False) -> None:
+        file.write_text(text)
+        check_open(load(file, environ={}).settings, created_keys=created_keys)
+
+    with pytest.raises(SettingsError, match=r"^server\.host: 0\.0\.0\.0 lets other"):
+        opened('[server]\nhost = "0.0.0.0"')
+    with pytest.raises(SettingsError, match=r"^server\.host: "):
+        opened('[server]\nhost = "example.org"')
+    with pytest.raises(SettingsError, match=r"^server\.host: "):
+        opened('[server]\nhost = "::"\n[[tenants]]\nname = "a"\n')
     for more in ('api_key = "k"', "allow_open = true", 'uds = "/tmp/s"'):
-        file.write_text(f'[server]\nhost = "0.0.0.0"\n{more}\n')
-        assert load(file, environ={}).settings.server.host == "0.0.0.0"
-    file.write_text('[server]\nhost = "::"\n[[tenants]]\nname = "a"\nkeys = ["k"]\n')
-    assert load(file, environ={}).settings.keys == {"k": "a"}
+        opened(f'[server]\nhost = "0.0.0.0"\n{more}\n')
+    opened('[server]\nhost = "0.0.0.0"\n', created_keys=True)
+    opened('[server]\nhost = "::"\n[[tenants]]\nname = "a"\nkeys = ["k"]\n')
 
 
 def test_a_secret_is_taken_from_the_environment_and_its_absence_is_an_error(file: Path) -> None:

@@ -33,6 +33,9 @@ class Asking(Protocol):
     def tenant(self) -> str: ...
 
     @property
+    def key_id(self) -> str: ...
+
+    @property
     def request_id(self) -> str: ...
 
     @property
@@ -52,6 +55,7 @@ def caller_of(call: Asking, session_id: str | None = None) -> Caller:
         said.leaving,
         said.exact,
         call.trace or said.trace,
+        call.key_id,
     )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from headrace.settings.fields import TABLES, Field, fields
-from headrace.settings.paths import joined
+from headrace.settings.paths import joined, kind_of
 
 _TYPES = {
     "int": "an integer",
@@ -62,11 +62,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _kind(path: str) -> str:
     """``models[0].slots`` → ``models[].slots``; the index of a value in its list goes."""
-    return re.sub(r"\[\d+\]", "[]", re.sub(r"\[[\d.]+\]$", "", path))
+    return kind_of(re.sub(r"\[[\d.]+\]$", "", path))
 
 
 def _keys(path: str) -> list[str]:
-    kind = re.sub(r"\[\d+\]", "[]", path)
+    kind = kind_of(path)
     inside = [
         table.removeprefix(f"{kind}." if kind else "")
         for table, _ in TABLES
