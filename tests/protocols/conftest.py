@@ -159,14 +159,14 @@ class ScriptedService:
     def authenticate(
         self, key: str | None, scope: Scope, names: tuple[str, ...] | None
     ) -> Principal:
-        """A key may ask models; one that begins with ``admin`` may do everything. A certificate's name is a tenant."""
+        """A key may ask models, but for one that begins with ``metrics``. A certificate's name is a tenant."""
         if self.keys is None:
             return ANYBODY
         if names is not None and not key:
             return Principal(names[0], names[0], frozenset(("infer",)))
         if key is None or key not in self.keys:
             raise HeadraceError(Code.INVALID_API_KEY, "The API key is not known; check it.")
-        scopes = ANYBODY.scopes if key.startswith("admin") else frozenset(("infer",))
+        scopes: frozenset[Scope] = frozenset(("metrics" if key.startswith("metrics") else "infer",))
         if scope not in scopes:
             raise HeadraceError(Code.FORBIDDEN, f"The key lacks the scope {scope}.")
         return Principal(self.keys[key], key, scopes)

@@ -47,8 +47,12 @@ class Stored(NamedTuple):
 class KeyStore:
     """Whatever is wrong with the file is ``STORE_FAILED``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, max_keys: int = MAX_KEYS, max_tenants: int = MAX_TENANTS
+    ) -> None:
         self._path = path
+        self._max_keys = max_keys
+        self._max_tenants = max_tenants
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -96,9 +100,9 @@ class KeyStore:
         with self._changing() as connection:
             run = connection.execute
             run("INSERT OR REPLACE INTO tenants VALUES (?, ?)", (tenant.name, _encode(tenant)))
-            if run("SELECT count(*) FROM tenants").fetchone()[0] > MAX_TENANTS:
+            if run("SELECT count(*) FROM tenants").fetchone()[0] > self._max_tenants:
                 raise HeadraceError(
-                    Code.CONFLICT, f"There are {MAX_TENANTS} tenants already; delete one."
+                    Code.CONFLICT, f"There are {self._max_tenants} tenants already; delete one."
                 )
 
     def forget(self, name: str) -> bool:
@@ -114,15 +118,16 @@ class KeyStore:
 
     def _make_room(self, connection: sqlite3.Connection, now: float) -> None:
         (count,) = connection.execute("SELECT count(*) FROM keys").fetchone()
-        if count < MAX_KEYS:
+        most = self._max_keys
+        if count < most:
             return
         gone = connection.execute(
             "DELETE FROM keys WHERE id IN"
             f" (SELECT id FROM keys WHERE {_SPENT} ORDER BY created_at LIMIT ?)",
-            (now, count - MAX_KEYS + 1),
+            (now, count - most + 1),
         )
-        if count - gone.rowcount >= MAX_KEYS:
-            raise HeadraceError(Code.CONFLICT, f"There are {MAX_KEYS} keys already; revoke one.")
+        if count - gone.rowcount >= most:
+            raise HeadraceError(Code.CONFLICT, f"There are {most} keys already; revoke one.")
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:

@@ -35,7 +35,8 @@ def changes(old: Settings, new: Settings) -> Changes:
 
 
 def _values(settings: Settings) -> dict[str, Any]:
-    return dict(leaves(msgspec.to_builtins(settings)))
+    """By their paths. What has several and none of them is as if it were not there."""
+    return {path: value for path, value in leaves(msgspec.to_builtins(settings)) if value != ()}
 
 
 def _is_live(path: str) -> bool:

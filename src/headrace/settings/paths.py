@@ -34,7 +34,7 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, dict):
         for key, value in node.items():
             yield from leaves(value, joined(path, key))
-    elif isinstance(node, list) and node and all(isinstance(item, dict) for item in node):
+    elif isinstance(node, list | tuple) and node and all(isinstance(item, dict) for item in node):
         for index, item in enumerate(node):
             yield from leaves(item, f"{path}[{index}]")
     else:
