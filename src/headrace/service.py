@@ -144,7 +144,11 @@ class Service:
             if running.caller.tenant != tenant:
                 raise not_found
             return running
-        log = await self._hub.find("gen_" + found)
+        try:
+            log = await self._hub.find("gen_" + found)
+        except HeadraceError as error:
+            # In the same words as for another tenant's: nobody learns which ids there are.
+            raise (not_found if error.code is not_found.code else error) from None
         if log.header.caller.tenant != tenant:
             raise not_found
         return Kept(log)

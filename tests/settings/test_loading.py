@@ -148,10 +148,52 @@ def test_a_setting_with_several_values_takes_one_text_a_list_or_commas(file: Pat
         ('[server]\napi_key = ""', "server.api_key[0]: must not be empty"),
         ('[server]\nssl_keyfile = "x"', "server.ssl_certfile: must be set when ssl_keyfile is"),
         ('[server]\nssl_certfile = "/no/x"', "server.ssl_certfile: there is no file /no/x"),
+        ('[server]\nssl_client_ca = "x"', "server.ssl_certfile: must be set when ssl_client_ca is"),
+        (
+            '[server]\nssl_client_auth = "required"',
+            "server.ssl_client_ca: must be set when ssl_client_auth is",
+        ),
+        (
+            '[[tenants]]\nname = "a"\ncertificates = "spiffe://a.test/*"',
+            "tenants[0].certificates: server.ssl_client_ca must be set",
+        ),
+        (
+            '[[tenants]]\nname = "a"\nscopes = ["infer", "root"]',
+            "tenants[0].scopes[1]: must be one of infer, admin, metrics",
+        ),
+        (
+            '[[tenants]]\nname = "a"\nscopes = []',
+            "tenants[0].scopes: must be a list of length ≥ 1 (FILE)",
+        ),
+        ('[[tenants]]\nname = "a"\n[[tenants]]\nname = "a"', "tenants[1].name: a comes twice"),
+        ('[[tenants]]\nname = "a"\nweight = -1', "tenants[0].weight: must be a number ≥ 0 (FILE)"),
+        (
+            '[[tenants]]\nname = "a"\nlevel = "vip"',
+            "tenants[0].level: must be one of interactive, standard, batch (FILE)",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_names_the_key(text: str, line: str, file: Path) -> None:
     assert refusal(text, file) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            'certificates = ["spiffe://a.test/x", "a.test"]',
+            ".certificates[1]: is not possible. SPIFFE",
+        ),
+        ('certificates = ["spiffe://a.test"]', ".certificates[0]: is not possible. SPIFFE"),
+        ('keys = ["a\\u0000b", 1]', ".keys[1]: must be a text"),
+    ],
+)
+def test_what_a_tenant_cannot_have_is_named(text: str, line: str, file: Path) -> None:
+    said = refusal(f'[[tenants]]\nname = "a"\n{text}', file)
+    assert said.startswith(f"tenants[0]{line}")
+    assert refusal('[[tenants]]\nname = "a b"', file).startswith(
+        "tenants[0].name: is not possible."
+    )
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_one_line(file: Path, tmp_path: Path) -> None:

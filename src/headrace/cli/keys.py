@@ -14,7 +14,7 @@ import click
 from headrace.admission.registry import Registry
 from headrace.cli.errors import Mistake, told
 from headrace.cli.options import loaded, with_settings
-from headrace.domain.key import Key
+from headrace.domain.key import MAX_NAME, Key
 from headrace.domain.principal import SCOPES, Scope
 from headrace.domain.tenant import NAME
 from headrace.reloading import build_registry
@@ -55,6 +55,8 @@ def create_key(
     with told():
         if re.search(NAME, tenant) is None:
             raise Mistake("--tenant: must be 1 to 64 letters, digits, _, . or -")
+        if len(name) > MAX_NAME:
+            raise Mistake(f"--name: must have at most {MAX_NAME} characters")
         expires_at = None if expires is None else time.time() + _life_s(expires)
         with closing(_registry(config, flags)) as registry:
             was_open = registry.keys.open

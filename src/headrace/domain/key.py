@@ -6,6 +6,9 @@ import msgspec
 
 from headrace.domain.principal import Scope
 
+MAX_NAME = 100
+"""Characters of a key's name."""
+
 
 class Key(msgspec.Struct, frozen=True, gc=False):
     """``id``: the public part of a key that was created here; of one of the settings, where it stands there.

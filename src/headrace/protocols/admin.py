@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.key import Key
+from headrace.domain.key import MAX_NAME, Key
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import NAME, Tenant, TenantName, TenantTerms
 from headrace.protocols.body import Body, refuse, require_json_body
@@ -34,7 +34,7 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False)
 
     tenant: TenantName = "default"
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("infer",)
-    name: Annotated[str, Meta(max_length=100)] = ""
+    name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
     expires_in_s: Annotated[float, Meta(gt=0, le=LONGEST_S)] | None = None
 
 

@@ -41,7 +41,7 @@ def explain(message: str, origins: Mapping[str, str]) -> str:
 def in_words(text: str, field: Field | None) -> str:
     """A conversion's complaint about one value, in our words."""
     text = text.partition(" - at `$")[0]
-    if field and field.choices:
+    if field and field.choices and "of length" not in text:
         return f"must be one of {', '.join(field.choices)}"
     if field and "matching regex" in text:
         return f"is not possible. {field.doc}"
