@@ -205,7 +205,7 @@ def test_a_key_is_needed_where_other_machines_reach_the_port(tmp_path: Path) -> 
     with pytest.raises(
         SettingsError, match=r"server\.grpc_host: 0\.0\.0\.0 lets other machines in"
     ):
-        configured(tmp_path, 'grpc_port = 0\ngrpc_host = "0.0.0.0"')
+        App(configured(tmp_path, 'grpc_port = 0\ngrpc_host = "0.0.0.0"'))
 
 
 def test_ports_differ(tmp_path: Path) -> None:

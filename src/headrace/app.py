@@ -15,7 +15,6 @@ import msgspec
 import uvloop
 
 from headrace import __version__
-from headrace.admission.keys import Keys
 from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Sampling
@@ -30,10 +29,13 @@ from headrace.front.tls import Tls
 from headrace.grpc_building import Grpc, wanted
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
+from headrace.protocols.port import Admin
+from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
+from headrace.settings.checking import check_open
 from headrace.settings.environment import inherited
 from headrace.settings.tree import Model as ModelSettings
 from headrace.settings.tree import SamplingDefaults
@@ -62,18 +64,24 @@ Announce = Callable[["App"], None]
 """Called once the server listens: what a person wants to read then."""
 
 
-def serve(settings: Settings, announce: Announce | None = None) -> int:
+def serve(
+    settings: Settings, announce: Announce | None = None, reread: Reread | None = None
+) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status. Raises :class:`CannotListen` for an address or
-    a certificate, and :class:`HeadraceError` for a store or a hook, that cannot be used."""
+    a certificate, :class:`HeadraceError` for a store or a hook, that cannot be used, and :class:`SettingsError`
+    if others would get in without a key. ``reread``: reads the settings again, on SIGHUP and when ``/admin`` asks."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(App(settings).run(announce))
+        return runner.run(App(settings, reread).run(announce))
 
 
 class App:
     """One server: everything it owns, in the order in which it is built and, backwards, closed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reread: Reread | None = None) -> None:
         self.settings = settings
+        self.registry = build_registry(settings)
+        check_open(settings, created_keys=self.registry.has_created_keys)
+        self.reloading = Reloading(settings, reread, self.registry, self._apply)
         self.gc_watch = GcWatch()
         self.metrics = Metrics(self.gc_watch)
         self.exposition = Exposition(self.metrics)
@@ -87,16 +95,11 @@ class App:
         self.service = Service(
             self.flows,
             self.hub,
-            keys=Keys(settings.keys),
+            keys=self.registry.keys,
             read_tokens=ReadTokens(read_secret(settings)),
             chain=build_chain(settings),
             topics=self.topics,
-            limits=Limits(
-                settings.limits.max_queue,
-                settings.limits.queue_timeout_s,
-                settings.limits.total_timeout_s,
-                settings.limits.join_retries_s,
-            ),
+            limits=limits(settings),
             tracer=tracer,
         )
         self.grpc = Grpc(settings, self.service) if wanted(settings) else None
@@ -104,6 +107,7 @@ class App:
             self.service,
             ApiOptions(__version__, settings.server.cors_origin),
             metrics=self.exposition.render,
+            admin=Admin(self.registry, self.reloading.reload),
             more=self.grpc.routes if self.grpc is not None else (),
             tracer=tracer,
         )
@@ -135,6 +139,7 @@ class App:
         loop = asyncio.get_running_loop()
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, self.stopping.set)
+        on_hangup(self.stopping.set, lambda: self.service.spawn(self.reloading.on_signal()))
         self.gc_watch.install()
         going_on = self.service.recover(await self.store.open())
         if going_on:
@@ -147,9 +152,19 @@ class App:
         self._watch()
         self.gc_watch.settle()
 
+    def _apply(self, settings: Settings) -> None:
+        """Take over the limits of settings that were read again."""
+        self.service.limits = limits(settings)
+        for flow in self.flows:
+            flow.queue.limit = settings.limits.max_queue
+            flow.queue.timeout_s = settings.limits.queue_timeout_s
+
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(self._tick(), name="tick")]
+            background = [
+                tasks.create_task(self._tick(), name="tick"),
+                tasks.create_task(self.registry.watch(), name="keys"),
+            ]
             for flow in self.flows:
                 for replica in flow.model.replicas:
                     load = self._load(flow, replica)
@@ -177,6 +192,7 @@ class App:
                 await replica.engine.close()
                 self._model_news(flow, replica, "unloaded")
         await self.store.close()
+        self.registry.close()
         if self.operations is not None:
             self.operations.close()
         await asyncio.to_thread(self.tracing.close)
@@ -297,6 +313,17 @@ def _running(flow: Flow) -> float:
     return sum(replica.in_use - replica.early for replica in flow.model.replicas)
 
 
+def limits(settings: Settings) -> Limits:
+    """What the service holds all generations to."""
+    limits = settings.limits
+    return Limits(
+        limits.max_queue,
+        limits.queue_timeout_s,
+        limits.total_timeout_s,
+        limits.join_retries_s,
+    )
+
+
 def build_store(settings: Settings) -> Store:
     """The configured store."""
     bounds = Bounds(
@@ -330,11 +357,14 @@ def build_chain(settings: Settings) -> HookChain | None:
 def front_options(settings: Settings) -> FrontOptions:
     """Where and how to listen."""
     server = settings.server
-    tls = (
-        Tls(certificate=server.ssl_certfile, key=server.ssl_keyfile)
-        if server.ssl_certfile
-        else None
-    )
+    tls = None
+    if server.ssl_certfile:
+        tls = Tls(
+            certificate=server.ssl_certfile,
+            key=server.ssl_keyfile,
+            client_ca=server.ssl_client_ca,
+            client_may=server.ssl_client_auth == "optional",
+        )
     return FrontOptions(
         host=server.host,
         port=server.port,

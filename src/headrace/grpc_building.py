@@ -62,6 +62,7 @@ class Grpc:
             address=f"unix:{server.grpc_uds}" if server.grpc_uds else address,
             certificate=server.ssl_certfile,
             key=server.ssl_keyfile,
+            client_ca=None if server.ssl_client_auth == "optional" else server.ssl_client_ca,
             message_bytes=server.max_body_bytes,
             calls=server.max_connections,
         )

@@ -21,6 +21,7 @@ from headrace.dispatch import Dispatcher, report
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
 from headrace.domain.ids import Ulids, find_ulid
+from headrace.domain.principal import Principal, Scope
 from headrace.domain.request import Caller, Message, Request
 from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine
@@ -82,7 +83,7 @@ class Service:
         self._rewrites = chain is not None and chain.rewrites
         self._topics = topics
         self._news = topics.subscribers("generation")
-        self._limits = limits
+        self.limits = limits
         self._aborts: AbortTokens[Generation] = AbortTokens()
         # Bounded by the queues' limits and the replicas' slots; in order of admission.
         self._running: dict[str, Generation] = {}
@@ -96,8 +97,10 @@ class Service:
 
     # What protocols ask.
 
-    def authenticate(self, key: str | None) -> str:
-        return self._keys.tenant(key)
+    def authenticate(
+        self, key: str | None, scope: Scope, names: tuple[str, ...] | None = None
+    ) -> Principal:
+        return self._keys.principal(key, scope, names)
 
     def reader(self, token: str, any_id: str) -> str:
         return self._read_tokens.tenant(token, find_ulid(any_id) or "", time.time())
@@ -162,7 +165,11 @@ class Service:
             if running.caller.tenant != tenant:
                 raise not_found
             return running
-        log = await self._hub.find("gen_" + found)
+        try:
+            log = await self._hub.find("gen_" + found)
+        except HeadraceError as error:
+            # In the same words as for another tenant's: nobody learns which ids there are.
+            raise (not_found if error.code is not_found.code else error) from None
         if log.header.caller.tenant != tenant:
             raise not_found
         return Kept(log)
@@ -369,7 +376,7 @@ class Service:
         self._dispatcher.fail(generation, HeadraceError(Code.CANCELLED, message))
 
     def _end_overdue(self, now: float) -> None:
-        limit = self._limits.total_timeout_s
+        limit = self.limits.total_timeout_s
         while self._running:
             oldest = next(iter(self._running.values()))
             if now - oldest.admitted_at <= limit:

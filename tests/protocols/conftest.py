@@ -25,6 +25,7 @@ from headrace.domain.event import (
     is_terminal,
 )
 from headrace.domain.ids import find_ulid
+from headrace.domain.principal import ANYBODY, Principal, Scope
 from headrace.domain.request import Caller, Message, Request, Sampling
 from headrace.domain.tokens import Tokens
 from headrace.front.limits import Limits
@@ -155,12 +156,20 @@ class ScriptedService:
     def read_token(self, generation: Any) -> tuple[str, int]:
         return f"{generation.caller.tenant}/{generation.id[4:]}", 1795349882
 
-    def authenticate(self, key: str | None) -> str:
+    def authenticate(
+        self, key: str | None, scope: Scope, names: tuple[str, ...] | None
+    ) -> Principal:
+        """A key may ask models, but for one that begins with ``metrics``. A certificate's name is a tenant."""
         if self.keys is None:
-            return "default"
+            return ANYBODY
+        if names is not None and not key:
+            return Principal(names[0], names[0], frozenset(("infer",)))
         if key is None or key not in self.keys:
             raise HeadraceError(Code.INVALID_API_KEY, "The API key is not known; check it.")
-        return self.keys[key]
+        scopes: frozenset[Scope] = frozenset(("metrics" if key.startswith("metrics") else "infer",))
+        if scope not in scopes:
+            raise HeadraceError(Code.FORBIDDEN, f"The key lacks the scope {scope}.")
+        return Principal(self.keys[key], key, scopes)
 
     def submit(
         self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
@@ -305,14 +314,21 @@ def hello(generation: ScriptedGeneration) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    service: Any, *, metrics: Any = None, more: Any = (), limits: Any = None, **options: Any
+    service: Any,
+    *,
+    metrics: Any = None,
+    admin: Any = None,
+    more: Any = (),
+    limits: Any = None,
+    tls: Any = None,
+    **options: Any,
 ) -> AsyncIterator[str]:
     """The API of a service behind a real front; gives its URL."""
-    api = Api(service, ApiOptions(**options), metrics=metrics, more=more)
-    options_ = FrontOptions(port=0, refuse=refusal, limits=limits or Limits())
+    api = Api(service, ApiOptions(**options), metrics=metrics, admin=admin, more=more)
+    options_ = FrontOptions(port=0, refuse=refusal, limits=limits or Limits(), tls=tls)
     front = await listen(api.handle, options_)
     try:
-        yield f"http://127.0.0.1:{front.port}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{front.port}"
     finally:
         await api.close()
         await front.close(0.0)
@@ -328,9 +344,9 @@ async def talking(service: Any, **options: Any) -> AsyncIterator[httpx.AsyncClie
         yield client
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[Any, Any, None], limit_s: float = 2 * TIMEOUT_S) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main, 2 * TIMEOUT_S))
+        runner.run(asyncio.wait_for(main, limit_s))
 
 
 def chat_request(**fields: Any) -> Request:

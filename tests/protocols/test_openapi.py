@@ -11,9 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.admission.key_store import KeyStore
+from headrace.admission.registry import Configured, Registry
 from headrace.domain.errors import MEANINGS
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.openapi import describe
+from headrace.protocols.port import Admin, Reloaded
 
 CONFIG = """
 [phases.coverage]
@@ -47,6 +50,11 @@ def test_no_described_status_is_without_an_error_that_has_it() -> None:
             assert set(operation["responses"]) <= statuses
 
 
+async def reloaded(by: str) -> Reloaded:
+    del by
+    return Reloaded((), ("server.port",))
+
+
 @pytest.mark.timeout(180)
 def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
     """All its checks but one: *positive data acceptance* knows no rule that a schema cannot say, such as
@@ -54,7 +62,10 @@ def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
 
     async def main() -> None:
         service = kit.Service(kit.hello)
-        async with kit.serving(service, metrics=lambda accept: ("text/plain", b"up 1\n")) as url:
+        registry = Registry(KeyStore(tmp_path / "keys.db"), Configured(), may_be_open=True)
+        admin = Admin(registry, reloaded)
+        metrics = lambda accept: ("text/plain", b"up 1\n")  # noqa: E731
+        async with kit.serving(service, metrics=metrics, admin=admin) as url:
             async with httpx.AsyncClient() as client:
                 document = (await client.get(f"{url}/openapi.json")).json()
             for name in WITH_MODEL:  # so that it gets beyond 404
@@ -75,6 +86,6 @@ def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
             )
             output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
-        assert b"Tested: 32" in output.replace(b"  ", b" ")
+        assert b"Tested: 40" in output.replace(b"  ", b" ")
 
-    kit.run(main())
+    kit.run(main(), 170)

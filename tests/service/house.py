@@ -56,7 +56,7 @@ class House:
         self.service = Service(
             [self.flow],
             Hub(self.store),
-            keys=Keys({}),
+            keys=Keys(),
             read_tokens=ReadTokens(b"secret"),
             chain=HookChain(loaded) if loaded else None,
             topics=self.topics,

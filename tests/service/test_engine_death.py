@@ -66,7 +66,7 @@ async def serve(engine):
     service = Service(
         [flow],
         Hub(store),
-        keys=Keys({}),
+        keys=Keys(),
         read_tokens=ReadTokens(b"secret"),
         chain=None,
         topics=Topics(),

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from headrace.settings import SettingsError, load
+from headrace.settings.checking import check_open
 from headrace.settings.fields import Field, on_command_line
 from headrace.settings.tree import EMBEDDED, Settings
 
@@ -63,6 +64,7 @@ def test_the_environment_may_name_the_file(file: Path) -> None:
 SAMPLES = {
     "server.ssl_certfile": __file__,
     "server.ssl_keyfile": __file__,
+    "server.ssl_client_ca": __file__,
     "server.max_body_bytes": "2048",
     "store.keep_bytes": "2000000",
     "store.url": "memory:",
@@ -79,7 +81,8 @@ def sample(field: Field) -> str:
 
 @pytest.mark.parametrize("field", on_command_line(), ids=lambda field: field.path)
 def test_every_flag_has_a_twin_in_the_environment_with_the_same_effect(field: Field) -> None:
-    base = {"HEADRACE_SERVER_ALLOW_OPEN": "true", "HEADRACE_SERVER_SSL_CERTFILE": __file__}
+    files = ("SSL_CERTFILE", "SSL_CLIENT_CA")
+    base = {f"HEADRACE_SERVER_{name}": __file__ for name in files}
     value = sample(field)
     assert field.environment
     by_environment = load(environ={**base, field.environment: value})
@@ -145,10 +148,52 @@ def test_a_setting_with_several_values_takes_one_text_a_list_or_commas(file: Pat
         ('[server]\napi_key = ""', "server.api_key[0]: must not be empty"),
         ('[server]\nssl_keyfile = "x"', "server.ssl_certfile: must be set when ssl_keyfile is"),
         ('[server]\nssl_certfile = "/no/x"', "server.ssl_certfile: there is no file /no/x"),
+        ('[server]\nssl_client_ca = "x"', "server.ssl_certfile: must be set when ssl_client_ca is"),
+        (
+            '[server]\nssl_client_auth = "required"',
+            "server.ssl_client_ca: must be set when ssl_client_auth is",
+        ),
+        (
+            '[[tenants]]\nname = "a"\ncertificates = "spiffe://a.test/*"',
+            "tenants[0].certificates: server.ssl_client_ca must be set",
+        ),
+        (
+            '[[tenants]]\nname = "a"\nscopes = ["infer", "root"]',
+            "tenants[0].scopes[1]: must be one of infer, admin, metrics",
+        ),
+        (
+            '[[tenants]]\nname = "a"\nscopes = []',
+            "tenants[0].scopes: must be a list of length ≥ 1 (FILE)",
+        ),
+        ('[[tenants]]\nname = "a"\n[[tenants]]\nname = "a"', "tenants[1].name: a comes twice"),
+        ('[[tenants]]\nname = "a"\nweight = -1', "tenants[0].weight: must be a number ≥ 0 (FILE)"),
+        (
+            '[[tenants]]\nname = "a"\nlevel = "vip"',
+            "tenants[0].level: must be one of interactive, standard, batch (FILE)",
+        ),
     ],
 )
 def test_a_mistake_in_the_file_names_the_key(text: str, line: str, file: Path) -> None:
     assert refusal(text, file) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            'certificates = ["spiffe://a.test/x", "a.test"]',
+            ".certificates[1]: is not possible. SPIFFE",
+        ),
+        ('certificates = ["spiffe://a.test"]', ".certificates[0]: is not possible. SPIFFE"),
+        ('keys = ["a\\u0000b", 1]', ".keys[1]: must be a text"),
+    ],
+)
+def test_what_a_tenant_cannot_have_is_named(text: str, line: str, file: Path) -> None:
+    said = refusal(f'[[tenants]]\nname = "a"\n{text}', file)
+    assert said.startswith(f"tenants[0]{line}")
+    assert refusal('[[tenants]]\nname = "a b"', file).startswith(
+        "tenants[0].name: is not possible."
+    )
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_one_line(file: Path, tmp_path: Path) -> None:
@@ -180,13 +225,20 @@ def test_other_variables_of_ours_are_left_alone() -> None:
 
 
 def test_listening_for_other_machines_needs_a_key_or_a_word(file: Path) -> None:
-    assert refusal('[server]\nhost = "0.0.0.0"', file).startswith("server.host: 0.0.0.0 lets other")
-    assert refusal('[server]\nhost = "example.org"', file).startswith("server.host: ")
+    def opened(text: str, *, created_keys: bool = False) -> None:
+        file.write_text(text)
+        check_open(load(file, environ={}).settings, created_keys=created_keys)
+
+    with pytest.raises(SettingsError, match=r"^server\.host: 0\.0\.0\.0 lets other"):
+        opened('[server]\nhost = "0.0.0.0"')
+    with pytest.raises(SettingsError, match=r"^server\.host: "):
+        opened('[server]\nhost = "example.org"')
+    with pytest.raises(SettingsError, match=r"^server\.host: "):
+        opened('[server]\nhost = "::"\n[[tenants]]\nname = "a"\n')
     for more in ('api_key = "k"', "allow_open = true", 'uds = "/tmp/s"'):
-        file.write_text(f'[server]\nhost = "0.0.0.0"\n{more}\n')
-        assert load(file, environ={}).settings.server.host == "0.0.0.0"
-    file.write_text('[server]\nhost = "::"\n[[tenants]]\nname = "a"\nkeys = ["k"]\n')
-    assert load(file, environ={}).settings.keys == {"k": "a"}
+        opened(f'[server]\nhost = "0.0.0.0"\n{more}\n')
+    opened('[server]\nhost = "0.0.0.0"\n', created_keys=True)
+    opened('[server]\nhost = "::"\n[[tenants]]\nname = "a"\nkeys = ["k"]\n')
 
 
 def test_a_secret_is_taken_from_the_environment_and_its_absence_is_an_error(file: Path) -> None:

@@ -11,8 +11,11 @@ from headrace.settings import Settings
 QUESTION = "Why is the sky blue?"
 
 
-def announcement(settings: Settings, address: str, grpc: str | None = None) -> str:
-    """``address`` as bound: ``host:port``, or the path of a Unix socket. ``grpc``: of its port, likewise."""
+def announcement(
+    settings: Settings, address: str, grpc: str | None = None, *, keyed: bool = False
+) -> str:
+    """``address`` as bound: ``host:port``, or the path of a Unix socket. ``grpc``: of its port, likewise.
+    ``keyed``: a key is needed."""
     store = settings.database_path or "memory only: gone with the process"
     return "\n".join(
         [
@@ -21,12 +24,12 @@ def announcement(settings: Settings, address: str, grpc: str | None = None) -> s
             f"state: {store}",
             f"models: {settings.cache_path}",
             "try:",
-            f"  {curl(settings, address)}",
+            f"  {curl(settings, address, keyed=keyed)}",
         ]
     )
 
 
-def curl(settings: Settings, address: str) -> str:
+def curl(settings: Settings, address: str, *, keyed: bool = False) -> str:
     """A command that streams an answer which goes on when its reader leaves."""
     body = {
         "model": settings.models[0].name,
@@ -35,7 +38,7 @@ def curl(settings: Settings, address: str) -> str:
     }
     socket = ["--unix-socket", address] if settings.server.uds else []
     base = "http://localhost" if settings.server.uds else _place(settings, address)
-    key = ["-H", "Authorization: Bearer YOUR_KEY"] if settings.keys else []
+    key = ["-H", "Authorization: Bearer YOUR_KEY"] if keyed else []
     words = ["curl", "-iN", *socket, f"{base}/v1/chat/completions", *key]
     words += ["-H", "Content-Type: application/json", "-H", "X-On-Disconnect: continue"]
     return shlex.join([*words, "-d", json.dumps(body)])

@@ -14,6 +14,7 @@ from headrace.cli.options import loaded, with_settings
 
 if TYPE_CHECKING:
     from headrace.app import App
+    from headrace.settings import Settings
 
 
 @click.command(
@@ -26,13 +27,18 @@ def command(ctx: click.Context, /, config: str | None, **flags: Any) -> None:
     """Serve models over HTTP; without settings the embedded one, on 127.0.0.1:8000."""
     with told():
         sys.path.append(os.getcwd())  # where a hook of the user's own usually is
-        settings = loaded(config, flags).settings
+
+        def read() -> Settings:
+            return loaded(config, flags).settings
+
+        settings = read()
         from headrace.app import serve
 
-        ctx.exit(serve(settings, _announce))
+        ctx.exit(serve(settings, _announce, read))
 
 
 def _announce(app: App) -> None:
     if app.front is not None:
         grpc = app.grpc.address if app.grpc is not None else None
-        click.echo(announcement(app.settings, app.front.address, grpc), err=True)
+        keyed = not app.registry.keys.open
+        click.echo(announcement(app.settings, app.front.address, grpc, keyed=keyed), err=True)

@@ -132,7 +132,7 @@ class Once(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks: the tenant that the key named, and how this request wants to be treated. ``trace``: to which
     trace it belongs; the parent of all spans of its generation. ``retry``: which try of the same request it
-    is, from 0, where its client counts them."""
+    is, from 0, where its client counts them. ``key_id``: which key it was, empty for none."""
 
     tenant: str = "default"
     request_id: str = ""
@@ -143,3 +143,4 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     trace: Trace | None = None
     once: Once | None = None
     retry: int | None = None
+    key_id: str = ""

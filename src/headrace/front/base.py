@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from headrace.front.exchange import Head, Headers
-from headrace.front.peer import certificate
 
 _log = logging.getLogger("headrace.front")
 
@@ -40,9 +39,9 @@ class BaseExchange(msgspec.Struct, eq=False):
         return scheme
 
     @property
-    def certificate(self) -> bytes | None:
-        """The client's certificate (DER), if TLS asked for one and it has one."""
-        return certificate(self.connection.transport)
+    def certificate(self) -> tuple[str, ...] | None:
+        names: tuple[str, ...] | None = self.connection.certificate
+        return names
 
     def leave(self) -> None:
         """The client has left; for the connection to call."""

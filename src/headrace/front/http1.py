@@ -20,7 +20,7 @@ from headrace.front.connections import Connections
 from headrace.front.exchange import HIGH_WATER_BYTES, Head
 from headrace.front.head import CHUNKED
 from headrace.front.http1_exchange import Http1Exchange
-from headrace.front.peer import peer_name
+from headrace.front.peer import certificate_names, peer_name
 from headrace.front.refusal import Refusal
 
 LOW_WATER_BYTES = 16 * 1024
@@ -61,6 +61,7 @@ class Http1Connection(asyncio.Protocol):
         "_reading",
         "_since",
         "_state",
+        "certificate",
         "keep",
         "paused",
         "peer",
@@ -74,6 +75,7 @@ class Http1Connection(asyncio.Protocol):
     def __init__(self, shared: Connections) -> None:
         self.shared = shared
         self.peer = ""
+        self.certificate: tuple[str, ...] | None = None
         self.keep = True
         """Whether the connection goes on after this answer."""
         self.paused = False
@@ -102,9 +104,11 @@ class Http1Connection(asyncio.Protocol):
             self._state = _CLOSING
             self.transport.abort()
             return
-        if shared.tls and transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
-            self._speak_http2(b"")
-            return
+        if shared.tls:
+            if transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
+                self._speak_http2(b"")
+                return
+            self.certificate = certificate_names(transport)
         self.transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         self.peer = peer_name(transport)
         if refused is not None:

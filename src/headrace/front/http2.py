@@ -37,7 +37,7 @@ from headrace.front.connections import Connections
 from headrace.front.exchange import HIGH_WATER_BYTES
 from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_fields
 from headrace.front.http2_request import request_head
-from headrace.front.peer import peer_name
+from headrace.front.peer import certificate_names, peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.strain import Strain
 
@@ -69,6 +69,7 @@ class Http2Connection(asyncio.Protocol):
     def __init__(self, shared: Connections) -> None:
         self.shared = shared
         self.peer = ""
+        self.certificate: tuple[str, ...] | None = None
         self.transport: Any = None
         self._frames = _frames(shared)
         self._strain = Strain(shared.now)
@@ -89,6 +90,7 @@ class Http2Connection(asyncio.Protocol):
         transport.set_protocol(self)
         transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         self.peer = peer_name(transport)
+        self.certificate = certificate_names(transport)
         self._frames.initiate_connection()
         self._frames.increment_flow_control_window(_CONNECTION_WINDOW_BYTES)
         if self.shared.enter(self) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Any
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:
@@ -17,7 +18,10 @@ def address_name(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def certificate(transport: asyncio.BaseTransport) -> bytes | None:
-    """The client's certificate (DER), if TLS asked for one and got it."""
+def certificate_names(transport: asyncio.BaseTransport) -> tuple[str, ...] | None:
+    """The URIs in the subjectAltName of the client's certificate, which TLS has verified; None without one."""
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-    return tls.getpeercert(binary_form=True) if tls is not None else None
+    found: Any = tls.getpeercert() if tls is not None else None
+    if not found:
+        return None
+    return tuple([name for kind, name in found.get("subjectAltName", ()) if kind == "URI"])

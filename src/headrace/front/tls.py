@@ -14,11 +14,12 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):
     """``certificate`` and ``key``: PEM files. ``client_ca``: a PEM file of authorities; with it a client
-    must show a certificate of theirs."""
+    must show a certificate of theirs, or may if ``client_may`` is all that is said."""
 
     certificate: str
     key: str | None = None
     client_ca: str | None = None
+    client_may: bool = False
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
@@ -32,7 +33,10 @@ def server_context(tls: Tls) -> ssl.SSLContext:
         context.load_cert_chain(tls.certificate, tls.key)
         if tls.client_ca is not None:
             context.load_verify_locations(tls.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_OPTIONAL if tls.client_may else ssl.CERT_REQUIRED
+            # Each connection shows its certificate anew: one that has expired is not resumed.
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
     except OSError as error:
         files = ", ".join(name for name in (tls.certificate, tls.key, tls.client_ca) if name)
         raise CannotListen(error.errno, f"cannot use {files} for TLS: {error.strerror}") from error

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.domain.errors import HeadraceError
 from headrace.domain.trace import Trace
+from headrace.protocols.admin import AdminEndpoints
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import Call, request_ids
 from headrace.protocols.exchange import Exchange, Head
@@ -22,7 +23,7 @@ from headrace.protocols.infer import Infer
 from headrace.protocols.models import ModelEndpoints
 from headrace.protocols.openapi import OpenApi
 from headrace.protocols.operations import Metrics, Operations
-from headrace.protocols.port import Service
+from headrace.protocols.port import Admin, Service
 from headrace.protocols.responses import Responses
 from headrace.protocols.router import Handler, Route, Router, WrongMethod
 from headrace.protocols.stream import OpenStreams
@@ -47,8 +48,9 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``more``:
-    routes of protocols that are optional. ``tracer``: records requests that need a key; None to record none."""
+    """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``admin``: what
+    ``/admin`` does, likewise. ``more``: routes of protocols that are optional. ``tracer``: records requests that
+    need a key for models; None to record none."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Api:
         options: ApiOptions,
         *,
         metrics: Metrics | None = None,
+        admin: Admin | None = None,
         more: Sequence[Route] = (),
         tracer: Tracer | None = None,
     ) -> None:
@@ -76,6 +79,7 @@ class Api:
             *ModelEndpoints(service).routes(),
             *Tokenizer(service).routes(),
             *Operations(service, options.version, metrics).routes(),
+            *AdminEndpoints(admin).routes(),
             *OpenApi(options.version).routes(),
             *more,
         )
@@ -88,16 +92,18 @@ class Api:
         try:
             handler = terms.handler or self._route(call, terms)
             if not terms.open:
-                if self._tracer is not None:
+                if self._tracer is not None and terms.scope == "infer":
                     call.trace = trace = self._tracer.follow(terms.trace)
                     if trace.sampled:
                         self._record(call, self._tracer, trace)
                 token = terms.read_token
-                call.tenant = (
-                    self._service.authenticate(terms.key)
-                    if token is None
-                    else self._service.reader(token, terms.argument)
-                )
+                if token is None:
+                    key = terms.key
+                    names = None if key else exchange.certificate
+                    principal = self._service.authenticate(key, terms.scope, names)
+                    call.tenant, call.key_id = principal.tenant, principal.key_id
+                else:
+                    call.tenant = self._service.reader(token, terms.argument)
             waiting = handler(call, terms.argument)
             if waiting is not None:
                 self._run(call, waiting)
@@ -152,7 +158,7 @@ class Api:
         if route.by_token and terms.key is None:
             terms.read_token = call.query().get("token")
         terms.handler, terms.open = route.handler, route.open
-        terms.manner, terms.route = route.manner, route.path
+        terms.manner, terms.route, terms.scope = route.manner, route.path, route.scope
         return route.handler
 
     def _options(self, call: Call, _: str) -> None:

@@ -33,6 +33,9 @@ class Asking(Protocol):
     def tenant(self) -> str: ...
 
     @property
+    def key_id(self) -> str: ...
+
+    @property
     def request_id(self) -> str: ...
 
     @property
@@ -54,6 +57,7 @@ def caller_of(call: Asking, session_id: str | None = None) -> Caller:
         call.trace or said.trace,
         said.once,
         said.retry,
+        call.key_id,
     )
 
 

@@ -53,6 +53,7 @@ class Call(msgspec.Struct, eq=False):
     request_id: str
     started: float
     tenant: str = "default"
+    key_id: str = ""
     streams: bool = False
     """Whether the head of a streamed answer is out."""
     trace: Trace | None = None

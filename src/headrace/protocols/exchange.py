@@ -37,6 +37,10 @@ class Exchange(Protocol):
     def head(self) -> Head: ...
 
     @property
+    def certificate(self) -> tuple[str, ...] | None:
+        """The URIs in the subjectAltName of the client's verified certificate; None without one."""
+
+    @property
     def gone(self) -> bool:
         """Whether the client has left."""
 

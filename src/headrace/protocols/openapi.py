@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.domain.errors import MEANINGS
+from headrace.domain.key import Key
+from headrace.domain.tenant import NAME, Tenant
 from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
+from headrace.protocols.admin import KeyBody, KeyList, NewKey, ReloadState, TenantList, TermsBody
 from headrace.protocols.anthropic_errors import OVERLOADED, AnthropicError
 from headrace.protocols.anthropic_message import MessageObject, TokenCount
 from headrace.protocols.anthropic_request import CountBody, MessagesBody
@@ -142,6 +145,8 @@ PARAMETERS: dict[str, Json] = {
         "description": "A token of POST /v1/generations/{id}/token, for who cannot send a key.",
         "schema": _TEXT,
     },
+    "key_id": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
+    "tenant": {"in": "path", "required": True, "schema": {"type": "string", "pattern": NAME}},
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
     "session_id": {"in": "query", "schema": _TEXT},
     "model": {"in": "query", "schema": _TEXT},
@@ -166,6 +171,8 @@ class Operation(NamedTuple):
 _COMPUTE = (400, 401, 403, 404, 406, 408, 410, 413, 415, 422, 429, 499, 502, 503, 504)
 _TOKENS = (400, 401, 404, 406, 413, 415, 502, 504)
 _FIND = (400, 401, 404, 410, 503)
+_ADMIN = (401, 403, 404)
+_CHANGE = (400, *_ADMIN, 409, 413, 415)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -370,7 +377,52 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/readyz", "Can a model serve?", Health),
     Operation("GET", "/health", "Can a model serve?", Health),
     Operation("GET", "/version", "The version", Version),
-    Operation("GET", "/metrics", "Figures, as text or as JSON by Accept", str, errors=(404,)),
+    Operation(
+        "GET", "/metrics", "Figures, as text or as JSON by Accept", str, errors=(401, 403, 404)
+    ),
+    Operation("GET", "/admin/keys", "List the keys, without what they are", KeyList, errors=_ADMIN),
+    Operation("POST", "/admin/keys", "A new key, shown this once", NewKey, KeyBody, errors=_CHANGE),
+    Operation(
+        "DELETE",
+        "/admin/keys/{key_id}",
+        "Revoke a key",
+        Key,
+        parameters=("key_id",),
+        errors=(*_ADMIN, 409),
+    ),
+    Operation("GET", "/admin/tenants", "List the tenants", TenantList, errors=_ADMIN),
+    Operation(
+        "GET",
+        "/admin/tenants/{tenant}",
+        "A tenant's terms",
+        Tenant,
+        parameters=("tenant",),
+        errors=_ADMIN,
+    ),
+    Operation(
+        "PUT",
+        "/admin/tenants/{tenant}",
+        "Give a tenant terms, whatever the settings say",
+        Tenant,
+        TermsBody,
+        parameters=("tenant",),
+        errors=_CHANGE,
+    ),
+    Operation(
+        "DELETE",
+        "/admin/tenants/{tenant}",
+        "Take them away: what the settings say counts again",
+        Tenant,
+        parameters=("tenant",),
+        errors=_ADMIN,
+    ),
+    Operation(
+        "POST",
+        "/admin/reload",
+        "Read the settings again",
+        ReloadState,
+        errors=(*_ADMIN, 422),
+    ),
     Operation("GET", "/openapi.json", "This document", dict),
 )
 
@@ -417,8 +469,10 @@ def describe(version: str) -> Json:
 def _operation(operation: Operation) -> Json:
     described: Json = {
         "operationId": f"{operation.method.lower()}{operation.path.replace('/', '_')}".replace(
-            "{id}", "id"
-        ).replace(".", "_"),
+            "{", ""
+        )
+        .replace("}", "")
+        .replace(".", "_"),
         "summary": operation.summary,
         "parameters": [_parameter(name) for name in operation.parameters],
         "responses": _responses(operation),
@@ -428,7 +482,7 @@ def _operation(operation: Operation) -> Json:
             "required": operation.body is not AbortBody,
             "content": {_JSON: {"schema": _schema(operation.body)}},
         }
-    if operation.path.startswith(("/v1/", "/tokenize", "/detokenize")):
+    if operation.path.startswith(("/v1/", "/tokenize", "/detokenize", "/metrics", "/admin/")):
         described["security"] = [{"key": []}, {}]
     return described
 

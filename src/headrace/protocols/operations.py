@@ -1,4 +1,7 @@
-"""Is it up, can it serve, what version, what figures: what operators and their probes ask. No key needed."""
+"""Is it up, can it serve, what version, what figures: what operators and their probes ask.
+
+Probes need no key. The figures do, where there are keys: on the operations port they need none.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class Operations:
             Route("GET", "/readyz", self.health, open=True),
             Route("GET", "/health", self.health, open=True),
             Route("GET", "/version", self.version, open=True),
-            Route("GET", "/metrics", self.metrics, open=True),
+            Route("GET", "/metrics", self.metrics, scope="metrics"),
         )
 
     def alive(self, call: Call, _: str) -> None:

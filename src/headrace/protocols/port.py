@@ -5,14 +5,17 @@ Implemented by ``headrace.service``; protocols see only this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Event, Prompt
+from headrace.domain.key import Key
+from headrace.domain.principal import Principal, Scope
 from headrace.domain.request import Caller, Message, Request
+from headrace.domain.tenant import Tenant
 from headrace.domain.tokens import Tokens
 
 State = Literal["queued", "running", "finished", "failed"]
@@ -94,8 +97,11 @@ class ModelCard(msgspec.Struct, frozen=True, gc=False):
 class Service(Protocol):
     """The way of a request behind the protocols."""
 
-    def authenticate(self, key: str | None) -> str:
-        """The tenant of an API key. Raises ``INVALID_API_KEY``."""
+    def authenticate(
+        self, key: str | None, scope: Scope, names: tuple[str, ...] | None
+    ) -> Principal:
+        """Who shows this API key or, without one, a certificate with these ``names``. Raises ``INVALID_API_KEY``,
+        and ``FORBIDDEN`` if that one may not do what ``scope`` says."""
 
     def reader(self, token: str, any_id: str) -> str:
         """The tenant whose generation may be read with this token. Raises ``INVALID_API_KEY``."""
@@ -156,3 +162,44 @@ class Service(Protocol):
 
     def readiness(self) -> tuple[bool, str]:
         """Whether some model can serve, and the reason in words if none can."""
+
+
+class Reloaded(NamedTuple):
+    """The paths of the settings that are in force now, and of those that need another start."""
+
+    applied: Sequence[str]
+    waiting: Sequence[str]
+
+
+class Registry(Protocol):
+    """Keys and tenants of the running server. ``by``: whose key asks, for the server's log."""
+
+    def list_keys(self) -> Sequence[Key]:
+        """All, without what they are."""
+
+    async def create_key(
+        self, tenant: str, scopes: Sequence[Scope], name: str, expires_at: float | None, by: str
+    ) -> tuple[Key, str]:
+        """A new key, and its text, which nothing gives again. Raises ``CONFLICT`` if there are too many."""
+
+    async def revoke_key(self, id: str, by: str) -> Key:
+        """Raises ``NOT_FOUND``, and ``CONFLICT`` for a key of the settings."""
+
+    def list_tenants(self) -> Sequence[Tenant]: ...
+
+    def tenant(self, name: str) -> Tenant:
+        """Raises ``NOT_FOUND``."""
+
+    async def put_tenant(self, tenant: Tenant, by: str) -> None:
+        """Raises ``CONFLICT`` if there are too many."""
+
+    async def forget_tenant(self, name: str, by: str) -> Tenant:
+        """Its terms from now on. Raises ``NOT_FOUND`` if nobody has put any."""
+
+
+class Admin(NamedTuple):
+    """What ``/admin`` is about. ``reload`` reads the settings again, told whose key asks; it raises
+    ``UNPROCESSABLE`` if they have a mistake, and then nothing has changed."""
+
+    registry: Registry
+    reload: Callable[[str], Awaitable[Reloaded]]

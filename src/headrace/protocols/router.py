@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.principal import Scope
 from headrace.protocols.call import Call
 from headrace.protocols.errors import OPENAI, Manner
 
@@ -17,7 +18,7 @@ Raises :class:`HeadraceError`."""
 class Route(NamedTuple):
     """``path`` may hold one ``{id}``, which is one segment, or ``{id:path}`` at its end, which is the rest.
     ``open``: needs no key. ``manner``: how it says errors. ``by_token``: a read token
-    in the query does as well as a key."""
+    in the query does as well as a key. ``scope``: what the key must be good for."""
 
     method: str
     path: str
@@ -25,6 +26,7 @@ class Route(NamedTuple):
     open: bool = False
     manner: Manner = OPENAI
     by_token: bool = False
+    scope: Scope = "infer"
 
 
 Methods = dict[str, Route]

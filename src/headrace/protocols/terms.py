@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from headrace.domain.principal import Scope
 from headrace.domain.request import Caller
 from headrace.domain.trace import Trace, read_trace
 from headrace.protocols.accept import StreamForm
@@ -40,6 +41,7 @@ class Terms:
         "request_id",
         "resumes",
         "route",
+        "scope",
         "sends_json",
         "shows",
         "takes_json",
@@ -61,8 +63,9 @@ class Terms:
         self.common: tuple[Header, ...] = ()
         self.lines = ""
         self.handler: Callable[[Any, str], Awaitable[None] | None] | None = None
-        """Of the ``route`` (its pattern), with ``argument``. ``open``: it needs no key."""
+        """Of the ``route`` (its pattern), with ``argument`` and ``scope``. ``open``: it needs no key."""
         self.route = ""
+        self.scope: Scope = "infer"
         self.argument = ""
         self.open = False
         self.resumes = b"last-event-id" in self.fields

@@ -49,6 +49,10 @@ class TracedExchange:
         return self._exchange.head
 
     @property
+    def certificate(self) -> tuple[str, ...] | None:
+        return self._exchange.certificate
+
+    @property
     def gone(self) -> bool:
         return self._exchange.gone
 

@@ -11,7 +11,6 @@ from headrace.settings.tree import Model, Server, Settings
 
 def check(settings: Settings) -> None:
     """Raise :class:`SettingsError` for the first contradiction."""
-    _check_open(settings)
     _check_server(settings.server)
     _check_names(settings)
     for index, model in enumerate(settings.models):
@@ -19,25 +18,38 @@ def check(settings: Settings) -> None:
     _check_tenants(settings)
 
 
-def _check_open(settings: Settings) -> None:
-    server = settings.server
-    if settings.keys or server.allow_open:
-        return
+def check_open(settings: Settings, *, created_keys: bool) -> None:
+    """Raise :class:`SettingsError` if other machines get in without any key. ``created_keys``: whether there are
+    keys that the settings do not know."""
+    tenants = any(tenant.keys or tenant.certificates for tenant in settings.tenants)
+    if not (settings.server.api_key or tenants or created_keys or may_be_open(settings)):
+        name, host = next(iter(_exposed(settings.server).items()))
+        raise SettingsError(
+            f"server.{name}: {host} lets other machines in and no key is set; set one (--api-key, "
+            "or headrace keys create), or --allow-open if that is what you want"
+        )
+
+
+def may_be_open(settings: Settings) -> bool:
+    """Whether it may serve everybody who reaches it: only this machine does, or it was said so."""
+    return settings.server.allow_open or not _exposed(settings.server)
+
+
+def _exposed(server: Server) -> dict[str, str]:
+    """The addresses that other machines reach, by the settings that say so."""
     hosts = {} if server.uds else {"host": server.host}
     if server.grpc_port is not None and not server.grpc_uds:
         hosts["grpc_host"] = server.grpc_host or server.host
-    for name, host in hosts.items():
-        if not _is_loopback(host):
-            raise SettingsError(
-                f"server.{name}: {host} lets other machines in and no key is set; "
-                "set one (--api-key), or --allow-open if that is what you want"
-            )
+    return {name: host for name, host in hosts.items() if not _is_loopback(host)}
 
 
 def _check_server(server: Server) -> None:
-    if server.ssl_keyfile and not server.ssl_certfile:
-        raise SettingsError("server.ssl_certfile: must be set when ssl_keyfile is")
-    for name in ("ssl_certfile", "ssl_keyfile"):
+    for name in ("ssl_keyfile", "ssl_client_ca"):
+        if getattr(server, name) and not server.ssl_certfile:
+            raise SettingsError(f"server.ssl_certfile: must be set when {name} is")
+    if server.ssl_client_auth and not server.ssl_client_ca:
+        raise SettingsError("server.ssl_client_ca: must be set when ssl_client_auth is")
+    for name in ("ssl_certfile", "ssl_keyfile", "ssl_client_ca"):
         path = getattr(server, name)
         if path and not Path(path).expanduser().is_file():
             raise SettingsError(f"server.{name}: there is no file {path}")
@@ -81,10 +93,14 @@ def _check_tenants(settings: Settings) -> None:
         if tenant.name in names:
             raise SettingsError(f"{path}.name: {tenant.name} comes twice")
         names.add(tenant.name)
-        for number, key in enumerate(tenant.keys):
-            if key in owners:
-                raise SettingsError(f"{path}.keys[{number}]: is also {owners[key]}")
-            owners[key] = f"{path}.keys[{number}]"
+        if tenant.certificates and not settings.server.ssl_client_ca:
+            raise SettingsError(f"{path}.certificates: server.ssl_client_ca must be set")
+        # A key is no SPIFFE ID, so that one table does for both.
+        for kind in ("keys", "certificates"):
+            for number, value in enumerate(getattr(tenant, kind)):
+                if value in owners:
+                    raise SettingsError(f"{path}.{kind}[{number}]: is also {owners[value]}")
+                owners[value] = f"{path}.{kind}[{number}]"
 
 
 def _is_loopback(host: str) -> bool:

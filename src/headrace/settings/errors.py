@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from headrace.settings.fields import TABLES, Field, fields
-from headrace.settings.paths import joined
+from headrace.settings.paths import joined, kind_of
 
 _TYPES = {
     "int": "an integer",
@@ -41,7 +41,7 @@ def explain(message: str, origins: Mapping[str, str]) -> str:
 def in_words(text: str, field: Field | None) -> str:
     """A conversion's complaint about one value, in our words."""
     text = text.partition(" - at `$")[0]
-    if field and field.choices:
+    if field and field.choices and "of length" not in text:
         return f"must be one of {', '.join(field.choices)}"
     if field and "matching regex" in text:
         return f"is not possible. {field.doc}"
@@ -62,11 +62,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _kind(path: str) -> str:
     """``models[0].slots`` → ``models[].slots``; the index of a value in its list goes."""
-    return re.sub(r"\[\d+\]", "[]", re.sub(r"\[[\d.]+\]$", "", path))
+    return kind_of(re.sub(r"\[[\d.]+\]$", "", path))
 
 
 def _keys(path: str) -> list[str]:
-    kind = re.sub(r"\[\d+\]", "[]", path)
+    kind = kind_of(path)
     inside = [
         table.removeprefix(f"{kind}." if kind else "")
         for table, _ in TABLES

@@ -20,6 +20,7 @@ from headrace.settings.tree import (
     Replica,
     SamplingDefaults,
     Server,
+    Settings,
     Store,
     Tenant,
 )
@@ -42,7 +43,7 @@ SECTIONS = {"server": "server", "limits": "limits", "store": "store", "models[]"
 
 class Field(msgspec.Struct, frozen=True):
     """One setting. ``path`` as in ``models[].slots``; ``type`` with its bounds; ``flag`` and ``environment``
-    are ``None`` for what only the file can say."""
+    are ``None`` for what only the file can say. ``live``: it changes while the server runs."""
 
     table: str
     name: str
@@ -50,6 +51,7 @@ class Field(msgspec.Struct, frozen=True):
     default: Any
     doc: str
     secret: bool
+    live: bool
     common: bool
     flag: str | None
     environment: str | None
@@ -70,8 +72,9 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values it may have, if they are named."""
-        return get_args(self.bare) if get_origin(self.bare) is Literal else ()
+        """The values it may have, or each of several, if they are named."""
+        one = bare(get_args(self.bare)[0]) if self.several else self.bare
+        return get_args(one) if get_origin(one) is Literal else ()
 
 
 def bare(annotation: Any) -> Any:
@@ -81,6 +84,13 @@ def bare(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         return bare(get_args(annotation)[0])
     return annotation
+
+
+@cache
+def live_tables() -> frozenset[str]:
+    """The tables that a running server takes over as a whole."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if (_meta(hint).extra or {}).get("live"))
 
 
 @cache
@@ -110,6 +120,7 @@ def _fields_of(table: str, struct: type[msgspec.Struct]) -> Iterator[Field]:
             default=declared.default,
             doc=meta.description or "",
             secret=bool(extra.get("secret")),
+            live=bool(extra.get("live")) or table.partition("[")[0] in live_tables(),
             common=bool(extra.get("common")),
             flag=(extra.get("flag") or _flag(section, declared.name)) if section else None,
             environment=f"HEADRACE_{section}_{declared.name}".upper() if section else None,

@@ -71,7 +71,7 @@ class _Loading:
         tree = _read(file)
         _allow_single_texts(tree)
         _gather_hook_options(tree)
-        for path in leaves(tree):
+        for path, _ in leaves(tree):
             self._origins[path] = str(file)
         for section, content in tree.items():
             known = self._tree.get(section)

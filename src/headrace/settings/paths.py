@@ -5,6 +5,7 @@ A kind of table is written with empty brackets: ``models[].replicas[]`` are all 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,16 +29,21 @@ def tables(tree: Tree, kind: str) -> list[tuple[str, Tree]]:
     return [(path, node) for path, node in found if isinstance(node, dict)]
 
 
-def leaves(node: Any, path: str = "") -> Iterator[str]:
-    """The path of every value in a tree."""
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in a tree with its path."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from leaves(value, joined(path, key))
-    elif isinstance(node, list) and node and all(isinstance(item, dict) for item in node):
+    elif isinstance(node, list | tuple) and node and all(isinstance(item, dict) for item in node):
         for index, item in enumerate(node):
             yield from leaves(item, f"{path}[{index}]")
     else:
-        yield path
+        yield path, node
+
+
+def kind_of(path: str) -> str:
+    """``models[0].slots`` → ``models[].slots``."""
+    return re.sub(r"\[\d+\]", "[]", path)
 
 
 def _items(path: str, node: Any) -> list[tuple[str, Any]]:

@@ -30,7 +30,8 @@ def as_toml(loaded: Loaded) -> str:
 
 def docs() -> str:
     """Every setting as Markdown tables, one per table of the file."""
-    return "\n".join(line for kind, struct in TABLES for line in _documented(kind, struct))
+    first = "*Live* ones change while the server runs: `POST /admin/reload` or SIGHUP.\n\n"
+    return first + "\n".join(line for kind, struct in TABLES for line in _documented(kind, struct))
 
 
 def _inner(loaded: Loaded, kind: str, path: str, struct: Any) -> list[str]:
@@ -104,7 +105,8 @@ def _documented(kind: str, struct: type[msgspec.Struct]) -> Iterator[str]:
         if field.table == kind:
             flag = f"`{field.flag}`" if field.flag else ""
             environment = f"`{field.environment}`" if field.environment else ""
-            yield f"| `{field.name}` | {_default(field)} | {flag} | {environment} | {field.doc} |"
+            doc = f"{field.doc} *Live.*" if field.live else field.doc
+            yield f"| `{field.name}` | {_default(field)} | {flag} | {environment} | {doc} |"
     yield ""
 
 

@@ -11,13 +11,24 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from headrace.domain import spiffe
+from headrace.domain.principal import Scope
+from headrace.domain.tenant import NAME, Level, Overflow
+
 
 def setting(
-    doc: str, *, flag: str | None = None, common: bool = False, secret: bool = False, **bounds: Any
+    doc: str,
+    *,
+    flag: str | None = None,
+    common: bool = False,
+    secret: bool = False,
+    live: bool = False,
+    **bounds: Any,
 ) -> msgspec.Meta:
     """One field's doc and bounds. ``flag``: its flag where the derived name is not the usual one.
-    ``common``: listed in ``headrace serve --help``. ``secret``: ``env:NAME`` is resolved, never printed."""
-    extra = {"flag": flag, "common": common, "secret": secret}
+    ``common``: listed in ``headrace serve --help``. ``secret``: ``env:NAME`` is resolved, never printed.
+    ``live``: a running server takes it over when it reads its settings again."""
+    extra = {"flag": flag, "common": common, "secret": secret, "live": live}
     return msgspec.Meta(description=doc, extra=extra, **bounds)
 
 
@@ -94,9 +105,10 @@ class Server(Section, frozen=True):
     api_key: Annotated[
         tuple[str, ...],
         setting(
-            "Keys of the tenant `default`; set one before others can reach the server.",
+            "Keys of the tenant `default`, for models and metrics; set one before others can reach the server.",
             common=True,
             secret=True,
+            live=True,
         ),
     ] = ()
     allow_open: Annotated[
@@ -115,6 +127,26 @@ class Server(Section, frozen=True):
     ) = None
     ssl_keyfile: (
         Annotated[str, setting("Its private key (PEM), where the chain lacks it.", common=True)]
+        | None
+    ) = None
+    ssl_client_ca: (
+        Annotated[
+            str,
+            setting(
+                "Authorities (PEM) of clients' certificates, whose SPIFFE IDs name tenants; all that they sign "
+                "is believed. Not set: nobody is asked for one."
+            ),
+        ]
+        | None
+    ) = None
+    ssl_client_auth: (
+        Annotated[
+            Literal["required", "optional"],
+            setting(
+                "`optional`: who has no certificate may show a key, and probes need none; the gRPC port, which "
+                "knows no optional ones, then asks for none. Not set: `required`."
+            ),
+        ]
         | None
     ) = None
     max_connections: Annotated[
@@ -159,14 +191,23 @@ class Limits(Section, frozen=True):
 
     max_queue: Annotated[
         int,
-        setting("Requests that may wait; one more is 503. Lower it where callers retry.", ge=0),
+        setting(
+            "Requests that may wait; one more is 503. Lower it where callers retry.",
+            ge=0,
+            live=True,
+        ),
     ] = 1024
     queue_timeout_s: Annotated[
-        float, setting("Longest wait in the queue, then 408; match it to the callers'.", gt=0)
+        float,
+        setting("Longest wait in the queue, then 408; match it to the callers'.", gt=0, live=True),
     ] = 120.0
     total_timeout_s: Annotated[
         float,
-        setting("Longest generation, waiting included, then 504; raise it for long answers.", gt=0),
+        setting(
+            "Longest generation, waiting included, then 504; raise it for long answers.",
+            gt=0,
+            live=True,
+        ),
     ] = 600.0
     join_retries_s: Annotated[
         float,
@@ -381,12 +422,57 @@ class Hook(Section, frozen=True, rename={"class_": "class"}):
 
 
 class Tenant(Section, frozen=True):
-    """Who pays; found by its key."""
+    """Who pays; found by its key or its certificate. `headrace keys` and `/admin` make further keys and tenants."""
 
-    name: Annotated[str, setting("Its name in logs and metrics.", pattern=r"^[\w.-]+$")]
+    name: Annotated[
+        str, setting("Its name in logs and metrics: letters, digits, `_.-`.", pattern=NAME)
+    ]
     keys: Annotated[
         tuple[str, ...], setting("Its API keys; `env:NAME` keeps them out of files.", secret=True)
-    ]
+    ] = ()
+    certificates: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=spiffe.PATTERN)], ...],
+        setting(
+            "SPIFFE IDs of its clients' certificates; with `/*` at the end all below. They need ssl_client_ca."
+        ),
+    ] = ()
+    scopes: Annotated[
+        tuple[Scope, ...],
+        setting("What these keys and certificates may do; `metrics` for a scraper.", min_length=1),
+    ] = ("infer",)
+    weight: Annotated[
+        float,
+        setting(
+            "Its share among the tenants of its level; 0: when nobody else waits.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 1.0
+    level: Annotated[
+        Level, setting("Its priority class; raise it where people wait for the answer.")
+    ] = "standard"
+    ttft_ms: (
+        Annotated[
+            float,
+            setting("Time to first token that it was promised. Not set: none.", gt=0, le=3_600_000),
+        ]
+        | None
+    ) = None
+    tpot_ms: (
+        Annotated[
+            float,
+            setting(
+                "Time per output token that it was promised. Not set: none.", gt=0, le=3_600_000
+            ),
+        ]
+        | None
+    ) = None
+    overflow: Annotated[Overflow, setting("What becomes of its request when a queue is full.")] = (
+        "reject"
+    )
+    sheddable: Annotated[
+        bool, setting("Its waiting requests may give way; for work that can come again.")
+    ] = False
 
 
 EMBEDDED = Model(
@@ -408,7 +494,9 @@ class Settings(Section, frozen=True):
         tuple[Model, ...], setting("What is served. Not set: the embedded model.")
     ] = (EMBEDDED,)
     hooks: Annotated[tuple[Hook, ...], setting("User code around every generation.")] = ()
-    tenants: Annotated[tuple[Tenant, ...], setting("Who may call, beside `default`.")] = ()
+    tenants: Annotated[
+        tuple[Tenant, ...], setting("Who may call, beside `default`.", live=True)
+    ] = ()
 
     @property
     def state_path(self) -> Path:
@@ -428,7 +516,6 @@ class Settings(Section, frozen=True):
         return Path(path).expanduser() if path else self.state_path / "headrace.db"
 
     @property
-    def keys(self) -> dict[str, str]:
-        """API key → tenant. Empty: no key is asked for."""
-        keys = {key: tenant.name for tenant in self.tenants for key in tenant.keys}
-        return keys | dict.fromkeys(self.server.api_key, "default")
+    def keys_path(self) -> Path:
+        """Of the keys that were created."""
+        return self.state_path / "keys.db"

@@ -164,6 +164,7 @@ def post(place: Place, path: str, body: Any, headers: Any = MINE) -> Awaitable[s
 
 CHAT = "/v1/chat/completions"
 ASKED = pb.InferRequest(prompt="x")
+SCRAPER = {"authorization": "Bearer metrics"}
 WRONG_KEY = {"authorization": "Bearer wrong"}
 NO_JSON = {"headers": MINE | {"content-type": "application/json"}, "content": b"{"}
 ROWS: dict[str, dict[str, Ask]] = {
@@ -217,6 +218,14 @@ ROWS: dict[str, dict[str, Ask]] = {
         "Anthropic": lambda place: place.anthropic(message(), WRONG_KEY),
         **everywhere("Infer", lambda place: ASKED, WRONG_KEY),
     },
+    "a key that lacks the scope": {
+        "HTTP": lambda place: post(place, CHAT, chat(), SCRAPER),
+        "Anthropic": lambda place: place.anthropic(message(), SCRAPER),
+        **everywhere("Infer", lambda place: ASKED, SCRAPER),
+    },
+    "an administrator's path without that scope": {
+        "HTTP": lambda place: place.http("GET", "/admin/keys"),
+    },
     "a body that is none": {
         "HTTP": lambda place: place.http("POST", CHAT, **NO_JSON),
         "Anthropic": lambda place: place.anthropic(b"{"),
@@ -246,7 +255,7 @@ async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
         if not _hangs(generation.request):
             kit.hello(generation)
 
-    service = kit.Service(script, keys={"mine": "a", "theirs": "b"})
+    service = kit.Service(script, keys={"mine": "a", "theirs": "b", "metrics": "c"})
     options = {"message_bytes": MESSAGE_BYTES}
     async with rpc.talking(service, **options) as (_, server):
         async with (

@@ -56,15 +56,34 @@ class Head:
 
 
 class RpcCall:
-    """``terms``: what its metadata says. ``tenant``: whose key it had."""
+    """``terms``: what its metadata says. ``certificate``: the URIs in that of its client. ``tenant``: whose key
+    it had."""
 
-    __slots__ = ("_started", "generation_id", "reply", "request_id", "tenant", "terms", "trace")
+    __slots__ = (
+        "_started",
+        "certificate",
+        "generation_id",
+        "key_id",
+        "reply",
+        "request_id",
+        "tenant",
+        "terms",
+        "trace",
+    )
 
-    def __init__(self, reply: Reply, terms: Terms, request_id: str) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        terms: Terms,
+        request_id: str,
+        certificate: tuple[str, ...] | None = None,
+    ) -> None:
         self.reply = reply
         self.terms = terms
         self.request_id = request_id
+        self.certificate = certificate
         self.tenant = "default"
+        self.key_id = ""
         self.trace: Trace | None = None
         self.generation_id = ""
         self._started = False

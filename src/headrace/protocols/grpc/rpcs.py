@@ -77,9 +77,11 @@ class Rpcs:
         self._new_id = request_ids()
         self.methods = {method.path: method for method in methods}
 
-    def call(self, method: Method, fields: Fields, reply: Reply) -> RpcCall:
+    def call(
+        self, method: Method, fields: Fields, reply: Reply, certificate: tuple[str, ...] | None
+    ) -> RpcCall:
         terms = Terms(Head(method.path, fields))
-        return RpcCall(reply, terms, terms.request_id or self._new_id())
+        return RpcCall(reply, terms, terms.request_id or self._new_id(), certificate)
 
     def ask(self, call: RpcCall, method: Method, data: bytes) -> Awaitable[None] | None:
         """Begin to answer a call with one message. What is returned must be awaited, and does not raise."""
@@ -112,7 +114,10 @@ class Rpcs:
             call.crash()
 
     def _admit(self, call: RpcCall) -> None:
-        call.tenant = self._service.authenticate(call.terms.key)
+        key = call.terms.key
+        names = None if key else call.certificate
+        principal = self._service.authenticate(key, call.terms.scope, names)
+        call.tenant, call.key_id = principal.tenant, principal.key_id
 
 
 Messages = Callable[[], Awaitable[bytes | None]]

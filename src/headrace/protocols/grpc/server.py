@@ -36,11 +36,13 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class GrpcOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """``address``: ``host:port`` (0 takes a free port) or ``unix:PATH``. ``certificate``, ``key``: PEM files."""
+    """``address``: ``host:port`` (0 takes a free port) or ``unix:PATH``. ``certificate``, ``key``: PEM files.
+    ``client_ca``: a PEM file of authorities; with it a client must show a certificate of theirs."""
 
     address: str
     certificate: str | None = None
     key: str | None = None
+    client_ca: str | None = None
     message_bytes: int = 16 * 1024 * 1024
     calls: int = 10_000
 
@@ -71,7 +73,7 @@ class GrpcPort:
             ],
             maximum_concurrent_rpcs=options.calls,
         )
-        server.add_generic_rpc_handlers((_Handlers(self._rpcs),))
+        server.add_generic_rpc_handlers((_Handlers(self._rpcs, options.client_ca is not None),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [*self._names[1:], health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
@@ -110,34 +112,37 @@ class GrpcPort:
                 return server.add_insecure_port(options.address)
             chain = Path(options.certificate).read_bytes()
             key = Path(options.key or options.certificate).read_bytes()
-            return server.add_secure_port(
-                options.address, grpc.ssl_server_credentials([(key, chain)])
-            )
+            ca = Path(options.client_ca).read_bytes() if options.client_ca else None
+            credentials = grpc.ssl_server_credentials([(key, chain)], ca, ca is not None)
+            return server.add_secure_port(options.address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot serve gRPC on {options.address}: {error}") from None
 
 
 class _Handlers(grpc.GenericRpcHandler):
     """The methods as grpc wants them, with messages as bytes. A method with one answer is one that streams, to
-    grpc: on the wire they are the same."""
+    grpc: on the wire they are the same. ``certified``: clients have certificates."""
 
-    def __init__(self, rpcs: Rpcs) -> None:
+    def __init__(self, rpcs: Rpcs, certified: bool) -> None:
         self._handlers: dict[str, Any] = {}
         for path, method in rpcs.methods.items():
             if method.open is not None:
-                converse: Any = partial(_converse, rpcs, method)
+                converse: Any = partial(_converse, rpcs, method, certified)
                 self._handlers[path] = grpc.stream_stream_rpc_method_handler(converse)
             else:
-                answer: Any = partial(_answer, rpcs, method)
+                answer: Any = partial(_answer, rpcs, method, certified)
                 self._handlers[path] = grpc.unary_stream_rpc_method_handler(answer)
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         return self._handlers.get(details.method)
 
 
-async def _answer(rpcs: Rpcs, method: Method, message: bytes, context: Context) -> None:
+async def _answer(
+    rpcs: Rpcs, method: Method, certified: bool, message: bytes, context: Context
+) -> None:
     reply = AioReply(context)
-    call = rpcs.call(method, fields_of(context), reply)
+    names = certificate_names(context) if certified else None
+    call = rpcs.call(method, fields_of(context), reply, names)
     try:
         waiting = rpcs.ask(call, method, message)
         if waiting is not None:
@@ -148,10 +153,15 @@ async def _answer(rpcs: Rpcs, method: Method, message: bytes, context: Context) 
 
 
 async def _converse(
-    rpcs: Rpcs, method: Method, messages: AsyncIterator[bytes], context: Context
+    rpcs: Rpcs,
+    method: Method,
+    certified: bool,
+    messages: AsyncIterator[bytes],
+    context: Context,
 ) -> None:
     reply = AioReply(context)
-    call = rpcs.call(method, fields_of(context), reply)
+    names = certificate_names(context) if certified else None
+    call = rpcs.call(method, fields_of(context), reply, names)
 
     async def following() -> bytes | None:
         return await anext(messages, None)
@@ -170,6 +180,14 @@ def fields_of(context: Context) -> Fields:
         (name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1"))
         for name, value in context.invocation_metadata() or ()
     )
+
+
+def certificate_names(context: Context) -> tuple[str, ...] | None:
+    """The URIs in the subjectAltName of the client's verified certificate; None without one."""
+    said = context.auth_context()
+    if "x509_pem_cert" not in said:
+        return None
+    return tuple([uri.decode("utf-8", "replace") for uri in said.get("peer_uri", ())])
 
 
 class AioReply:

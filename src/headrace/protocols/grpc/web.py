@@ -69,7 +69,7 @@ class Web:
             )
         framing = kind(CODECS[codec], method, content_type)
         reply = WebReply(call, method.streams, framing)
-        rpc = RpcCall(reply, call.terms, call.request_id)
+        rpc = RpcCall(reply, call.terms, call.request_id, call.exchange.certificate)
         try:
             reply.limit(_timeout_s(rpc))
             messages = framing.messages(call.exchange.body, call.terms.fields)

@@ -1,0 +1,31 @@
+"""An API key as lists show it: everything but the key."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.domain.principal import Scope
+
+MAX_NAME = 100
+"""Characters of a key's name."""
+
+
+class Key(msgspec.Struct, frozen=True, gc=False):
+    """``id``: the public part of a key that was created here; of one of the settings, where it stands there.
+    Times are Unix seconds; ``created_at`` is None for those of the settings."""
+
+    id: str
+    tenant: str
+    scopes: tuple[Scope, ...] = ("infer",)
+    name: str = ""
+    created_at: float | None = None
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+    def spent(self, now: float) -> str:
+        """Why it is good for nothing any more; empty while it is good."""
+        if self.revoked_at is not None:
+            return "was revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "has expired"
+        return ""
