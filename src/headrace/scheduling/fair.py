@@ -2,83 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from headrace.scheduling.accounts import SHARES, Accounts, Tenant
+from headrace.scheduling.accounts import Level, Tenant
+from headrace.scheduling.ledger import SHARES, Ledger
 from headrace.scheduling.ordered import Base
-from headrace.scheduling.policy import Ticket, finite, tokens
-from headrace.scheduling.ticket_heap import TicketHeap
+from headrace.scheduling.policy import Ticket, finite, steps, tokens, uncached
 from headrace.scheduling.turns import in_turn
 
 OUTPUT_COST = 2.0
 """An output token in input tokens."""
 
-PRIORITY_S = 10.0
-"""A step of a request's own priority, in seconds of arrival: nobody waits for ever behind its own tenant."""
-
-MOST_STEPS = 100
-
 
 class Fair(Base):
     """The tenant that was served least is next, with its earliest request.
 
-    ``shares``: of the priority classes. Of two tenants that both have requests waiting, neither gets more than
+    ``shares``: of the priority classes. Of two tenants with requests waiting, neither gets more than
     2 · (the largest request) + what is in flight ahead of the other.
     """
 
-    __slots__ = ("_accounts", "_output_cost", "_sheddable")
+    __slots__ = ("_ledger", "_output_cost")
     name = "fair"
 
     def __init__(
         self, *, shares: Mapping[str, float] = SHARES, output_cost: float = OUTPUT_COST
     ) -> None:
         super().__init__()
-        self._accounts = Accounts(shares)
+        self._ledger = Ledger(shares)
         self._output_cost = output_cost
-        self._sheddable = TicketHeap()
-
-    def key(self, ticket: Ticket, now: float) -> float:
-        """The order within a tenant: by arrival, moved by the request's own priority."""
-        steps = min(max(ticket.priority, -MOST_STEPS), MOST_STEPS)
-        return finite(ticket.arrived_at, finite(now)) + steps * PRIORITY_S
 
     def add(self, ticket: Ticket, now: float) -> None:
         if not self._join(ticket):
             return
-        ticket.account = tenant = self._accounts.of(ticket)
-        key = self.key(ticket, now)
-        tenant.tickets.push(key, ticket)
-        self._accounts.joins(tenant)
+        ticket.account = tenant = self._ledger.of(ticket)
+        ticket.cost = self._output_cost * tokens(ticket.output_tokens - ticket.produced)
+        if not ticket.charged:
+            ticket.cost += uncached(ticket)
+        self._ledger.joins(tenant, ticket.cost)
+        key = self._queue(tenant, ticket, now)
         if ticket.terms.sheddable:
-            self._sheddable.push(-key, ticket)
+            tenant.sheddable.push(-key, ticket)
+            tenant.level.crowded.joined(tenant)
+
+    def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
+        """Into the tenant's own order; returns the key."""
+        key = finite(ticket.arrived_at, finite(now)) + steps(ticket.priority)
+        tenant.tickets.push(key, ticket)
+        return key
 
     def remove(self, ticket: Ticket) -> bool:
         if not self._leave(ticket):
             return False
-        tenant: Tenant = ticket.account
-        tenant.tickets.left()
-        self._accounts.leaves(tenant)
-        if ticket.terms.sheddable:
-            self._sheddable.left()
+        self._dequeue(ticket.account, ticket)
         ticket.account = None
         return True
 
+    def _dequeue(self, tenant: Tenant, ticket: Ticket) -> None:
+        tenant.drop(ticket)
+        self._ledger.leaves(tenant, ticket.cost)
+
     def peek(self, now: float) -> Ticket | None:
-        level = self._accounts.next_level()
+        level = self._ledger.next_level()
         tenant = None if level is None else level.tenants.first()
         entry = None if tenant is None else tenant.tickets.first()
         return None if entry is None else entry[2]
 
     def take(self, now: float) -> Ticket | None:
         ticket = self.peek(now)
-        if ticket is None:
-            return None
-        tenant: Tenant = ticket.account
-        self.remove(ticket)
-        ticket.account = tenant
-        self._accounts.served(tenant)
+        if ticket is not None:
+            self._give_out(ticket)
         return ticket
+
+    def _give_out(self, ticket: Ticket) -> None:
+        self._leave(ticket)
+        self._dequeue(ticket.account, ticket)
+        self._ledger.served(ticket.account)
 
     def began(self, ticket: Ticket, now: float) -> None:
         if ticket.runs or ticket.stay:
@@ -86,31 +85,64 @@ class Fair(Base):
         ticket.runs = True
         tenant: Tenant | None = ticket.account
         if tenant is None:
-            ticket.account = tenant = self._accounts.of(ticket)
-            self._accounts.begins_at_once(tenant)
+            ticket.account = tenant = self._ledger.of(ticket)
+            self._ledger.begins_at_once(tenant)
         tenant.running += 1
         if not ticket.charged:
             ticket.charged = True
-            cost = tokens(ticket.prompt_tokens - tokens(ticket.cached_tokens))
-            self._accounts.charge(tenant, cost)
+            self._ledger.charge(tenant, uncached(ticket))
 
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
         more = tokens(count)
         ticket.produced += int(more)
-        self._accounts.charge(self._accounts.of(ticket), more * self._output_cost)
+        self._ledger.charge(self._ledger.of(ticket), more * self._output_cost)
 
     def ended(self, ticket: Ticket, now: float) -> None:
         if ticket.runs:
             ticket.runs = False
             ticket.account.running -= 1
-            if not ticket.stay:
-                ticket.account = None
-
-    def ranked(self, now: float, limit: int) -> list[Ticket]:
-        return list(islice(in_turn(self._accounts, self._output_cost), limit))
+            ticket.account = None
 
     def least_urgent(self, now: float, than: Ticket | None = None) -> Ticket | None:
-        entry = self._sheddable.first()
-        if entry is None or (than is not None and -entry[0] <= self.key(than, now)):
+        """Of the class, and in it the tenant, whose requests would be the last to run: the last of these."""
+        levels = [one for one in self._ledger.waiting_levels() if one.crowded.first() is not None]
+        if not levels:
+            return None
+        level = max(levels, key=lambda one: (one.last, one.horizon))
+        tenant = level.crowded.first()
+        entry = None if tenant is None else tenant.sheddable.first()
+        if tenant is None or entry is None:
+            return None
+        if than is not None and not self._gives_way(tenant, entry[2], than):
             return None
         return entry[2]
+
+    def _gives_way(self, tenant: Tenant, ticket: Ticket, than: Ticket) -> bool:
+        other = self._ledger.of(than)
+        if other is tenant:
+            return steps(ticket.priority) > steps(than.priority)
+        if other.level is not tenant.level:
+            mine, others = tenant.level, other.level
+            return (mine.last, mine.horizon) > (others.last, others.horizon)
+        return tenant.horizon > other.horizon
+
+    def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
+        """The one that loses least by being computed again, of classes that had more than their share."""
+        level = self._ledger.of(ticket).level
+        candidates = [one for one in running if one.runs and self._ahead(one.account.level, level)]
+        return min(candidates, key=recomputed, default=None)
+
+    @staticmethod
+    def _ahead(level: Level, of: Level) -> bool:
+        """The class has a smaller share, and has had more of it."""
+        if level.last or of.last:
+            return level.last and not of.last
+        return level.weight < of.weight and level.counter > of.counter
+
+    def ranked(self, now: float, limit: int) -> list[Ticket]:
+        return list(islice(in_turn(self._ledger, self._output_cost), limit))
+
+
+def recomputed(ticket: Ticket) -> float:
+    """Tokens that have to be computed again when it goes on elsewhere."""
+    return tokens(ticket.prompt_tokens) + tokens(ticket.produced)

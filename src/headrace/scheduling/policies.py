@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace.scheduling.fair import Fair
+from headrace.scheduling.fair_headroom import FairHeadroom
 from headrace.scheduling.fcfs import Fcfs
 from headrace.scheduling.policy import Policy
 
-POLICIES: Mapping[str, Callable[..., Policy]] = {one.name: one for one in (Fcfs, Fair)}
+POLICIES: Mapping[str, Callable[..., Policy]] = {
+    one.name: one for one in (Fcfs, Fair, FairHeadroom)
+}
 
 
 def policy(name: str, **settings: Any) -> Policy:

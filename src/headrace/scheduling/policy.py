@@ -17,6 +17,11 @@ MOST_S = 1e12
 MOST_TOKENS = 1e8
 """Beyond are no times and no requests; counters stay exact in a float below."""
 
+PRIORITY_S = 10.0
+MOST_STEPS = 100
+"""A step of a request's own priority counts as so many seconds of arrival, and no more than so many steps
+do: nobody waits for ever behind its own tenant."""
+
 
 class Terms(msgspec.Struct, frozen=True):
     """What a tenant was promised; replaced as a whole when settings change.
@@ -43,9 +48,8 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
 
     ``prompt_tokens``: counted or estimated; ``cached_tokens`` of them an engine is expected to hold already.
     ``output_tokens``: expected. ``deadline``: when the first token is due. ``priority``: the request's own within its
-    tenant, lower is sooner. ``produced``: output tokens charged so far. The fields below belong to the
-    policy: ``stay`` numbers its stay in the queue (0: it does not wait), ``account`` is what it is charged to from
-    its joining to its end, ``charged`` says that its prompt was, ``runs`` that an engine has it.
+    tenant, lower is sooner. ``replica``: where it runs, once it does. ``produced``: output tokens charged so
+    far. All below that belongs to the policy.
     """
 
     id: str
@@ -56,12 +60,33 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     output_tokens: int = 256
     deadline: float = math.inf
     priority: int = 0
+    replica: str = ""
     produced: int = 0
 
     stay: int = 0
+    """The number of its stay in the queue; 0: it does not wait."""
     account: Any = None
+    """What it is charged to, from its joining to its end."""
     charged: bool = False
+    """Its prompt was."""
     runs: bool = False
+    """An engine has it."""
+    late: bool = False
+    """It waits, and cannot make its deadline any more."""
+    cost: float = 0.0
+    """What it was expected to cost when it joined."""
+    start_by: float = math.inf
+    """When it must start for its deadline."""
+    pressed_at: float = math.inf
+    """When it has little time left for that."""
+    rescue_at: float = math.inf
+    """When it has waited too long, late or not."""
+    began_at: float = math.nan
+    """When its prompt began to be computed, while it is."""
+    prefilling: float = 0.0
+    """How many tokens of it are computed."""
+    queued: float = 0.0
+    """How many of others the engine had before it."""
 
 
 class Policy(Protocol):
@@ -123,3 +148,13 @@ def finite(value: float, otherwise: float = 0.0) -> float:
 def tokens(count: float) -> float:
     """The count of tokens, 0 if it is none."""
     return count if 0 < count < MOST_TOKENS else 0.0
+
+
+def steps(priority: float) -> float:
+    """A request's own priority, in seconds of arrival."""
+    return PRIORITY_S * min(max(priority, -MOST_STEPS), MOST_STEPS) if priority == priority else 0.0
+
+
+def uncached(ticket: Ticket) -> float:
+    """Prompt tokens that have to be computed."""
+    return tokens(ticket.prompt_tokens - tokens(ticket.cached_tokens))

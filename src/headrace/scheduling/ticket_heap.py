@@ -38,6 +38,11 @@ class TicketHeap:
             heappop(entries)
         return None
 
+    def pop(self) -> None:
+        """The :meth:`first` one is in this heap no more, though its stay goes on."""
+        heappop(self._entries)
+        self.waiting -= 1
+
     def left(self) -> None:
         """One of its tickets has given up its stay."""
         self.waiting -= 1

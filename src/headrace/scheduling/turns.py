@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import chain
 
-from headrace.scheduling.accounts import Accounts, Level
+from headrace.scheduling.accounts import Level
+from headrace.scheduling.ledger import Ledger
 from headrace.scheduling.policy import Ticket, tokens
 
 Turn = tuple[float, float, Iterator[Ticket]]
@@ -34,15 +35,15 @@ def interleaved(accounts: Iterable[Turn], output_cost: float) -> Iterator[Ticket
             yield ticket
 
 
-def in_turn(accounts: Accounts, output_cost: float) -> Iterator[Ticket]:
+def in_turn(ledger: Ledger, output_cost: float) -> Iterator[Ticket]:
     """All waiting tickets, as fair shares would have them run."""
 
     def of(level: Level) -> Iterator[Ticket]:
         tenants = (
-            (tenant.counter, tenant.weight, (entry[2] for entry in tenant.tickets.in_order()))
+            (tenant.counter, tenant.weight, tenant.in_order())
             for tenant in level.tenants.in_order()
         )
         return interleaved(tenants, output_cost)
 
-    levels = ((level.counter, level.weight, of(level)) for level in accounts.levels.in_order())
-    return chain(interleaved(levels, output_cost), of(accounts.last))
+    levels = ((level.counter, level.weight, of(level)) for level in ledger.levels.in_order())
+    return chain(interleaved(levels, output_cost), of(ledger.last))

@@ -1,0 +1,173 @@
+"""Fair shares with headroom for deadlines: the default policy.
+
+Strict fairness (VTC) gives the next place to who was served least, however much time its request has, while
+another's is about to become late. Here a request goes ahead of its turn when it is *pressed* (little of the time is
+left that its target gave it; the least slack = deadline − now − predicted prefill first) and its tenant is at most
+``headroom`` weighted tokens beyond who was served least. So fairness holds up to the headroom.
+
+Under overload something is late. Earliest deadlines first would then run everything just too late; so a request that
+cannot make its deadline any more is relegated behind its tenant's others. It is not lost: it runs when its tenant has
+no other and it is its turn, and once it has waited ``rescue_after`` times its target, its tenant runs
+``rescue_rate`` such requests for each one in time. The tenant pays for that itself; and while it has late requests
+waiting it has no headroom, or who causes an overload would always be ahead of those who do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from headrace.scheduling.accounts import Tenant
+from headrace.scheduling.fair import OUTPUT_COST, Fair
+from headrace.scheduling.ledger import SHARES
+from headrace.scheduling.policy import MOST_S, Ticket, finite, steps, uncached
+from headrace.scheduling.predictor import Predictors
+from headrace.scheduling.ticket_heap import TicketHeap
+
+HEADROOM = 3000.0
+TARGETS_S: Mapping[str, float] = {"interactive": 2.0, "standard": 10.0, "batch": 120.0}
+"""First tokens are due after these where nothing else was agreed on; other classes are as ``standard``."""
+PRESSED = 0.5
+RESCUE_AFTER = 12.0
+RESCUE_RATE = 2.0
+
+
+class FairHeadroom(Fair):
+    """Of two tenants with requests waiting, neither gets more than 2 · max(the largest request, ``headroom``)
+    + what is in flight ahead of the other.
+
+    ``targets_s``: by class, for requests without a deadline. ``pressed``: the part of its target that is left when a
+    request is pressed; 1 is always, 0 never.
+    """
+
+    __slots__ = (
+        *("_expiring", "_headroom", "_predictors", "_pressed_part"),
+        *("_rescue_after", "_rescue_rate", "_targets_s"),
+    )
+    name = "fair-headroom"
+
+    def __init__(
+        self,
+        *,
+        shares: Mapping[str, float] = SHARES,
+        output_cost: float = OUTPUT_COST,
+        headroom: float = HEADROOM,
+        targets_s: Mapping[str, float] = TARGETS_S,
+        pressed: float = PRESSED,
+        rescue_after: float = RESCUE_AFTER,
+        rescue_rate: float = RESCUE_RATE,
+    ) -> None:
+        super().__init__(shares=shares, output_cost=output_cost)
+        self._headroom = headroom
+        self._targets_s = targets_s
+        self._pressed_part = pressed
+        self._rescue_after = rescue_after
+        self._rescue_rate = rescue_rate
+        self._expiring = TicketHeap()
+        self._predictors = Predictors()
+
+    def due(self, ticket: Ticket) -> float:
+        """When its first token is due."""
+        if -MOST_S < ticket.deadline < MOST_S:
+            return ticket.deadline
+        terms, targets_s = ticket.terms, self._targets_s
+        target_s = terms.ttft_s
+        if target_s is None or not 0 <= target_s < MOST_S:
+            target_s = targets_s.get(terms.level, targets_s.get("standard", TARGETS_S["standard"]))
+        return finite(ticket.arrived_at) + target_s
+
+    def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
+        arrived, due = finite(ticket.arrived_at), self.due(ticket)
+        ticket.start_by = due - self._predictors.prefill_s(uncached(ticket))
+        target_s = max(due - arrived, 0.0)
+        ticket.pressed_at = ticket.start_by - self._pressed_part * target_s
+        ticket.rescue_at = arrived + self._rescue_after * target_s
+        key = ticket.start_by + steps(ticket.priority)
+        tenant.tickets.push(key, ticket)
+        tenant.level.urgent.offer(tenant)
+        if ticket.terms.sheddable and not ticket.charged and ticket.start_by >= arrived:
+            self._expiring.push(ticket.start_by, ticket)
+        return key
+
+    def _dequeue(self, tenant: Tenant, ticket: Ticket) -> None:
+        late = ticket.late
+        super()._dequeue(tenant, ticket)
+        urgent = tenant.level.urgent
+        if not late:
+            urgent.offer(tenant)
+        elif not tenant.late.waiting:
+            urgent.recovered(tenant, self._headroom)
+        if ticket.terms.sheddable:
+            self._expiring.left()
+
+    def peek(self, now: float) -> Ticket | None:
+        at = finite(now)
+        tenant = self._pressed(at) or self._next_tenant()
+        if tenant is None:
+            return None
+        tenant.relegate(at + self._predictors.ahead_s)
+        entry = tenant.tickets.first()
+        if entry is None or (tenant.owed >= 1 and self._overdue(tenant, at)):
+            entry = tenant.late.first()
+        return None if entry is None else entry[2]
+
+    def _pressed(self, now: float) -> Tenant | None:
+        """Who goes ahead of its turn: the least slack of all within the headroom, if that is little."""
+        late, headroom = now + self._predictors.ahead_s, self._headroom
+        best: Tenant | None = None
+        for level in self._ledger.levels_within(headroom):
+            least = level.tenants.first()
+            if least is not None:
+                tenant = level.urgent.first(late, least.counter, headroom)
+                if tenant is not None and (best is None or tenant.bid < best.bid):
+                    best = tenant
+        entry = None if best is None else best.tickets.first()
+        return best if entry is not None and entry[2].pressed_at <= late else None
+
+    def _next_tenant(self) -> Tenant | None:
+        level = self._ledger.next_level()
+        return None if level is None else level.tenants.first()
+
+    @staticmethod
+    def _overdue(tenant: Tenant, now: float) -> bool:
+        """It has a late request that has waited too long."""
+        entry = tenant.late.first()
+        return entry is not None and entry[0] < now
+
+    def take(self, now: float) -> Ticket | None:
+        ticket = self.peek(now)
+        if ticket is None:
+            return None
+        tenant: Tenant = ticket.account
+        if ticket.late:
+            tenant.owed = max(tenant.owed - 1, 0.0)
+        elif self._overdue(tenant, finite(now)):
+            tenant.owed = min(tenant.owed + self._rescue_rate, self._rescue_rate + 1)
+        self._give_out(ticket)
+        return ticket
+
+    def began(self, ticket: Ticket, now: float) -> None:
+        if not (ticket.runs or ticket.stay):
+            self._predictors.began(ticket, now)
+        super().began(ticket, now)
+
+    def first_token(self, ticket: Ticket, now: float) -> None:
+        self._predictors.first_token(ticket, now)
+
+    def ended(self, ticket: Ticket, now: float) -> None:
+        self._predictors.ended(ticket)
+        super().ended(ticket, now)
+
+    def expired(self, now: float) -> list[Ticket]:
+        late = finite(now, -MOST_S) + self._predictors.ahead_s
+        gone = []
+        while (entry := self._expiring.first()) is not None and entry[0] < late:
+            self.remove(entry[2])
+            gone.append(entry[2])
+        return gone
+
+    def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
+        """As under ``fair``, and only for one that has little time left, and some."""
+        at = finite(now) + self._predictors.ahead_s
+        if not ticket.pressed_at <= at <= ticket.start_by:
+            return None
+        return super().victim(ticket, running, now)

@@ -1,0 +1,95 @@
+"""Of the tenants that may go ahead of their turn, whose request has the least time left."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.scheduling.accounts import Tenant
+
+Entries = list[tuple[float, int, "Tenant"]]
+
+SLACK = 64
+
+
+class Urgent:
+    """The tenants of one class that have requests in time, by when the first of those must start.
+
+    A tenant stands aside while its counter is more than the headroom beyond the least; one that has late
+    requests waiting has no headroom. It is moved at most once for each time that its counter or its lateness
+    changed, so finding the next one is O(log n). A tenant has one valid entry, with its ``urgent_number``; others are
+    dropped when they come to the top, or are the majority.
+    """
+
+    __slots__ = ("_aside", "_bids", "_number")
+
+    def __init__(self) -> None:
+        self._bids: Entries = []
+        self._aside: Entries = []
+        self._number = 0
+
+    def offer(self, tenant: Tenant) -> None:
+        """Its first ticket may be another one."""
+        if not tenant.aside:
+            entry = tenant.tickets.first()
+            if entry is not None and entry[2].start_by < tenant.bid:
+                tenant.bid = entry[2].start_by
+                self._bids = self._push(self._bids, tenant.bid, tenant)
+
+    def recovered(self, tenant: Tenant, headroom: float) -> None:
+        """It has no late requests any more."""
+        if tenant.aside:
+            self._aside = self._push(self._aside, tenant.counter - headroom, tenant)
+
+    def first(self, now: float, least: float, headroom: float) -> Tenant | None:
+        """Who has the least time left; what had to start before ``now`` is relegated on the way. The first of
+        the tenant's tickets is the one. ``least``: the least counter of those with somebody waiting."""
+        self._bring_back(least, headroom)
+        bids = self._bids
+        while bids:
+            start, number, tenant = bids[0]
+            if number != tenant.urgent_number:
+                heappop(bids)
+                continue
+            tenant.relegate(now)
+            entry = tenant.tickets.first()
+            since = tenant.counter - (0.0 if tenant.late.waiting else headroom)
+            if entry is None or since > least:
+                heappop(bids)
+                tenant.bid, tenant.urgent_number = inf, 0
+                if entry is not None:
+                    tenant.aside = True
+                    self._aside = self._push(self._aside, since, tenant)
+            elif entry[2].start_by > start:
+                tenant.bid = entry[2].start_by
+                heapreplace(bids, (tenant.bid, number, tenant))
+            else:
+                return tenant
+        return None
+
+    def _bring_back(self, least: float, headroom: float) -> None:
+        aside = self._aside
+        while aside and aside[0][0] <= least:
+            _, number, tenant = aside[0]
+            if number != tenant.urgent_number:
+                heappop(aside)
+                continue
+            since = tenant.counter - (0.0 if tenant.late.waiting else headroom)
+            if since > least:
+                heapreplace(aside, (since, number, tenant))
+                continue
+            heappop(aside)
+            tenant.aside = False
+            tenant.urgent_number = 0
+            self.offer(tenant)
+
+    def _push(self, entries: Entries, key: float, tenant: Tenant) -> Entries:
+        self._number += 1
+        tenant.urgent_number = self._number
+        heappush(entries, (key, self._number, tenant))
+        if len(entries) > 2 * tenant.level.members + SLACK:
+            entries = [one for one in entries if one[1] == one[2].urgent_number]
+            heapify(entries)
+        return entries
