@@ -5,10 +5,10 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING
 
+from headrace.scheduling.ticket_heap import SLACK
+
 if TYPE_CHECKING:
     from headrace.scheduling.accounts import Tenant
-
-SLACK = 64
 
 
 class Crowded:

@@ -7,8 +7,9 @@ from itertools import islice
 
 from headrace.scheduling.accounts import Level, Tenant
 from headrace.scheduling.ledger import SHARES, Ledger
-from headrace.scheduling.ordered import Base
-from headrace.scheduling.policy import Ticket, finite, steps, tokens, uncached
+from headrace.scheduling.ordered import Base, recomputed
+from headrace.scheduling.policy import Ticket, steps, tokens, uncached
+from headrace.scheduling.promises import arrival, at_least, each_at_least
 from headrace.scheduling.turns import in_turn
 
 OUTPUT_COST = 2.0
@@ -29,8 +30,8 @@ class Fair(Base):
         self, *, shares: Mapping[str, float] = SHARES, output_cost: float = OUTPUT_COST
     ) -> None:
         super().__init__()
-        self._ledger = Ledger(shares)
-        self._output_cost = output_cost
+        self._ledger = Ledger(each_at_least("shares", shares, 0))
+        self._output_cost = at_least("output_cost", output_cost, 0)
 
     def add(self, ticket: Ticket, now: float) -> None:
         if not self._join(ticket):
@@ -47,7 +48,7 @@ class Fair(Base):
 
     def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
         """Into the tenant's own order; returns the key."""
-        key = finite(ticket.arrived_at, finite(now)) + steps(ticket.priority)
+        key = arrival(ticket, now) + steps(ticket.priority)
         tenant.tickets.push(key, ticket)
         return key
 
@@ -141,8 +142,3 @@ class Fair(Base):
 
     def ranked(self, now: float, limit: int) -> list[Ticket]:
         return list(islice(in_turn(self._ledger, self._output_cost), limit))
-
-
-def recomputed(ticket: Ticket) -> float:
-    """Tokens that have to be computed again when it goes on elsewhere."""
-    return tokens(ticket.prompt_tokens) + tokens(ticket.produced)

@@ -21,11 +21,10 @@ from headrace.scheduling.fair import OUTPUT_COST, Fair
 from headrace.scheduling.ledger import SHARES
 from headrace.scheduling.policy import MOST_S, Ticket, finite, steps, uncached
 from headrace.scheduling.predictor import Predictors
+from headrace.scheduling.promises import TARGETS_S, arrival, at_least, due_at, each_at_least
 from headrace.scheduling.ticket_heap import TicketHeap
 
 HEADROOM = 3000.0
-TARGETS_S: Mapping[str, float] = {"interactive": 2.0, "standard": 10.0, "batch": 120.0}
-"""First tokens are due after these where nothing else was agreed on; other classes are as ``standard``."""
 PRESSED = 0.5
 RESCUE_AFTER = 12.0
 RESCUE_RATE = 2.0
@@ -57,26 +56,17 @@ class FairHeadroom(Fair):
         rescue_rate: float = RESCUE_RATE,
     ) -> None:
         super().__init__(shares=shares, output_cost=output_cost)
-        self._headroom = headroom
-        self._targets_s = targets_s
-        self._pressed_part = pressed
-        self._rescue_after = rescue_after
-        self._rescue_rate = rescue_rate
+        self._headroom = at_least("headroom", headroom, 0)
+        self._targets_s = each_at_least("targets_s", targets_s, 0)
+        self._pressed_part = at_least("pressed", pressed, 0)
+        self._rescue_after = at_least("rescue_after", rescue_after, 1)
+        self._rescue_rate = at_least("rescue_rate", rescue_rate, 0.01)
         self._expiring = TicketHeap()
         self._predictors = Predictors()
 
-    def due(self, ticket: Ticket) -> float:
-        """When its first token is due."""
-        if -MOST_S < ticket.deadline < MOST_S:
-            return ticket.deadline
-        terms, targets_s = ticket.terms, self._targets_s
-        target_s = terms.ttft_s
-        if target_s is None or not 0 <= target_s < MOST_S:
-            target_s = targets_s.get(terms.level, targets_s.get("standard", TARGETS_S["standard"]))
-        return finite(ticket.arrived_at) + target_s
-
     def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
-        arrived, due = finite(ticket.arrived_at), self.due(ticket)
+        arrived = arrival(ticket, now)
+        due = due_at(ticket, arrived, self._targets_s)
         ticket.start_by = due - self._predictors.prefill_s(uncached(ticket))
         target_s = max(due - arrived, 0.0)
         ticket.pressed_at = ticket.start_by - self._pressed_part * target_s

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from headrace.scheduling.policy import Ticket, finite, tokens
+from headrace.scheduling.policy import Ticket, tokens
+from headrace.scheduling.promises import arrival
 from headrace.scheduling.ticket_heap import TicketHeap
+
+
+def recomputed(ticket: Ticket) -> float:
+    """Tokens that have to be computed again when it goes on elsewhere."""
+    return tokens(ticket.prompt_tokens) + tokens(ticket.produced)
 
 
 class Base:
@@ -71,7 +77,7 @@ class Ordered(Base):
 
     def key(self, ticket: Ticket, now: float) -> float:
         """Who is due first: its arrival, unless a policy says otherwise."""
-        return finite(ticket.arrived_at, finite(now))
+        return arrival(ticket, now)
 
     def add(self, ticket: Ticket, now: float) -> None:
         if self._join(ticket):

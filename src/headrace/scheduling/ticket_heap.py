@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from typing import Any, TypeVar
 
 from headrace.scheduling.policy import Ticket
 
@@ -53,13 +54,18 @@ class TicketHeap:
             self.waiting = len(entries)
 
     def in_order(self) -> Iterator[Entry]:
-        """All entries, least first, each found in O(log n); the heap must not change meanwhile."""
-        entries = self._entries
-        candidates = [(entries[0], 0)] if entries else []
-        while candidates:
-            entry, at = heappop(candidates)
-            for child in (2 * at + 1, 2 * at + 2):
-                if child < len(entries):
-                    heappush(candidates, (entries[child], child))
-            if entry[2].stay == entry[1]:
-                yield entry
+        """All entries, least first; the heap must not change meanwhile."""
+        return (entry for entry in in_order(self._entries) if entry[2].stay == entry[1])
+
+
+E = TypeVar("E", bound=tuple[Any, ...])
+
+
+def in_order(heap: Sequence[E]) -> Iterator[E]:
+    """The entries of a heap, least first, each found in O(log n) and without moving any."""
+    candidates = [(heap[0], 0)] if heap else []
+    while candidates:
+        entry, at = heappop(candidates)
+        for child in range(2 * at + 1, min(2 * at + 3, len(heap))):
+            heappush(candidates, (heap[child], child))
+        yield entry

@@ -6,12 +6,12 @@ from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 from typing import TYPE_CHECKING
 
+from headrace.scheduling.ticket_heap import SLACK
+
 if TYPE_CHECKING:
     from headrace.scheduling.accounts import Tenant
 
 Entries = list[tuple[float, int, "Tenant"]]
-
-SLACK = 64
 
 
 class Urgent:

@@ -1,0 +1,42 @@
+"""What settings may say of a policy, and when a first token is due by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headrace.scheduling.policy import MOST_S, Ticket, finite
+
+TARGETS_S: Mapping[str, float] = {"interactive": 2.0, "standard": 10.0, "batch": 120.0}
+"""First tokens are due after these where nothing else was agreed on; other classes are as ``standard``."""
+
+LONGEST_S = 3600.0
+"""A deadline that is farther away counts as so far: nobody waits for ever behind others' nearer ones."""
+
+
+def due_at(ticket: Ticket, arrived_at: float, targets_s: Mapping[str, float]) -> float:
+    """When its first token is due: by its own deadline, its tenant's target, or that of its class."""
+    deadline = ticket.deadline
+    if not -MOST_S < deadline < MOST_S:
+        terms = ticket.terms
+        target_s = terms.ttft_s
+        if target_s is None or not 0 <= target_s < MOST_S:
+            target_s = targets_s.get(terms.level, targets_s.get("standard", TARGETS_S["standard"]))
+        deadline = arrived_at + target_s
+    return min(deadline, arrived_at + LONGEST_S)
+
+
+def arrival(ticket: Ticket, now: float) -> float:
+    """When it arrived; now, where that is no time."""
+    return finite(ticket.arrived_at, finite(now))
+
+
+def at_least(key: str, value: float, least: float) -> float:
+    """The value of a setting. Raises ``ValueError`` that begins with its key."""
+    if not least <= value < MOST_S:
+        raise ValueError(f"{key}: {value} is not a number from {least:g}")
+    return value
+
+
+def each_at_least(key: str, values: Mapping[str, float], least: float) -> Mapping[str, float]:
+    """The values of a setting by class. Raises ``ValueError`` that begins with its key."""
+    return {name: at_least(f"{key}.{name}", value, least) for name, value in values.items()}
