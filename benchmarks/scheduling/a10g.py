@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 import msgspec
 
@@ -13,7 +12,7 @@ from benchmarks.scheduling.arrival import Arrival
 from benchmarks.scheduling.contenders import CONTENDERS, ours
 from benchmarks.scheduling.engine import Served
 from benchmarks.scheduling.engines import A10G
-from benchmarks.scheduling.outcome import Outcome, outcome
+from benchmarks.scheduling.outcome import outcome, spread
 from benchmarks.scheduling.tenants import jittered, with_targets
 from benchmarks.scheduling.traces import Measured, measured_a10g, vtc
 
@@ -56,7 +55,7 @@ def compare(data: Path) -> None:
         outcomes = [
             outcome(contender.run(A10G, jittered(arrivals, seed))) for seed in range(REPEATS)
         ]
-        rows.append([contender.name, *(_spread(outcomes, key, places) for key, places in FIGURES)])
+        rows.append([contender.name, *(spread(outcomes, key, places) for key, places in FIGURES)])
     title = f"LMSYS trace on an A10G, target {TARGET_S:.0f} s; mean [least, most] of {REPEATS} runs"
     table.show(title, HEAD, rows, json_too=rows)
 
@@ -68,12 +67,6 @@ FIGURES = (
     ("longest_s", 0),
     ("throughput", 0),
 )
-
-
-def _spread(outcomes: Sequence[Outcome], key: str, places: int) -> str:
-    values = [getattr(one, key) for one in outcomes]
-    mean, least, most = (f"{v:.{places}f}" for v in (fmean(values), min(values), max(values)))
-    return f"{mean} [{least}, {most}]"
 
 
 def _as_served(arrivals: Sequence[Arrival], measured: Sequence[Measured]) -> list[Served]:

@@ -79,9 +79,18 @@ class _Run(msgspec.Struct, eq=False):
         return self.ends_at < other.ends_at
 
 
+Lengths = tuple[int, int]
+"""Prompt and output tokens."""
+
+
+def as_counted(arrival: Arrival) -> Lengths:
+    """The prompt is known; of the output nothing is."""
+    return arrival.prompt_tokens, 256
+
+
 class Simulation:
     """One trace through one engine under one policy. ``classes``: whether it is told the tenants' priority classes.
-    ``expected_output``: of a request, as the policy is told."""
+    ``told``: the lengths of a request as the policy hears of them."""
 
     def __init__(
         self,
@@ -89,11 +98,11 @@ class Simulation:
         policy: Scheduler,
         *,
         classes: bool = False,
-        expected_output: Callable[[Arrival], int] = lambda _: 256,
+        told: Callable[[Arrival], Lengths] = as_counted,
     ) -> None:
         self._engine = engine
         self._policy = policy
-        self._expected_output = expected_output
+        self._told = told
         self._classes = classes
         self._cache = PrefixCache(engine.cached_blocks)
         self._terms: dict[str, Terms] = {}
@@ -134,13 +143,14 @@ class Simulation:
                 ttft_s=arrival.target_s,
             )
         self._served[id] = Served(arrival)
+        prompt_tokens, output_tokens = self._told(arrival)
         ticket = Ticket(
             id=id,
             terms=terms,
             arrived_at=arrival.at,
-            prompt_tokens=arrival.prompt_tokens,
-            cached_tokens=self._cache.cached_tokens(arrival.blocks, arrival.prompt_tokens),
-            output_tokens=self._expected_output(arrival),
+            prompt_tokens=prompt_tokens,
+            cached_tokens=self._cache.cached_tokens(arrival.blocks, prompt_tokens),
+            output_tokens=output_tokens,
             deadline=arrival.at + arrival.target_s,
         )
         self._policy.add(ticket, arrival.at)
@@ -153,8 +163,9 @@ class Simulation:
         prompt_tokens = 0
         while (ticket := policy.peek(self._now)) is not None:
             arrival = self._served[ticket.id].arrival
-            ticket.cached_tokens = self._cache.cached_tokens(arrival.blocks, arrival.prompt_tokens)
-            uncached = ticket.prompt_tokens - ticket.cached_tokens
+            cached = self._cache.cached_tokens(arrival.blocks, arrival.prompt_tokens)
+            ticket.cached_tokens = min(cached, ticket.prompt_tokens)
+            uncached = arrival.prompt_tokens - cached
             if new and prompt_tokens + uncached > engine.prefill_tokens:
                 break
             run = _Run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import msgspec
 
@@ -42,3 +43,10 @@ def outcome(served: Sequence[Served]) -> Outcome:
         makespan_s=makespan_s,
         throughput=tokens / makespan_s,
     )
+
+
+def spread(outcomes: Sequence[Outcome], key: str, places: int) -> str:
+    """The mean of a figure over runs, with the least and the most."""
+    values = [getattr(one, key) for one in outcomes]
+    mean, least, most = (f"{v:.{places}f}" for v in (fmean(values), min(values), max(values)))
+    return mean if least == most else f"{mean} [{least}, {most}]"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("benchmarks.scheduling", reason="benchmarks are not part of a source distribution")
+pytest.importorskip(
+    "benchmarks.scheduling", reason="benchmarks are not part of a source distribution"
+)
 
 from benchmarks.scheduling import a10g
 from benchmarks.scheduling.arrival import Arrival
@@ -15,6 +17,7 @@ from benchmarks.scheduling.engine import Engine, Served, Simulation
 from benchmarks.scheduling.load import at_load, capacity_s
 from benchmarks.scheduling.outcome import outcome
 from benchmarks.scheduling.prefix_cache import PrefixCache
+
 from headrace.scheduling.policies import policy
 
 DATA = Path(__file__).parents[3] / "shared/data"
