@@ -13,12 +13,14 @@ pytest.importorskip(
 from benchmarks.scheduling import a10g
 from benchmarks.scheduling.arrival import Arrival
 from benchmarks.scheduling.contenders import CONTENDERS, Contender
-from benchmarks.scheduling.engine import Engine, Served, Simulation
+from benchmarks.scheduling.engine import Engine, Simulation
 from benchmarks.scheduling.load import at_load, capacity_s
 from benchmarks.scheduling.outcome import outcome
 from benchmarks.scheduling.prefix_cache import PrefixCache
 
+from headrace.scheduling.fcfs import Fcfs
 from headrace.scheduling.policies import policy
+from headrace.scheduling.policy import Ticket
 
 DATA = Path(__file__).parents[3] / "shared/data"
 
@@ -48,13 +50,26 @@ def arrivals(count: int) -> list[Arrival]:
     ]
 
 
-def held_at(served: list[Served], time: float) -> int:
-    """Tokens in memory at that time if every request is held from its first token to its end, in full."""
-    return sum(
-        one.arrival.prompt_tokens + one.arrival.output_tokens
-        for one in served
-        if one.first_token_at <= time < one.ended_at
-    )
+class Watched(Fcfs):
+    """Knows how many tokens are held, as far as it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[str, int] = {}
+        self.most = 0
+
+    def began(self, ticket: Ticket, now: float) -> None:
+        self.held[ticket.id] = ticket.prompt_tokens
+        super().began(ticket, now)
+
+    def produced(self, ticket: Ticket, tokens: int, now: float) -> None:
+        self.held[ticket.id] += tokens
+        self.most = max(self.most, sum(self.held.values()))
+        super().produced(ticket, tokens, now)
+
+    def ended(self, ticket: Ticket, now: float) -> None:
+        del self.held[ticket.id]
+        super().ended(ticket, now)
 
 
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
@@ -73,14 +88,16 @@ def test_a_request_alone_takes_its_prefill_and_one_step_per_further_token() -> N
 
 
 def test_requests_that_would_not_fit_together_to_their_ends_run_one_after_the_other() -> None:
-    large = [Arrival(at=0.0, tenant="a", prompt_tokens=100, output_tokens=600)] * 2
-    first, second = Simulation(ENGINE, policy("fcfs")).run(large)
-    assert second.first_token_at > first.ended_at - 600 * 0.1
-    assert held_at([first, second], second.first_token_at) <= 2 * 700
-    early, late = Simulation(ENGINE, policy("fcfs")).run(
-        [Arrival(at=0.0, tenant="a", prompt_tokens=450, output_tokens=100)] * 2
-    )
-    assert late.first_token_at >= early.ended_at
+    large = Arrival(at=0.0, tenant="a", prompt_tokens=450, output_tokens=100)
+    early, late = Simulation(ENGINE, policy("fcfs")).run([large, large])
+    assert late.first_token_at > early.ended_at
+
+
+def test_memory_is_used_and_never_more_than_there_is() -> None:
+    watched = Watched()
+    Simulation(ENGINE, watched).run(arrivals(200))
+    assert 0.8 * ENGINE.pool_tokens < watched.most <= ENGINE.pool_tokens
+    assert not watched.held
 
 
 def test_a_cached_prefix_needs_no_prefill() -> None:
