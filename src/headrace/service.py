@@ -31,6 +31,7 @@ from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Models, Place
+from headrace.scheduling.policy import Ticket
 from headrace.streams.addition import over
 from headrace.streams.generation import Generation
 from headrace.streams.hook import HookContext
@@ -286,7 +287,7 @@ class Service:
         if generation.trace is not None:
             generation.trace.moved()
         generation.waits_since = generation.waits_since or now
-        flow.queue.push_front(generation, generation.waits_since)
+        flow.queue.rejoin(generation, _ticket(generation), generation.waits_since, now)
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
@@ -402,7 +403,7 @@ class Service:
             self._start(generation, flow, place)
             return
         try:
-            position = flow.queue.push(generation, time.monotonic())
+            position = flow.queue.push(generation, _ticket(generation), time.monotonic()).position
         except HeadraceError as error:
             generation.fail(error)
         else:
@@ -410,11 +411,12 @@ class Service:
 
     def _pump(self, flow: Flow) -> None:
         """Start who waits while there are slots."""
-        while not self._stopped and (generation := flow.queue.first()) is not None:
+        now = time.monotonic()
+        while not self._stopped and (generation := flow.queue.first(now)) is not None:
             place = flow.model.place(generation.request.choices)
             if place is None:
                 return
-            flow.queue.next()
+            flow.queue.next(now)
             self._start(generation, flow, place)
 
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
@@ -542,7 +544,8 @@ class Service:
             generation.end_without_hooks(error)
             return False
         self._stay(generation, recovered)
-        flow.queue.push_front(generation, time.monotonic())
+        now = time.monotonic()
+        flow.queue.rejoin(generation, _ticket(generation), now, now)
         return True
 
     @staticmethod
@@ -584,6 +587,14 @@ class Service:
 
 def _shutting_down() -> HeadraceError:
     return HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down.", retry_after_s=5.0)
+
+
+def _ticket(generation: Generation) -> Ticket:
+    """What its queue's policy knows of it."""
+    if generation.ticket is None:
+        generation.ticket = Ticket(generation.id, arrived_at=generation.admitted_at)
+    ticket: Ticket = generation.ticket
+    return ticket
 
 
 class _End:

@@ -85,6 +85,9 @@ class Predictors:
         self._typical = PRIOR
         self.ahead_s = 0.0
 
+    def __len__(self) -> int:
+        return len(self._replicas)
+
     def prefill_s(self, size: float) -> float:
         """From its beginning to the first token of a prompt of so many tokens, with none before it: in the mean
         over the replicas."""
