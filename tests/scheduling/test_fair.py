@@ -264,15 +264,17 @@ class Oracle:
         least = min(one.counter for one in tenants)
         return [one for one in tenants if one.counter == least]
 
-    def urgent(self, level: object, waiting: list[Ticket], now: float) -> list[Ticket]:
+    def urgent(self, level: Any, waiting: list[Ticket], now: float) -> list[Ticket]:
         here = [one for one in waiting if one.account.level is level]
-        least = min(one.account.counter for one in here)
         late = {one.account for one in here if self.late(one, now)}
+        turn = level.tenants.first()
+        assert turn.counter == min(one.account.counter for one in here)
         return [
             one
             for one in here
             if not self.late(one, now)
-            and one.account.counter - (0 if one.account in late else self.headroom) <= least
+            and one.account.counter - self.headroom <= turn.counter
+            and (one.account not in late or turn in late)
         ]
 
     def of_tenant(self, tenant: object, waiting: list[Ticket], now: float) -> Ticket:

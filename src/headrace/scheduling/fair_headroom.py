@@ -9,7 +9,8 @@ Under overload something is late. Earliest deadlines first would then run everyt
 cannot make its deadline any more is relegated behind its tenant's others. It is not lost: it runs when its tenant has
 no other and it is its turn, and once it has waited ``rescue_after`` times its target, its tenant runs
 ``rescue_rate`` such requests for each one in time. The tenant pays for that itself; and while it has late requests
-waiting it has no headroom, or who causes an overload would always be ahead of those who do not.
+waiting it goes ahead only of tenants that have some as well, or who causes an overload would always be
+ahead of those who do not.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class FairHeadroom(Fair):
         ticket.rescue_at = arrived + self._rescue_after * target_s
         key = ticket.start_by + steps(ticket.priority)
         tenant.tickets.push(key, ticket)
-        tenant.level.urgent.offer(tenant)
+        tenant.urgent.offer(tenant)
         if ticket.terms.sheddable and not ticket.charged and ticket.start_by >= arrived:
             self._expiring.push(ticket.start_by, ticket)
         return key
@@ -81,11 +82,10 @@ class FairHeadroom(Fair):
     def _dequeue(self, tenant: Tenant, ticket: Ticket) -> None:
         late = ticket.late
         super()._dequeue(tenant, ticket)
-        urgent = tenant.level.urgent
         if not late:
-            urgent.offer(tenant)
+            tenant.urgent.offer(tenant)
         elif not tenant.late.waiting:
-            urgent.recovered(tenant, self._headroom)
+            tenant.moves()
         if ticket.terms.sheddable:
             self._expiring.left()
 
@@ -106,8 +106,12 @@ class FairHeadroom(Fair):
         best: Tenant | None = None
         for level in self._ledger.levels_within(headroom):
             least = level.tenants.first()
-            if least is not None:
-                tenant = level.urgent.first(late, least.counter, headroom)
+            if least is None:
+                continue
+            least.relegate(late)
+            lines = (level.urgent, level.urgent_late) if least.late.waiting else (level.urgent,)
+            for line in lines:
+                tenant = line.first(late, least.counter, headroom)
                 if tenant is not None and (best is None or tenant.bid < best.bid):
                     best = tenant
         entry = None if best is None else best.tickets.first()
