@@ -16,6 +16,7 @@ ahead of those who do not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 
 from headrace.scheduling.accounts import Tenant
 from headrace.scheduling.fair import OUTPUT_COST, Fair
@@ -28,7 +29,7 @@ from headrace.scheduling.ticket_heap import TicketHeap
 HEADROOM = 3000.0
 PRESSED = 0.5
 RESCUE_AFTER = 12.0
-RESCUE_RATE = 2.0
+RESCUE_RATE = 3.0
 
 
 class FairHeadroom(Fair):
@@ -91,18 +92,21 @@ class FairHeadroom(Fair):
 
     def peek(self, now: float) -> Ticket | None:
         at = finite(now)
-        tenant = self._pressed(at) or self._next_tenant()
+        late = at + self._predictors.ahead_s
+        tenant = self._pressed(late)
         if tenant is None:
-            return None
-        tenant.relegate(at + self._predictors.ahead_s)
+            tenant = self._next_tenant()
+            if tenant is None:
+                return None
+            tenant.relegate(late)
         entry = tenant.tickets.first()
         if entry is None or (tenant.owed >= 1 and self._overdue(tenant, at)):
             entry = tenant.late.first()
         return None if entry is None else entry[2]
 
-    def _pressed(self, now: float) -> Tenant | None:
+    def _pressed(self, late: float) -> Tenant | None:
         """Who goes ahead of its turn: the least slack of all within the headroom, if that is little."""
-        late, headroom = now + self._predictors.ahead_s, self._headroom
+        headroom, soonest = self._headroom, inf
         best: Tenant | None = None
         for level in self._ledger.levels_within(headroom):
             least = level.tenants.first()
@@ -111,9 +115,9 @@ class FairHeadroom(Fair):
             least.relegate(late)
             lines = (level.urgent, level.urgent_late) if least.late.waiting else (level.urgent,)
             for line in lines:
-                tenant = line.first(late, least.counter, headroom)
-                if tenant is not None and (best is None or tenant.bid < best.bid):
-                    best = tenant
+                tenant = line.first(late, least.counter, headroom, soonest)
+                if tenant is not None:
+                    best, soonest = tenant, tenant.bid
         entry = None if best is None else best.tickets.first()
         return best if entry is not None and entry[2].pressed_at <= late else None
 

@@ -38,18 +38,22 @@ class Urgent:
                 tenant.bid = entry[2].start_by
                 self._bids = self._push(self._bids, tenant.bid, tenant)
 
-    def first(self, now: float, least: float, headroom: float) -> Tenant | None:
-        """Who has the least time left; what had to start before ``now`` is relegated on the way, and who has late
-        requests by that goes elsewhere. The first of the tenant's tickets is the one. ``least``: the least
-        counter of those with somebody waiting."""
-        self._bring_back(least, headroom)
+    def first(self, now: float, least: float, headroom: float, before: float) -> Tenant | None:
+        """Who has the least time left, if the first of its tickets must start ``before`` then; what had to start
+        before ``now`` is relegated on the way, and who has late requests by that goes elsewhere. ``least``:
+        the least counter of those with somebody waiting."""
+        if self._aside and self._aside[0][0] <= least:
+            self._bring_back(least, headroom)
         bids = self._bids
         while bids:
             start, number, tenant = bids[0]
+            if start >= before:
+                return None
             if number != tenant.urgent_number:
                 heappop(bids)
                 continue
-            tenant.relegate(now)
+            if start < now:
+                tenant.relegate(now)
             if tenant.urgent is not self:
                 heappop(bids)
                 tenant.moves()
