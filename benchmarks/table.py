@@ -43,7 +43,7 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 def _module() -> str:
     spec = sys.modules["__main__"].__spec__
-    return spec.name if spec else "benchmarks"
+    return spec.name.removesuffix(".__main__") if spec else "benchmarks"
 
 
 def _text(cell: object) -> str:

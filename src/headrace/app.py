@@ -32,6 +32,7 @@ from headrace.protocols.errors import refusal
 from headrace.protocols.port import Admin
 from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
+from headrace.scheduling.fcfs import Fcfs
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
@@ -259,7 +260,7 @@ class App:
             [Replica(name, engine) for name, engine in replicas],
             int(time.time()),
         )
-        queue: Queue = Queue(limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
+        queue: Queue = Queue(Fcfs(), limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
         metrics = self.metrics.model(model.name)
         metrics.provider = PROVIDERS[model.engine]
         return Flow(

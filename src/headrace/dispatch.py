@@ -19,6 +19,7 @@ from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import NEVER_BEGAN, may_go_on
 from headrace.routing.model import Place
+from headrace.scheduling.policy import Ticket
 from headrace.streams.generation import Generation
 from headrace.streams.topics import Topics
 
@@ -49,11 +50,15 @@ class Dispatcher:
             self._start(generation, flow, place)
             return
         try:
-            position = flow.queue.push(generation, time.monotonic())
+            position = flow.queue.push(generation, ticket_of(generation), time.monotonic()).position
         except HeadraceError as error:
             generation.fail(error)
         else:
             generation.progress("queued", position=position)
+
+    def rejoin(self, generation: Generation, now: float) -> None:
+        """It waits for a run after a restart of the server."""
+        generation.flow.queue.rejoin(generation, ticket_of(generation), now, now)
 
     def begin_again(self, generation: Generation) -> None:
         """In its place, in the next turn of the loop: several prompts at once need one run."""
@@ -82,7 +87,7 @@ class Dispatcher:
         if generation.trace is not None:
             generation.trace.moved()
         generation.waits_since = generation.waits_since or now
-        flow.queue.push_front(generation, generation.waits_since)
+        flow.queue.rejoin(generation, ticket_of(generation), generation.waits_since, now)
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
@@ -107,11 +112,12 @@ class Dispatcher:
 
     def _pump(self, flow: Flow) -> None:
         """Start who waits while there are slots."""
-        while not self.stopped and (generation := flow.queue.first()) is not None:
+        now = time.monotonic()
+        while not self.stopped and (generation := flow.queue.first(now)) is not None:
             place = flow.model.place(generation.request.choices)
             if place is None:
                 return
-            flow.queue.next()
+            flow.queue.next(now)
             self._start(generation, flow, place)
 
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
@@ -187,6 +193,14 @@ class Dispatcher:
                 why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
                 text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
                 self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
+
+
+def ticket_of(generation: Generation) -> Ticket:
+    """What its queue's policy knows of it."""
+    if generation.ticket is None:
+        generation.ticket = Ticket(generation.id, arrived_at=generation.admitted_at)
+    ticket: Ticket = generation.ticket
+    return ticket
 
 
 def report(generation: Generation, what: str, code: str, message: str) -> None:

@@ -422,7 +422,7 @@ class Service:
         if generation.caller.leaving.grace_s is not None:
             generation.left_at = left_at(recovered)
             self._alone[generation.id] = generation
-        flow.queue.push_front(generation, time.monotonic())
+        self._dispatcher.rejoin(generation, time.monotonic())
         return True
 
     def _ready_engine(self, model: str) -> Engine:

@@ -1,4 +1,4 @@
-"""The bounded first-in-first-out queue of a model."""
+"""The bounded queue of a model, with the simplest policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.scheduling.queue import Queue
+from headrace.scheduling.fair_headroom import FairHeadroom
+from headrace.scheduling.fcfs import Fcfs
+from headrace.scheduling.policy import Terms, Ticket
+from headrace.scheduling.queue import Overflow, Queue
 
 
 @dataclass(frozen=True)
@@ -17,54 +20,196 @@ class Item:
     id: str
 
 
+SHEDDABLE = Terms(sheddable=True)
+
+
+def queue_of(limit: int) -> Queue[Item]:
+    return Queue(Fcfs(), limit, timeout_s=10)
+
+
+def push(
+    queue: Queue[Item],
+    id: str,
+    now: float = 0.0,
+    overflow: Overflow = Overflow.REJECT,
+    terms: Terms = SHEDDABLE,
+) -> tuple[int, Item | None]:
+    position, gave_way = queue.push(Item(id), Ticket(id, terms, arrived_at=now), now, overflow)
+    return position, gave_way
+
+
+def drained(queue: Queue[Item], now: float = 0.0) -> list[str]:
+    ids = []
+    while (wait := queue.next(now)) is not None:
+        ids.append(wait.item.id)
+    return ids
+
+
 def test_items_leave_in_the_order_they_came() -> None:
-    queue: Queue[Item] = Queue(limit=3, timeout_s=10)
-    items = [Item(str(i)) for i in range(3)]
-    assert [queue.push(item, 0.0) for item in items] == [1, 2, 3]
-    assert [queue.next() for _ in range(4)] == [*items, None]
+    queue = queue_of(3)
+    assert [push(queue, id) for id in "abc"] == [(1, None), (2, None), (3, None)]
+    assert queue.first(0.0) == Item("a")
+    assert drained(queue) == ["a", "b", "c"]
+    assert queue.first(0.0) is None
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
-    queue: Queue[Item] = Queue(limit=1, timeout_s=10)
-    queue.push(Item("a"), 0.0)
+    queue = queue_of(1)
+    push(queue, "a")
     with pytest.raises(HeadraceError) as refused:
-        queue.push(Item("b"), 0.0)
+        push(queue, "b")
     assert refused.value.code is Code.QUEUE_FULL
     assert refused.value.retry_after_s
     assert len(queue) == 1
 
 
-def test_what_was_admitted_before_rejoins_at_the_front_even_when_full() -> None:
-    queue: Queue[Item] = Queue(limit=1, timeout_s=10)
-    queue.push(Item("a"), 0.0)
-    queue.push_front(Item("moved"), 0.0)
-    assert queue.next() == Item("moved")
+def test_what_was_admitted_before_rejoins_even_when_full_and_by_its_arrival() -> None:
+    queue = queue_of(1)
+    push(queue, "a", now=2.0)
+    queue.rejoin(Item("moved"), Ticket("moved", arrived_at=1.0), since=2.0, now=2.0)
+    assert drained(queue) == ["moved", "a"]
 
 
-def test_only_those_who_waited_too_long_are_overdue() -> None:
-    queue: Queue[Item] = Queue(limit=5, timeout_s=10)
-    queue.push(Item("early"), 0.0)
-    queue.push(Item("late"), 5.0)
+def test_only_those_who_waited_too_long_are_overdue_and_they_stay() -> None:
+    queue = queue_of(5)
+    push(queue, "early", 0.0)
+    push(queue, "late", 5.0)
+    queue.rejoin(Item("older"), Ticket("older", arrived_at=0.0), since=-1.0, now=5.0)
+    assert queue.overdue(11.0) == [Item("older"), Item("early")]
+    queue.remove(Item("older"))
     assert queue.overdue(11.0) == [Item("early")]
-    assert queue.items() == [Item("early"), Item("late")]
+    assert queue.overdue(float("nan")) == []
 
 
-@given(st.lists(st.sampled_from(["push", "front", "next", "remove"]), max_size=60))
-def test_nobody_is_lost_or_served_twice(steps: list[str]) -> None:
-    queue: Queue[Item] = Queue(limit=8, timeout_s=10)
-    inside: list[Item] = []
-    for number, step in enumerate(steps):
+def test_who_may_wait_outside_comes_in_when_there_is_room() -> None:
+    queue = queue_of(2)
+    for id in "ab":
+        push(queue, id)
+    assert push(queue, "c", 1.0, Overflow.WAIT) == (3, None)
+    assert push(queue, "d", 2.0, Overflow.WAIT) == (4, None)
+    with pytest.raises(HeadraceError):
+        push(queue, "e", 3.0, Overflow.WAIT)
+    assert queue.overdue(11.5) == [Item("a"), Item("b"), Item("c")]
+    assert queue.remove(Item("c"))
+    queue.remove(Item("a"))
+    assert len(queue.policy) == 2
+    assert drained(queue) == ["b", "d"]
+
+
+def test_the_least_urgent_gives_way_only_if_it_agreed_to_and_is_less_urgent() -> None:
+    queue = queue_of(2)
+    push(queue, "a", 1.0)
+    push(queue, "b", 2.0, terms=Terms())
+    with pytest.raises(HeadraceError):
+        push(queue, "late", 3.0, Overflow.SHED)
+    assert push(queue, "early", 0.5, Overflow.SHED) == (2, Item("a"))
+    assert Item("a") not in queue.items()
+    assert push(queue, "earliest", 0.1, Overflow.SHED, Terms()) == (2, Item("early"))
+    with pytest.raises(HeadraceError):
+        push(queue, "nobody agreed", 0.0, Overflow.SHED)
+    assert drained(queue) == ["earliest", "b"]
+
+
+def test_what_spills_over_is_not_kept() -> None:
+    queue = queue_of(1)
+    push(queue, "a")
+    assert push(queue, "b", overflow=Overflow.SPILL) == (0, None)
+    assert drained(queue) == ["a"]
+
+
+def test_the_wait_is_foreseen_from_the_starts_of_late_and_can_be_compared() -> None:
+    queue = queue_of(100)
+    for number in range(20):
+        push(queue, str(number))
+    assert queue.eta_s(1, 0.0) is None
+    for second in range(1, 6):
+        queue.next(2.0 * second)
+    assert queue.eta_s(3, 10.0) == pytest.approx(6.0)
+    push(queue, "asked", 10.0)
+    wait = None
+    now = 10.0
+    while wait is None or wait.item.id != "asked":
+        now += 2.0
+        wait = queue.next(now)
+    assert wait.eta_s == pytest.approx(now - wait.since)
+
+
+def test_the_wait_that_is_foreseen_grows_while_nobody_starts() -> None:
+    queue = queue_of(100)
+    for number in range(20):
+        push(queue, str(number))
+    for second in range(1, 6):
+        queue.next(1.0 * second)
+    waits = [queue.eta_s(1, now) or 0.0 for now in (5.0, 60.0, 600.0)]
+    assert waits == sorted(set(waits))
+
+
+def test_the_estimate_begins_anew_when_the_queue_was_empty() -> None:
+    queue = queue_of(100)
+    for number in range(6):
+        push(queue, str(number))
+        queue.next(float(number))
+    assert queue.eta_s(1, 6.0) is None
+
+
+def test_sheddable_ones_that_cannot_be_in_time_are_given_back_once() -> None:
+    queue: Queue[Item] = Queue(FairHeadroom(), limit=9, timeout_s=60)
+    terms = Terms(ttft_s=5.0, sheddable=True)
+    push(queue, "a", 0.0, terms=terms)
+    push(queue, "b", 3.0, terms=terms)
+    assert queue.expired(1.0) == []
+    assert queue.expired(6.0) == [Item("a")]
+    assert queue.expired(6.0) == []
+    assert drained(queue, 6.0) == ["b"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["push", "rejoin", "next", "remove", "first", "expired"]),
+            st.sampled_from(list(Overflow)),
+            st.booleans(),
+            st.floats(),
+        ),
+        max_size=80,
+    ),
+    st.sampled_from([Fcfs, FairHeadroom]),
+)
+def test_nobody_is_lost_or_served_twice(
+    steps: list[tuple[str, Overflow, bool, float]], make: type[Fcfs] | type[FairHeadroom]
+) -> None:
+    queue: Queue[Item] = Queue(make(), limit=4, timeout_s=10)
+    inside: set[str] = set()
+    for number, (step, overflow, sheddable, now) in enumerate(steps):
         item = Item(str(number))
-        if step == "push" and len(inside) < 8:
-            queue.push(item, 0.0)
-            inside.append(item)
-        elif step == "front":
-            queue.push_front(item, 0.0)
-            inside.insert(0, item)
+        ticket = Ticket(item.id, Terms(sheddable=sheddable), arrived_at=now)
+        if step == "push":
+            try:
+                position, gave_way = queue.push(item, ticket, now, overflow)
+            except HeadraceError:
+                continue
+            if position:
+                inside.add(item.id)
+            if gave_way is not None:
+                inside.remove(gave_way.id)
+        elif step == "rejoin":
+            queue.rejoin(item, ticket, now, now)
+            inside.add(item.id)
         elif step == "next":
-            assert queue.next() == (inside.pop(0) if inside else None)
+            first, wait = queue.first(now), queue.next(now)
+            assert (wait.item if wait else None) == first
+            if wait:
+                inside.remove(wait.item.id)
         elif step == "remove" and inside:
-            gone = inside.pop(len(inside) // 2)
+            gone = Item(min(inside))
+            inside.remove(gone.id)
             assert queue.remove(gone)
             assert not queue.remove(gone)
-    assert queue.items() == inside
+        elif step == "expired":
+            for late in queue.expired(now):
+                inside.remove(late.id)
+        assert {one.id for one in queue.items()} == inside
+        assert bool(inside) == (queue.first(now) is not None)
+    left = drained(queue)
+    assert len(left) == len(set(left))
+    assert set(left) == inside

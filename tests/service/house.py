@@ -16,6 +16,7 @@ from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
 from headrace.flow import Flow
 from headrace.protocols.port import Generation
 from headrace.routing.model import Model, Replica
+from headrace.scheduling.fair_headroom import FairHeadroom
 from headrace.scheduling.queue import Queue
 from headrace.service import Limits, Service
 from headrace.streams.hook_loading import LoadedHook
@@ -50,7 +51,7 @@ class House:
         model = Model("m", ("alias",), [Replica(str(i), e) for i, e in enumerate(self.engines)], 0)
         self.metrics = Metrics()
         self.topics = Topics()
-        queue: Queue[Any] = Queue(limits.queue, limits.queue_timeout_s)
+        queue: Queue[Any] = Queue(FairHeadroom(), limits.queue, limits.queue_timeout_s)
         self.flow = Flow(model, queue, self.metrics.model("m"), None, shares=shares)  # type: ignore[arg-type]
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(

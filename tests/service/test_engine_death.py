@@ -20,6 +20,7 @@ from headrace.engines.llama_options import LlamaOptions
 from headrace.engines.restarts import RestartRules
 from headrace.flow import Flow
 from headrace.routing.model import Model, Replica
+from headrace.scheduling.fcfs import Fcfs
 from headrace.scheduling.queue import Queue
 from headrace.service import Limits, Service
 from headrace.streams.hub import Hub
@@ -61,7 +62,7 @@ def engine(embedded_model, tmp_path):
 
 async def serve(engine):
     model = Model("m", (), [Replica("0", engine)], 0)
-    flow = Flow(model, Queue(9, 60.0), Metrics().model("m"), None)
+    flow = Flow(model, Queue(Fcfs(), 9, 60.0), Metrics().model("m"), None)
     store = MemoryStore()
     service = Service(
         [flow],

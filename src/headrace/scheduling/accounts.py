@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 from math import inf
 
 from headrace.scheduling.crowded import Crowded
@@ -38,10 +38,28 @@ class Tenant(Account):
 
     def relegate(self, now: float) -> None:
         """Put those at the top that had to start before ``now`` behind the others."""
+        if (
+            self.bid >= now and not self.aside
+        ):  # the first of them has to start no sooner than its bid
+            return
         while (entry := self.tickets.first()) is not None and entry[2].start_by < now:
             self.tickets.pop()
             entry[2].late = True
             self.late.push(entry[2].rescue_at, entry[2])
+
+    @property
+    def urgent(self) -> Urgent:
+        """Where it belongs: who has late requests is apart."""
+        return self.level.urgent_late if self.late.waiting else self.level.urgent
+
+    def leaves_urgent(self) -> None:
+        """Its entry there is not valid any more."""
+        self.bid, self.urgent_number, self.aside = inf, 0, False
+
+    def moves(self) -> None:
+        """Its entry goes where it belongs now."""
+        self.leaves_urgent()
+        self.urgent.offer(self)
 
     def drop(self, ticket: Ticket) -> None:
         """A ticket of it has given up its stay."""
@@ -56,15 +74,18 @@ class Tenant(Account):
 
 
 class Level(Account):
-    """A class: an account for all of its tenants, the line of those, who of them is urgent, who has most waiting.
+    """A class: an account for all of its tenants, the line of those, who of them is urgent (``urgent_late``: of those
+    with late requests), who has most waiting.
     ``members``: tenants with an account. ``last``: it is served when no other has anybody waiting."""
 
-    __slots__ = ("crowded", "last", "members", "tenants", "urgent")
+    __slots__ = ("crowded", "last", "members", "tenants", "urgent", "urgent_late")
 
     def __init__(self, share: float) -> None:
         super().__init__(share or 1.0)
         self.last = not share
         self.members = 0
         self.tenants: Line[Tenant] = Line()
-        self.urgent = Urgent()
+        numbers = count(1)
+        self.urgent = Urgent(numbers)
+        self.urgent_late = Urgent(numbers)
         self.crowded = Crowded()

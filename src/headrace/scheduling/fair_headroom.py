@@ -9,12 +9,14 @@ Under overload something is late. Earliest deadlines first would then run everyt
 cannot make its deadline any more is relegated behind its tenant's others. It is not lost: it runs when its tenant has
 no other and it is its turn, and once it has waited ``rescue_after`` times its target, its tenant runs
 ``rescue_rate`` such requests for each one in time. The tenant pays for that itself; and while it has late requests
-waiting it has no headroom, or who causes an overload would always be ahead of those who do not.
+waiting it goes ahead only of tenants that have some as well, or who causes an overload would always be
+ahead of those who do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 
 from headrace.scheduling.accounts import Tenant
 from headrace.scheduling.fair import OUTPUT_COST, Fair
@@ -27,7 +29,7 @@ from headrace.scheduling.ticket_heap import TicketHeap
 HEADROOM = 3000.0
 PRESSED = 0.5
 RESCUE_AFTER = 12.0
-RESCUE_RATE = 2.0
+RESCUE_RATE = 3.0
 
 
 class FairHeadroom(Fair):
@@ -73,7 +75,8 @@ class FairHeadroom(Fair):
         ticket.rescue_at = arrived + self._rescue_after * target_s
         key = ticket.start_by + steps(ticket.priority)
         tenant.tickets.push(key, ticket)
-        tenant.level.urgent.offer(tenant)
+        if ticket.start_by < tenant.bid:
+            tenant.urgent.offer(tenant)
         if ticket.terms.sheddable and not ticket.charged and ticket.start_by >= arrived:
             self._expiring.push(ticket.start_by, ticket)
         return key
@@ -81,35 +84,45 @@ class FairHeadroom(Fair):
     def _dequeue(self, tenant: Tenant, ticket: Ticket) -> None:
         late = ticket.late
         super()._dequeue(tenant, ticket)
-        urgent = tenant.level.urgent
         if not late:
-            urgent.offer(tenant)
+            tenant.urgent.offer(tenant)
         elif not tenant.late.waiting:
-            urgent.recovered(tenant, self._headroom)
+            tenant.moves()
         if ticket.terms.sheddable:
             self._expiring.left()
 
     def peek(self, now: float) -> Ticket | None:
         at = finite(now)
-        tenant = self._pressed(at) or self._next_tenant()
+        late = at + self._predictors.ahead_s
+        tenant = self._pressed(late)
         if tenant is None:
-            return None
-        tenant.relegate(at + self._predictors.ahead_s)
+            tenant = self._next_tenant()
+            if tenant is None:
+                return None
+            tenant.relegate(late)
         entry = tenant.tickets.first()
         if entry is None or (tenant.owed >= 1 and self._overdue(tenant, at)):
             entry = tenant.late.first()
         return None if entry is None else entry[2]
 
-    def _pressed(self, now: float) -> Tenant | None:
+    def _pressed(self, late: float) -> Tenant | None:
         """Who goes ahead of its turn: the least slack of all within the headroom, if that is little."""
-        late, headroom = now + self._predictors.ahead_s, self._headroom
+        headroom, soonest = self._headroom, inf
         best: Tenant | None = None
         for level in self._ledger.levels_within(headroom):
             least = level.tenants.first()
-            if least is not None:
-                tenant = level.urgent.first(late, least.counter, headroom)
-                if tenant is not None and (best is None or tenant.bid < best.bid):
-                    best = tenant
+            if least is None:
+                continue
+            least.relegate(late)
+            counter = least.counter
+            for line in (level.urgent, level.urgent_late):
+                aside, bids = line.aside, line.bids
+                if (bids and bids[0][0] < soonest) or (aside and aside[0][0] <= counter):
+                    tenant = line.first(late, counter, headroom, soonest)
+                    if tenant is not None:
+                        best, soonest = tenant, tenant.bid
+                if not least.late.waiting:
+                    break
         entry = None if best is None else best.tickets.first()
         return best if entry is not None and entry[2].pressed_at <= late else None
 

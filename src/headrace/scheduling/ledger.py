@@ -34,6 +34,9 @@ class Ledger:
         self.levels: Line[Level] = Line()
         self.last = Level(0.0)
 
+    def __len__(self) -> int:
+        return len(self._tenants)
+
     def of(self, ticket: Ticket) -> Tenant:
         """The account of a ticket, with its weight as its terms say now."""
         account: Tenant | None = ticket.account

@@ -18,7 +18,7 @@ FORGETTING = 0.98
 UNSURE = 100.0
 """Variance of the prior, and the most that it may grow to while observations teach nothing."""
 
-LESSON_S = 0.02
+LESSON_S = 0.1
 """Of several first tokens within that, one is learnt from."""
 
 REPLICAS = 64
@@ -84,6 +84,9 @@ class Predictors:
         self._replicas: dict[str, _Replica] = {}
         self._typical = PRIOR
         self.ahead_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._replicas)
 
     def prefill_s(self, size: float) -> float:
         """From its beginning to the first token of a prompt of so many tokens, with none before it: in the mean

@@ -1,15 +1,37 @@
-"""The bounded first-in-first-out queue of one model: who waits, how long, and who is next.
+"""The bounded queue of one model: who waits, since when, and what happens when it is full.
 
-A plain synchronous decider: time comes in as an argument. Policies other than first-in-first-out
-replace :meth:`Queue.first`.
+A plain synchronous decider: time comes in as an argument, who is next is a :class:`Policy`'s decision.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, Protocol, TypeVar
+from enum import StrEnum
+from heapq import heapify, heappush
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.scheduling.policy import Policy, Ticket, finite
+from headrace.scheduling.starts import Starts
+from headrace.scheduling.ticket_heap import SLACK, in_order
+
+RETRY_S = 1.0
+"""Shortest time after which a refused request may be worth sending again."""
+
+
+class Overflow(StrEnum):
+    """What becomes of a request that finds the queue full."""
+
+    REJECT = "reject"
+    """It is refused."""
+    WAIT = "wait"
+    """It waits outside, in order of arrival, for room; as many may as fit inside."""
+    SHED = "shed"
+    """The least urgent waiting one that is sheddable and less urgent gives way to it; without one it is refused."""
+    SPILL = "spill"
+    """Its caller takes another model."""
 
 
 class Waiting(Protocol):
@@ -22,57 +44,166 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
+class Wait(msgspec.Struct, Generic[W], eq=False):
+    """One who waits. ``since`` counts for the time limit; ``eta_s``: the wait that was foreseen, if any was."""
+
+    item: W
+    ticket: Ticket
+    since: float
+    eta_s: float | None
+    gone: bool = False
+
+
+class Pushed(NamedTuple, Generic[W]):
+    """``position`` from 1, before which nobody is who comes later, but for the policy; 0: it spilled over and does
+    not wait. ``gave_way``: who was shed for it."""
+
+    position: int
+    gave_way: W | None = None
+
+
 class Queue(Generic[W]):
-    """At most ``limit`` wait; each at most ``timeout_s`` seconds. ``waiting``: who does and since when, by id;
-    others may only look at it."""
+    """At most ``limit`` wait (and as many outside); each at most ``timeout_s`` seconds. ``waiting``: who does, by
+    id, in the order they joined; others may only look at it."""
 
-    __slots__ = ("limit", "timeout_s", "waiting")
+    __slots__ = (
+        "_by_since",
+        "_number",
+        "_outside",
+        "_starts",
+        "limit",
+        "policy",
+        "timeout_s",
+        "waiting",
+    )
 
-    def __init__(self, limit: int, timeout_s: float) -> None:
+    def __init__(self, policy: Policy, limit: int, timeout_s: float) -> None:
+        self.policy = policy
         self.limit = limit
         self.timeout_s = timeout_s
-        self.waiting: OrderedDict[str, tuple[W, float]] = OrderedDict()
+        self.waiting: dict[str, Wait[W]] = {}
+        self._outside: OrderedDict[str, Wait[W]] = OrderedDict()
+        self._by_since: list[tuple[float, int, Wait[W]]] = []
+        self._number = 0
+        self._starts = Starts()
 
     def __len__(self) -> int:
         return len(self.waiting)
 
-    def push(self, item: W, now: float) -> int:
-        """Join at the end; returns the position from 1. Raises ``QUEUE_FULL`` with ``Retry-After``."""
-        if len(self.waiting) >= self.limit:
-            raise HeadraceError(
-                Code.QUEUE_FULL,
-                f"{self.limit} requests are waiting for this model already; try again shortly.",
-                retry_after_s=1.0,
-            )
-        self.waiting[item.id] = (item, now)
-        return len(self.waiting)
+    def push(
+        self, item: W, ticket: Ticket, now: float, overflow: Overflow = Overflow.REJECT
+    ) -> Pushed[W]:
+        """Join. Raises ``QUEUE_FULL`` with ``Retry-After``."""
+        gave_way: W | None = None
+        if item.id in self.waiting:
+            return Pushed(len(self.waiting))
+        if len(self.policy) >= self.limit:
+            if overflow is Overflow.SPILL:
+                return Pushed(0)
+            if overflow is Overflow.WAIT and len(self._outside) < self.limit:
+                self._outside[item.id] = self._wait(item, ticket, now, now)
+                return Pushed(len(self.waiting))
+            if overflow is Overflow.SHED:
+                gave_way = self._shed(ticket, now)
+            if gave_way is None:
+                raise self._full(now)
+        self._wait(item, ticket, now, now)
+        self.policy.add(ticket, now)
+        return Pushed(len(self.policy), gave_way)
 
-    def push_front(self, item: W, now: float) -> None:
-        """Rejoin before everybody else (its run broke); never refused: it was admitted already."""
-        self.waiting[item.id] = (item, now)
-        self.waiting.move_to_end(item.id, last=False)
+    def rejoin(self, item: W, ticket: Ticket, since: float, now: float) -> None:
+        """Wait again: it was pre-empted, or its run broke. Never refused: it was admitted already. ``since`` counts for
+        its time limit."""
+        if item.id not in self.waiting:
+            self._wait(item, ticket, since, now)
+            self.policy.add(ticket, now)
 
-    def first(self) -> W | None:
+    def first(self, now: float) -> W | None:
         """Who is next; None if nobody waits."""
-        for item, _ in self.waiting.values():
-            return item
-        return None
+        ticket = self.policy.peek(now)
+        return None if ticket is None else self.waiting[ticket.id].item
 
-    def next(self) -> W | None:
+    def next(self, now: float) -> Wait[W] | None:
         """Take who is :meth:`first`."""
-        item = self.first()
-        if item is not None:
-            del self.waiting[item.id]
-        return item
+        ticket = self.policy.take(now)
+        if ticket is None:
+            return None
+        wait = self._forget(ticket.id)
+        self._starts.started(now, len(self.waiting))
+        self._let_in()
+        return wait
 
     def remove(self, item: W) -> bool:
         """Leave the queue; whether it was in there."""
-        return self.waiting.pop(item.id, None) is not None
+        wait = self.waiting.get(item.id)
+        if wait is None:
+            return False
+        self._forget(item.id)
+        if self._outside.pop(item.id, None) is None:
+            self.policy.remove(wait.ticket)
+            self._let_in()
+        return True
+
+    def expired(self, now: float) -> list[W]:
+        """Those that agreed to be refused when they cannot be in time any more: they were removed."""
+        gone = [self._forget(ticket.id).item for ticket in self.policy.expired(now)]
+        if gone:
+            self._let_in()
+        return gone
 
     def overdue(self, now: float) -> list[W]:
         """All that have waited longer than the limit; they stay."""
-        return [item for item, since in self.waiting.values() if now - since > self.timeout_s]
+        late: list[W] = []
+        for since, _, wait in in_order(self._by_since):
+            if not now - since > self.timeout_s:
+                break
+            if not wait.gone:
+                late.append(wait.item)
+        return late
 
     def items(self) -> list[W]:
-        """All who wait, in order."""
-        return [item for item, _ in self.waiting.values()]
+        """All who wait, in the order they joined."""
+        return [wait.item for wait in self.waiting.values()]
+
+    def ranked(self, now: float, limit: int) -> list[W]:
+        """The first ``limit`` in the order in which they would run, were nothing to change."""
+        return [self.waiting[ticket.id].item for ticket in self.policy.ranked(now, limit)]
+
+    def eta_s(self, position: int, now: float) -> float | None:
+        """How long the one at this position will wait, from how fast others started of late; None: unknown."""
+        return self._starts.wait_s(position, now)
+
+    def _wait(self, item: W, ticket: Ticket, since: float, now: float) -> Wait[W]:
+        since = finite(since)
+        wait = Wait(item, ticket, since, self.eta_s(len(self.waiting) + 1, now))
+        self.waiting[item.id] = wait
+        self._number += 1
+        heappush(self._by_since, (since, self._number, wait))
+        if len(self._by_since) > 2 * len(self.waiting) + SLACK:
+            self._by_since = [entry for entry in self._by_since if not entry[2].gone]
+            heapify(self._by_since)
+        return wait
+
+    def _forget(self, key: str) -> Wait[W]:
+        wait = self.waiting.pop(key)
+        wait.gone = True
+        return wait
+
+    def _let_in(self) -> None:
+        while self._outside and len(self.policy) < self.limit:
+            _, wait = self._outside.popitem(last=False)
+            self.policy.add(wait.ticket, wait.since)
+
+    def _shed(self, ticket: Ticket, now: float) -> W | None:
+        least = self.policy.least_urgent(now, ticket)
+        if least is None:
+            return None
+        self.policy.remove(least)
+        return self._forget(least.id).item
+
+    def _full(self, now: float) -> HeadraceError:
+        return HeadraceError(
+            Code.QUEUE_FULL,
+            f"{self.limit} requests are waiting for this model already; try again shortly.",
+            retry_after_s=max(self.eta_s(1, now) or 0.0, RETRY_S),
+        )

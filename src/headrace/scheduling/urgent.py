@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush, heapreplace
-from math import inf
 from typing import TYPE_CHECKING
 
 from headrace.scheduling.ticket_heap import SLACK
@@ -15,20 +15,21 @@ Entries = list[tuple[float, int, "Tenant"]]
 
 
 class Urgent:
-    """The tenants of one class that have requests in time, by when the first of those must start.
+    """Some tenants of one class that have requests in time, by when the first of those must start.
 
-    A tenant stands aside while its counter is more than the headroom beyond the least; one that has late
-    requests waiting has no headroom. It is moved at most once for each time that its counter or its lateness
-    changed, so finding the next one is O(log n). A tenant has one valid entry, with its ``urgent_number``; others are
-    dropped when they come to the top, or are the majority.
+    A tenant stands aside while its counter is more than the headroom beyond the least. It is moved at most once for
+    each time that its counter or its lateness changed, so finding the next one is O(log n). A tenant has one valid
+    entry in all of the class, with its ``urgent_number``; others are dropped when they come to the top, or
+    are the majority. ``numbers``: new ones for entries, the same for all of the class. ``bids``, ``aside``: heaps
+    of entries; others may only look at them.
     """
 
-    __slots__ = ("_aside", "_bids", "_number")
+    __slots__ = ("_numbers", "aside", "bids")
 
-    def __init__(self) -> None:
-        self._bids: Entries = []
-        self._aside: Entries = []
-        self._number = 0
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self.bids: Entries = []
+        self.aside: Entries = []
+        self._numbers = numbers
 
     def offer(self, tenant: Tenant) -> None:
         """Its first ticket may be another one."""
@@ -36,32 +37,35 @@ class Urgent:
             entry = tenant.tickets.first()
             if entry is not None and entry[2].start_by < tenant.bid:
                 tenant.bid = entry[2].start_by
-                self._bids = self._push(self._bids, tenant.bid, tenant)
+                self.bids = self._push(self.bids, tenant.bid, tenant)
 
-    def recovered(self, tenant: Tenant, headroom: float) -> None:
-        """It has no late requests any more."""
-        if tenant.aside:
-            self._aside = self._push(self._aside, tenant.counter - headroom, tenant)
-
-    def first(self, now: float, least: float, headroom: float) -> Tenant | None:
-        """Who has the least time left; what had to start before ``now`` is relegated on the way. The first of
-        the tenant's tickets is the one. ``least``: the least counter of those with somebody waiting."""
+    def first(self, now: float, least: float, headroom: float, before: float) -> Tenant | None:
+        """Who has the least time left, if the first of its tickets must start ``before`` then; what had to start
+        before ``now`` is relegated on the way, and who has late requests by that goes elsewhere. ``least``:
+        the least counter of those with somebody waiting."""
         self._bring_back(least, headroom)
-        bids = self._bids
+        bids = self.bids
         while bids:
             start, number, tenant = bids[0]
+            if start >= before:
+                return None
             if number != tenant.urgent_number:
                 heappop(bids)
                 continue
-            tenant.relegate(now)
+            if start < now:
+                tenant.relegate(now)
+            if tenant.urgent is not self:
+                heappop(bids)
+                tenant.moves()
+                continue
             entry = tenant.tickets.first()
-            since = tenant.counter - (0.0 if tenant.late.waiting else headroom)
+            since = tenant.counter - headroom
             if entry is None or since > least:
                 heappop(bids)
-                tenant.bid, tenant.urgent_number = inf, 0
+                tenant.leaves_urgent()
                 if entry is not None:
                     tenant.aside = True
-                    self._aside = self._push(self._aside, since, tenant)
+                    self.aside = self._push(self.aside, since, tenant)
             elif entry[2].start_by > start:
                 tenant.bid = entry[2].start_by
                 heapreplace(bids, (tenant.bid, number, tenant))
@@ -70,25 +74,22 @@ class Urgent:
         return None
 
     def _bring_back(self, least: float, headroom: float) -> None:
-        aside = self._aside
+        aside = self.aside
         while aside and aside[0][0] <= least:
             _, number, tenant = aside[0]
             if number != tenant.urgent_number:
                 heappop(aside)
                 continue
-            since = tenant.counter - (0.0 if tenant.late.waiting else headroom)
+            since = tenant.counter - headroom
             if since > least:
                 heapreplace(aside, (since, number, tenant))
                 continue
             heappop(aside)
-            tenant.aside = False
-            tenant.urgent_number = 0
-            self.offer(tenant)
+            tenant.moves()
 
     def _push(self, entries: Entries, key: float, tenant: Tenant) -> Entries:
-        self._number += 1
-        tenant.urgent_number = self._number
-        heappush(entries, (key, self._number, tenant))
+        tenant.urgent_number = next(self._numbers)
+        heappush(entries, (key, tenant.urgent_number, tenant))
         if len(entries) > 2 * tenant.level.members + SLACK:
             entries = [one for one in entries if one[1] == one[2].urgent_number]
             heapify(entries)

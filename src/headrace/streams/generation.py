@@ -90,8 +90,8 @@ class Meter(Protocol):
 class Generation:
     """A request being answered. Is the ``Sink`` of its runs and what protocols see as a generation.
 
-    ``seq`` is the last one assigned. ``flow``, ``place``, ``trace`` are its owner's, and what it knows of broken runs:
-    ``fruitless`` of them since the newest token, which came ``broke_after``; it waits ``waits_since`` then.
+    ``seq`` is the last one assigned. ``flow``, ``place``, ``ticket``, ``trace`` are its owner's, and what it knows of
+    broken runs: ``fruitless`` of them since the newest token, which came ``broke_after``; since when it waits then.
     ``join_key``: what it is known by to those who ask the same again.
     ``turns``: what prompts in mid-stream closed; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
@@ -107,6 +107,7 @@ class Generation:
     raw: dict[int, Raw] | None = None
     cancel_run: Callable[[], None] | None = None
     place: Any = None
+    ticket: Any = None
     trace: Any = None
     prefilled = -1
     started_at = 0.0

@@ -1,0 +1,1 @@
+"""Who runs when: the policies of ``headrace.scheduling`` over real traces and a model of an engine."""

@@ -1,0 +1,39 @@
+"""The policies that are compared, made anew for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from benchmarks.scheduling.arrival import Arrival
+from benchmarks.scheduling.engine import Engine, Scheduler, Served, Simulation
+from benchmarks.scheduling.las import LeastAttainedService
+from headrace.scheduling.policies import policy
+
+
+class Contender(msgspec.Struct, frozen=True):
+    """``classes``: tenants with a short target are in a higher priority class; without it all are in one."""
+
+    name: str
+    make: Callable[[], Scheduler]
+    classes: bool = False
+
+    def run(self, engine: Engine, arrivals: Sequence[Arrival]) -> list[Served]:
+        return Simulation(engine, self.make(), classes=self.classes).run(arrivals)
+
+
+def ours(name: str, *, classes: bool = False) -> Contender:
+    """One of ``headrace.scheduling``, as it is without settings."""
+    return Contender(name, lambda: policy(name), classes)
+
+
+CONTENDERS = (
+    ours("fcfs"),
+    ours("slo-formula"),
+    ours("fair"),
+    Contender("las", LeastAttainedService),
+    ours("edf"),
+    ours("priority", classes=True),
+    ours("fair-headroom"),
+)

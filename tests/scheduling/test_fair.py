@@ -1,0 +1,387 @@
+"""Fair shares, with and without headroom: what the tenants are promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import count
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.scheduling.load import Slots
+
+from headrace.scheduling.fair import Fair
+from headrace.scheduling.fair_headroom import HEADROOM, FairHeadroom
+from headrace.scheduling.ledger import SHARES, SWEEP, Ledger
+from headrace.scheduling.policies import policy
+from headrace.scheduling.policy import Terms, Ticket
+
+SHARING = {"fair": 0.0, "fair-headroom": HEADROOM}
+"""Policies, and how much they may favour somebody for a deadline."""
+
+each = pytest.mark.parametrize("name", list(SHARING))
+
+
+class Backlog:
+    """Tenants that always have requests waiting, in an engine with slots. A tenant's requests are alike, by turns."""
+
+    def __init__(self, name: str, slots: int, tenants: dict[Terms, list[tuple[int, int]]]) -> None:
+        self.engine = Slots(policy(name), slots)
+        self.tenants = tenants
+        self.numbers = count()
+        self.waiting: Counter[str] = Counter()
+        self.now = 0.0
+
+    def step(self, active: Iterable[Terms]) -> None:
+        for terms in active:
+            while self.waiting[terms.tenant] <= self.engine.slots:
+                number = next(self.numbers)
+                kinds = self.tenants[terms]
+                prompt, output = kinds[number % len(kinds)]
+                ticket = Ticket(str(number), terms, self.now, prompt, output_tokens=output)
+                self.engine.policy.add(ticket, self.now)
+                self.waiting[terms.tenant] += 1
+        before = len(self.engine.taken)
+        self.engine.fill(self.now)
+        for ticket in self.engine.taken[before:]:
+            self.waiting[ticket.terms.tenant] -= 1
+        self.engine.step(50, self.now)
+        self.now += 0.5
+
+    def bound(self, name: str) -> float:
+        """2 · max(one request, headroom) + what is in flight, in the units of the counters."""
+        most = max(
+            (prompt + 2 * output) / terms.weight
+            for terms, kinds in self.tenants.items()
+            for prompt, output in kinds
+        )
+        return 2 * max(most, SHARING[name]) + self.engine.slots * most
+
+
+@st.composite
+def backlogs(draw: st.DrawFn) -> tuple[int, dict[Terms, list[tuple[int, int]]]]:
+    sizes = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 400)), min_size=1, max_size=3)
+    tenants = {
+        Terms(f"t{number}", draw(st.sampled_from([1.0, 2.0])), ttft_s=draw(st.floats(0, 60))): draw(
+            sizes
+        )
+        for number in range(draw(st.integers(2, 5)))
+    }
+    return draw(st.integers(1, 6)), tenants
+
+
+@each
+@settings(max_examples=20, deadline=None)
+@given(backlogs())
+def test_tenants_that_wait_are_served_alike(
+    name: str, drawn: tuple[int, dict[Terms, list[tuple[int, int]]]]
+) -> None:
+    slots, tenants = drawn
+    backlog = Backlog(name, slots, tenants)
+    bound = backlog.bound(name)
+    for _ in range(300):
+        backlog.step(tenants)
+        served = [backlog.engine.served.get(terms.tenant, 0.0) for terms in tenants]
+        assert max(served) - min(served) <= bound
+
+
+@each
+@settings(max_examples=20, deadline=None)
+@given(backlogs(), st.integers(1, 300))
+def test_who_was_idle_banks_no_credit(
+    name: str, drawn: tuple[int, dict[Terms, list[tuple[int, int]]]], idle: int
+) -> None:
+    slots, tenants = drawn
+    backlog = Backlog(name, slots, tenants)
+    first, *others = tenants
+    for _ in range(idle):
+        backlog.step(others)
+    before = Counter(backlog.engine.served)
+    for _ in range(200):
+        backlog.step(tenants)
+        since = {
+            terms: backlog.engine.served.get(terms.tenant, 0.0) - before[terms.tenant]
+            for terms in tenants
+        }
+        for other in others:
+            assert abs(since[first] - since[other]) <= backlog.bound(name)
+
+
+@each
+def test_classes_share_by_credit(name: str) -> None:
+    tenants = {Terms(f"{level}{n}", 1, level): [(100, 50)] for level in SHARES for n in range(3)}
+    backlog = Backlog(name, 2, tenants)
+    for _ in range(3000):
+        backlog.step(tenants)
+    served: Counter[str] = Counter()
+    for terms in tenants:
+        served[terms.level] += int(backlog.engine.served[terms.tenant])
+    for level, share in SHARES.items():
+        assert served[level] / served.total() == pytest.approx(
+            share / sum(SHARES.values()), rel=0.1
+        )
+
+
+@each
+def test_a_cached_prompt_costs_what_is_not_cached(name: str) -> None:
+    one = policy(name)
+    cached, cold = Terms("cached"), Terms("cold")
+    for number in range(40):
+        one.add(Ticket(f"a{number}", cached, 0.0, 1000, 900, 0), 0.0)
+        one.add(Ticket(f"b{number}", cold, 0.0, 1000, 0, 0), 0.0)
+    served: Counter[str] = Counter()
+    for _ in range(44):
+        ticket = one.take(0.0)
+        assert ticket is not None
+        one.began(ticket, 0.0)
+        served[ticket.terms.tenant] += 1
+    assert served["cached"] == pytest.approx(40, abs=1 if name == "fair" else 30)
+
+
+@each
+def test_weight_0_is_served_when_nobody_else_waits(name: str) -> None:
+    one = policy(name)
+    for number in range(5):
+        one.add(Ticket(f"none{number}", Terms("none", 0.0, "interactive"), 0.0), 0.0)
+        one.add(Ticket(f"some{number}", Terms("some", 0.1, "batch"), 1.0), 1.0)
+    order = []
+    while (ticket := one.take(2.0)) is not None:
+        one.began(ticket, 2.0)
+        order.append(ticket.terms.tenant)
+    assert order == ["some"] * 5 + ["none"] * 5
+
+
+@each
+def test_who_uses_free_slots_pays_for_them(name: str) -> None:
+    """A tenant that never had to wait has no debt when others come, and no credit either."""
+    one = policy(name)
+    for number in range(100):
+        direct = Ticket(f"direct{number}", Terms("a"), 0.0, 1000)
+        one.began(direct, 0.0)
+        one.produced(direct, 100, 0.0)
+        one.ended(direct, 0.0)
+    for number in range(10):
+        one.add(Ticket(f"a{number}", Terms("a"), 1.0, 3000), 1.0)
+        one.add(Ticket(f"b{number}", Terms("b"), 1.0, 3000), 1.0)
+    served = []
+    for _ in range(10):
+        ticket = one.take(2.0)
+        assert ticket is not None
+        one.began(ticket, 2.0)
+        served.append(ticket.terms.tenant)
+    assert 4 <= served.count("a") <= 6
+
+
+@each
+def test_the_last_of_who_has_most_waiting_gives_way(name: str) -> None:
+    one = policy(name)
+    light, heavy = Terms("light", sheddable=True), Terms("heavy", sheddable=True)
+    for number in range(10):
+        one.add(Ticket(f"heavy{number}", heavy, float(number), 1000), float(number))
+    one.add(Ticket("light", light, 20.0, 1000), 20.0)
+    least = one.least_urgent(20.0)
+    assert least is not None
+    assert least.id == "heavy9"
+    assert one.least_urgent(21.0, Ticket("new", light, 21.0)) is least
+    assert one.least_urgent(21.0, Ticket("new", heavy, 21.0)) is None
+    one.remove(least)
+    least = one.least_urgent(20.0)
+    assert least is not None
+    assert least.id == "heavy8"
+
+
+@each
+def test_a_class_that_had_more_than_its_share_is_pre_empted(name: str) -> None:
+    one = policy(name)
+    running = [Ticket(str(n), Terms("b", level="batch"), 0.0, 1000 * (3 - n)) for n in range(3)]
+    for ticket in running:
+        one.began(ticket, 0.0)
+    urgent = Ticket("urgent", Terms("a", level="interactive", ttft_s=10.0), 5.0)
+    one.add(urgent, 5.0)
+    pressed_at = 5.0 if name == "fair" else 12.0
+    assert one.victim(urgent, running, pressed_at) is running[2]
+    later = Ticket("later", Terms("c", level="batch", ttft_s=10.0), 5.0)
+    one.add(later, 5.0)
+    assert one.victim(later, running, pressed_at) is None
+
+
+def test_positions_are_those_in_which_they_run() -> None:
+    random = Random(1)
+    fair = Fair()
+    terms = [Terms(str(n), random.uniform(0.5, 4), random.choice(list(SHARES))) for n in range(20)]
+    for number in range(300):
+        fair.add(Ticket(str(number), random.choice(terms), 0.0, random.randrange(999)), 0.0)
+    ranked = fair.ranked(0.0, 300)
+    order = []
+    while (ticket := fair.take(0.0)) is not None:
+        fair.began(ticket, 0.0)
+        fair.produced(ticket, ticket.output_tokens, 0.0)
+        fair.ended(ticket, 0.0)
+        order.append(ticket)
+    assert ranked == order
+
+
+def test_accounts_of_who_is_gone_are_forgotten_and_debts_are_not() -> None:
+    ledger = Ledger(SHARES)
+    debtor = ledger.of(Ticket("d", Terms("debtor")))
+    ledger.charge(debtor, 10_000)
+    for number in range(20 * SWEEP):
+        tenant = ledger.of(Ticket("t", Terms(str(number))))
+        ledger.begins_at_once(tenant)
+    assert len(ledger) <= 2 * SWEEP
+    assert ledger.of(Ticket("d", Terms("debtor"))) is debtor
+
+
+class Oracle:
+    """Who may be next under fair-headroom, by looking at everybody; several where counters are equal."""
+
+    def __init__(self, headroom: float) -> None:
+        self.headroom = headroom
+
+    def next(self, waiting: list[Ticket], now: float) -> list[Ticket]:
+        levels = {one.account.level for one in waiting}
+        if any(not one.last for one in levels):
+            levels = {one for one in levels if not one.last}
+        least = min((one.counter for one in levels), default=0.0)
+        near = [one for one in levels if one.counter <= least + self.headroom]
+        urgent = [one for level in near for one in self.urgent(level, waiting, now)]
+        first = min(urgent, key=lambda one: one.start_by, default=None)
+        if first is not None and first.pressed_at <= now:
+            return [self.of_tenant(first.account, waiting, now)]
+        return [
+            self.of_tenant(tenant, waiting, now)
+            for level in levels
+            if level.counter == least
+            for tenant in self.least(level, waiting)
+        ]
+
+    @staticmethod
+    def least(level: object, waiting: list[Ticket]) -> list[Any]:
+        tenants = {one.account for one in waiting if one.account.level is level}
+        least = min(one.counter for one in tenants)
+        return [one for one in tenants if one.counter == least]
+
+    def urgent(self, level: Any, waiting: list[Ticket], now: float) -> list[Ticket]:
+        here = [one for one in waiting if one.account.level is level]
+        late = {one.account for one in here if self.late(one, now)}
+        turn = level.tenants.first()
+        assert turn.counter == min(one.account.counter for one in here)
+        return [
+            one
+            for one in here
+            if not self.late(one, now)
+            and one.account.counter - self.headroom <= turn.counter
+            and (one.account not in late or turn in late)
+        ]
+
+    def of_tenant(self, tenant: object, waiting: list[Ticket], now: float) -> Ticket:
+        own = [one for one in waiting if one.account is tenant]
+        late = [one for one in own if self.late(one, now)]
+        in_time = [one for one in own if not self.late(one, now)]
+        oldest = min(late, key=lambda one: one.rescue_at, default=None)
+        if oldest is not None and (
+            not in_time or (own[0].account.owed >= 1 and oldest.rescue_at < now)
+        ):
+            return oldest
+        return min(in_time, key=lambda one: one.start_by)
+
+    @staticmethod
+    def late(ticket: Ticket, now: float) -> bool:
+        return ticket.late or ticket.start_by < now
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(), st.floats(0, 5000), st.sampled_from([0.0, 0.3, 1.0]))
+def test_the_lazy_choice_is_that_of_looking_at_everybody(
+    seed: int, headroom: float, pressed: float
+) -> None:
+    random = Random(seed)
+    lazy = FairHeadroom(headroom=headroom, pressed=pressed, rescue_after=2)
+    oracle = Oracle(headroom)
+    tenants = [
+        Terms(
+            str(number),
+            random.choice([0.0, 0.5, 1.0, 2.0]),
+            random.choice(["interactive", "standard"]),
+            random.uniform(1, 30),
+        )
+        for number in range(8)
+    ]
+    running: list[Ticket] = []
+    now = 0.0
+    for number in range(400):
+        now += random.expovariate(2.0)
+        for _ in range(random.randrange(4)):
+            size = random.randrange(1, 3000)
+            ticket = Ticket(f"{number}", random.choice(tenants), now, size)
+            lazy.add(ticket, now)
+        waiting = list(lazy)
+        if waiting and random.random() < 0.1:
+            lazy.remove(waiting.pop(random.randrange(len(waiting))))
+        for _ in range(random.randrange(3)):
+            waiting = list(lazy)
+            expected = oracle.next(waiting, now)
+            taken = lazy.take(now)
+            assert (taken in expected) if expected else taken is None
+            if taken is not None:
+                lazy.began(taken, now)
+                lazy.first_token(taken, now)
+                running.append(taken)
+        for ticket in random.sample(running, len(running) // 2):
+            lazy.produced(ticket, random.randrange(200), now)
+            if random.random() < 0.3:
+                lazy.ended(ticket, now)
+                running.remove(ticket)
+
+
+def test_a_pressed_request_goes_ahead_of_its_turn_within_the_headroom_only() -> None:
+    one = FairHeadroom(headroom=1000)
+    slow, quick = Terms("slow", ttft_s=60.0), Terms("quick", ttft_s=10.0)
+    for number, size in enumerate((700, 500, 10, 10)):
+        one.began(Ticket(f"before{number}", quick, 0.0, 0), 0.0)
+        one.add(Ticket(f"quick{number}", quick, 0.0, size), 0.0)
+        one.add(Ticket(f"slow{number}", slow, 0.0, size), 0.0)
+    order = []
+    for _ in range(4):
+        ticket = one.take(6.0)
+        assert ticket is not None
+        one.began(ticket, 6.0)
+        order.append(ticket.id)
+    assert order[:3] == ["quick0", "quick1", "slow0"]
+
+
+def test_who_is_late_waits_behind_others_of_its_tenant_and_is_rescued() -> None:
+    one = FairHeadroom(rescue_after=10, rescue_rate=1)
+    terms = Terms("a", ttft_s=1.0)
+    for number in range(6):
+        one.add(Ticket(f"old{number}", terms, 0.0), 0.0)
+    for number in range(6):
+        one.add(Ticket(f"new{number}", terms, 9.5), 9.5)
+    first = [taken.id for _ in range(2) if (taken := one.take(9.6))]
+    assert first == ["new0", "new1"]
+    for number in range(6):
+        one.add(Ticket(f"newer{number}", terms, 10.0), 10.0)
+    after = [taken.id for _ in range(4) if (taken := one.take(10.05))]
+    assert after == ["new2", "old0", "new3", "old1"]
+
+
+def test_sheddable_ones_that_can_be_in_time_nowhere_are_not_refused() -> None:
+    one = FairHeadroom()
+    one.add(Ticket("huge", Terms("a", ttft_s=0.001, sheddable=True), 0.0, 10**6), 0.0)
+    assert one.expired(50.0) == []
+    taken = one.take(50.0)
+    assert taken is not None
+    assert taken.id == "huge"
+
+
+def test_what_ran_already_is_not_refused_for_being_late() -> None:
+    one = FairHeadroom()
+    ticket = Ticket("moved", Terms("a", ttft_s=1.0, sheddable=True), 0.0)
+    one.began(ticket, 0.0)
+    one.ended(ticket, 0.5)
+    one.add(ticket, 0.5)
+    assert one.expired(50.0) == []
+    assert one.take(50.0) is ticket
