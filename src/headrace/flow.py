@@ -49,9 +49,19 @@ class ModelMetrics(Protocol):
 
 class Flow:
     """``serving``: a replica is ready; ``keeps_raw``: one can go on from raw output, which is only then
-    worth its memory; ``exact``: going on replays token by token also where the client did not ask for it."""
+    worth its memory; ``context``: tokens of prompt and answer together, 0 if not known; ``exact``: going on replays
+    token by token also where the client did not ask for it."""
 
-    __slots__ = ("defaults", "exact", "keeps_raw", "metrics", "model", "queue", "serving")
+    __slots__ = (
+        "context",
+        "defaults",
+        "exact",
+        "keeps_raw",
+        "metrics",
+        "model",
+        "queue",
+        "serving",
+    )
 
     def __init__(
         self,
@@ -68,6 +78,7 @@ class Flow:
         self.exact = exact
         self.serving = False
         self.keeps_raw = True
+        self.context = 0
 
     def admit(self, request: Request) -> Request:
         """The request as this model runs it: with its sampling defaults, and with a seed where one may be
@@ -123,6 +134,7 @@ class Flow:
         ready = [replica for replica in self.model.replicas if replica.ready]
         self.serving = bool(ready)
         self.keeps_raw = not ready or any(one.engine.info().continues for one in ready)
+        self.context = max((one.engine.info().context for one in ready), default=self.context)
 
     def _check_room(self) -> None:
         name, queue = self.model.name, self.queue

@@ -22,11 +22,12 @@ from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
 from headrace.domain.ids import Ulids, find_ulid
-from headrace.domain.request import Caller, Message, Request, less_tokens
+from headrace.domain.request import Caller, Message, Request, capped, less_tokens
 from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import NEVER_BEGAN, may_go_on
+from headrace.limiting import Limiting
 from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
@@ -70,9 +71,10 @@ class Service:
         chain: HookChain | None,
         topics: Topics,
         limits: Limits,
+        limiting: Limiting | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """``tracer``: None where nothing is recorded."""
+        """``limiting``: None where nobody is limited. ``tracer``: None where nothing is recorded."""
         self._tracer = tracer
         self._flows = {flow.model.name: flow for flow in flows}
         self._models = Models([flow.model for flow in flows])
@@ -84,6 +86,7 @@ class Service:
         self._topics = topics
         self._news = topics.subscribers("generation")
         self._limits = limits
+        self._limiting = limiting or Limiting()
         self._aborts: AbortTokens[Generation] = AbortTokens()
         # Bounded by the queues' limits and the replicas' slots; in order of admission.
         self._running: dict[str, Generation] = {}
@@ -116,12 +119,19 @@ class Service:
             caller = msgspec.structs.replace(caller, trace=self._tracer.follow(None))
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
+        request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
         context = opening = None
         if self._chain is not None:
             context = HookContext(generation_id, request, caller)
-            opening = self._chain.on_start(context)
+            try:
+                opening = self._chain.on_start(context)
+            except HeadraceError:
+                if reservation is not None:
+                    reservation.settle(0, time.monotonic())
+                raise
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
+        generation.reservation = reservation
         flow.metrics.admitted_count += 1
         if opening is None and not self._rewrites:
             self._enqueue(generation, flow)
@@ -164,6 +174,7 @@ class Service:
             raise over(generation.id)
         if self._closing:
             raise _shutting_down()
+        self._limiting.prompted(running, message)
         return await add_prompt(running, message)
 
     def cancel(self, generation: AnyGeneration) -> None:
@@ -232,6 +243,7 @@ class Service:
         going_on = 0
         for recovered in reversed(found):  # each joins at the front: the oldest last
             going_on += self._recover(recovered)
+        self._limiting.forget_lost(found)
         return going_on
 
     def tick(self, now: float) -> None:
@@ -263,6 +275,7 @@ class Service:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._limiting.close()
 
     # The owner of generations.
 
@@ -294,6 +307,9 @@ class Service:
         """In the next turn of the loop: several prompts at once need one run."""
         if generation.place is not None:
             asyncio.get_running_loop().call_soon(self._start_again, generation)
+
+    def ending(self, generation: Generation, end: Finish | Error) -> None:
+        self._limiting.settle(generation, end)
 
     def ended(self, generation: Generation, end: Finish | Error) -> None:
         flow: Flow = generation.flow
@@ -422,7 +438,7 @@ class Service:
             generation.started_at = now = time.monotonic()
             flow.metrics.started(now - generation.admitted_at)
         generation.place = place
-        request = generation.request
+        request = capped(generation.request)
         prefixes: tuple[Prefix, ...] = ()
         if generation.raw:
             prefixes = generation.go_on()
@@ -438,23 +454,39 @@ class Service:
         caller = generation.caller
         trace = generation.trace
         told = caller.trace if trace is None else trace.attempt(place.replica.name)
-        run = place.replica.engine.stream_infer(
-            Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told),
-            generation,
-        )
+        engine = place.replica.engine
+        work = Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told)
+        if generation.reservation is None:
+            run = engine.stream_infer(work, generation)
+        else:
+            run = self._limiting.start(engine, work, generation, self._computed)
         # A run that failed at once has given its place back already.
         if generation.ended:
             run.cancel()
         elif generation.place is place:
             generation.cancel_run = run.cancel
 
+    def _computed(self, generation: Generation) -> None:
+        """The engine is done, and not all is shown: its slot is free for others."""
+        place: Place[Engine] | None = generation.place
+        if place is not None:
+            place.free()
+            if generation.flow.queue.waiting:
+                self._pump(generation.flow)
+
     def _start_again(self, generation: Generation) -> None:
         """In its place, with what was added to it; unless it has a run or its end by now."""
         place: Place[Engine] | None = generation.place
         if place is None or generation.cancel_run is not None or self._stopped:
             return
-        if not (generation.ended or generation.closing):
+        if generation.ended or generation.closing:
+            return
+        if place.taken:
             self._start(generation, generation.flow, place)
+        else:  # others have it by now
+            generation.place = None
+            generation.flow.queue.push_front(generation, time.monotonic())
+            self._pump(generation.flow)
 
     def _free(self, generation: Generation) -> Place[Engine] | None:
         place: Place[Engine] | None = generation.place
@@ -528,13 +560,16 @@ class Service:
         try:
             flow = self._flow_of(header.model)
         except HeadraceError:
+            self._limiting.died(header.id, recovered.events, recovered.raw)
             return self._interrupt(log, f"Model {header.model} is no longer served.")
         if not self._lives_on(recovered):
+            self._limiting.died(header.id, recovered.events, recovered.raw)
             return self._interrupt(log, "The server was restarted; send it again.")
         context = None
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
         generation = self._begin(log, flow, context, keep_raw=True)
+        generation.reservation = self._limiting.resume(generation)
         flow.metrics.admitted_count += 1
         try:
             generation.rebuild(recovered.raw)

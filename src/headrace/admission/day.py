@@ -1,0 +1,191 @@
+"""Budgets of a day: from midnight to midnight, UTC, with what reached them before the process died.
+
+A reservation counts for the day it was made on, whenever it is settled. Of two days what was used is known, so
+that a clock that is set back over midnight and forth again gives nobody a second budget.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from headrace.admission.usage_journal import UsageJournal
+from headrace.domain.errors import HeadraceError
+
+DAY_S = 86_400.0
+SWEEP_ABOVE = 1024
+_logger = logging.getLogger("headrace.admission")
+
+
+class DayBudget:
+    """``account``: whose it is, as the journal says it. ``capacity``: 0 while no limit asks for it. ``day``: the one
+    that counts now, in days since 1970. Times are Unix seconds."""
+
+    __slots__ = ("_before", "_spent", "account", "capacity", "day", "name", "whose")
+
+    def __init__(self, account: str) -> None:
+        self.account = account
+        self.name = self.whose = ""
+        self.capacity = 0.0
+        self.day = 0.0
+        self._spent = 0
+        self._before = (0.0, 0)
+
+    def left(self, now: float, wall: float) -> float:
+        """What can be taken today; below 0 if more was used."""
+        day = wall // DAY_S
+        if day != self.day and day == day:  # not a number is no day
+            self._turn(day)
+        return self.capacity - self._spent
+
+    def wait_s(self, amount: float, now: float, wall: float) -> float:
+        """Seconds until so much, not more than the capacity, can be taken; 0 for now."""
+        if self.left(now, wall) >= amount:
+            return 0.0
+        rest = DAY_S - wall % DAY_S
+        return rest if rest == rest else DAY_S
+
+    def add(self, day: int, amount: int) -> None:
+        """So much was taken on that day, or (below 0) came back."""
+        if day == self.day:
+            self._spent += amount
+        elif day == self._before[0]:
+            self._before = (self._before[0], self._before[1] + amount)
+        elif day > max(self.day, self._before[0]):
+            self._turn(float(day))
+            self._spent += amount
+
+    def spent(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of the two days that are known, the earlier first: the day, and what was taken on it."""
+        before, current = sorted((self._before, (self.day, self._spent)))
+        return (int(before[0]), before[1]), (int(current[0]), current[1])
+
+    def _turn(self, day: float) -> None:
+        found = self._before[1] if self._before[0] == day else 0
+        self._before = (self.day, self._spent)
+        self.day, self._spent = day, found
+
+
+class Open(NamedTuple):
+    """A reservation that is not settled. ``day``: days since 1970."""
+
+    day: int
+    prompt: int
+    output: int
+    budgets: tuple[DayBudget, ...]
+
+
+class DayBudgets:
+    """All budgets by account, and all reservations on them. ``journal``: None keeps nothing.
+
+    Bounded by the accounts that used something on the days that are known, and by what runs.
+    """
+
+    def __init__(self, journal: UsageJournal | None = None) -> None:
+        self._journal = journal
+        self._budgets: dict[str, DayBudget] = {}
+        self._sweep_above = SWEEP_ABOVE
+        self._troubled = False
+        self._day = 0
+        self.open: dict[str, Open] = {}
+
+    def load(self, wall: float) -> None:
+        """Take over what the journal says, and write it anew. Raises ``STORE_FAILED``."""
+        journal = self._journal
+        self._day = int(wall // DAY_S)
+        if journal is None:
+            return
+        for kind, *values in journal.read():
+            match kind, values:
+                case "t", [int(day), str(account), int(tokens)]:
+                    self.budget(account).add(day, tokens)
+                case "r", [str(id), int(day), int(prompt), int(output), *accounts]:
+                    budgets = tuple(self.budget(str(account)) for account in accounts)
+                    self._reserved(id, Open(day, prompt, output, budgets))
+                case "s", [str(id), int(tokens)]:
+                    self._settled(id, tokens)
+                case _:
+                    pass  # a line that was cut short
+        journal.begin(self._lines())
+
+    def budget(self, account: str) -> DayBudget:
+        """The one budget of an account, made when first asked for."""
+        found = self._budgets.get(account)
+        if found is None:
+            if len(self._budgets) >= self._sweep_above:
+                self._sweep()
+            found = self._budgets[account] = DayBudget(account)
+        return found
+
+    def reserve(self, id: str, budgets: tuple[DayBudget, ...], prompt: int, output: int) -> None:
+        """Take from all of them, of the day that they have now. More may follow under the same ``id``. Raises
+        ``STORE_FAILED``; nothing is taken then."""
+        self._day = day = int(budgets[0].day)
+        if self._journal is not None:
+            self._journal.reserve(id, day, prompt, output, [one.account for one in budgets])
+        self._reserved(id, Open(day, prompt, output, budgets))
+
+    def settle(self, id: str, tokens: int) -> None:
+        """So many tokens it really was. Without effect for one that is not open."""
+        if id not in self.open:
+            return
+        self._settled(id, tokens)
+        journal = self._journal
+        if journal is None:
+            return
+        try:
+            journal.settle(id, tokens)
+            if journal.is_long:
+                journal.begin(self._lines())
+            self._troubled = False
+        except HeadraceError as error:
+            if not self._troubled:  # the next start settles it by what its log says
+                _logger.error("%s What was used is counted here, and not kept.", error.message)
+            self._troubled = True
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
+    def _reserved(self, id: str, new: Open) -> None:
+        known = self.open.get(id)
+        for budget in new.budgets:
+            budget.add(new.day, new.prompt + new.output)
+        if known is not None:
+            new = known._replace(prompt=known.prompt + new.prompt, output=known.output + new.output)
+        self.open[id] = new
+
+    def _settled(self, id: str, tokens: int) -> None:
+        known = self.open.pop(id, None)
+        if known is not None:
+            for budget in known.budgets:
+                budget.add(known.day, tokens - known.prompt - known.output)
+
+    def _lines(self) -> Sequence[tuple[object, ...]]:
+        """All that is known of today and yesterday, in the words of the journal."""
+        oldest = self._day - 1
+        reserved: dict[tuple[str, int], int] = {}
+        for known in self.open.values():
+            for budget in known.budgets:
+                key = budget.account, known.day
+                reserved[key] = reserved.get(key, 0) + known.prompt + known.output
+        lines: list[tuple[object, ...]] = []
+        for budget in self._budgets.values():
+            for day, spent in budget.spent():
+                settled = spent - reserved.get((budget.account, day), 0)
+                if settled and day >= oldest:
+                    lines.append(("t", day, budget.account, settled))
+        for id, known in self.open.items():
+            accounts = [budget.account for budget in known.budgets]
+            lines.append(("r", id, known.day, known.prompt, known.output, *accounts))
+        return lines
+
+    def _sweep(self) -> None:
+        """Forget accounts of which nothing is known and that no limit asks for."""
+        self._budgets = {
+            account: budget
+            for account, budget in self._budgets.items()
+            if budget.capacity or any(spent for _, spent in budget.spent())
+        }
+        self._sweep_above = max(SWEEP_ABOVE, 2 * len(self._budgets))
