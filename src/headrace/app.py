@@ -15,8 +15,12 @@ import msgspec
 import uvloop
 
 from headrace import __version__
+from headrace.admission.day import DayBudgets
 from headrace.admission.keys import Keys
+from headrace.admission.limiter import Rules
 from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
+from headrace.admission.sizes import Sizes
+from headrace.admission.usage_journal import UsageJournal, usage_journal_path
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Sampling
 from headrace.engine_building import EngineBuilder
@@ -28,6 +32,7 @@ from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
 from headrace.front.tls import Tls
 from headrace.grpc_building import Grpc, wanted
+from headrace.limiting import Limiting
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
 from headrace.routing.model import Model, Replica
@@ -84,6 +89,7 @@ class App:
         self.hub = Hub(self.store)
         self.outbox = Outbox()
         self.flows = [self._flow(model) for model in settings.models]
+        self.limiting = build_limiting(settings)
         self.service = Service(
             self.flows,
             self.hub,
@@ -96,6 +102,7 @@ class App:
                 settings.limits.queue_timeout_s,
                 settings.limits.total_timeout_s,
             ),
+            limiting=self.limiting,
             tracer=tracer,
         )
         self.grpc = Grpc(settings, self.service) if wanted(settings) else None
@@ -135,7 +142,9 @@ class App:
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signal_number, self.stopping.set)
         self.gc_watch.install()
-        going_on = self.service.recover(await self.store.open())
+        found = await self.store.open()
+        self.limiting.load(time.time())
+        going_on = self.service.recover(found)
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
@@ -304,6 +313,29 @@ def build_store(settings: Settings) -> Store:
     if path is None:
         return MemoryStore(bounds)
     return SqliteStore(path, bounds)
+
+
+def build_limiting(settings: Settings) -> Limiting:
+    """The configured limits. What was used of those of a day is kept where the logs are."""
+    limits = settings.limits
+    sizes = Sizes(limits.max_prompt_tokens, limits.max_tokens, limits.max_n, limits.reserve_tokens)
+    path = settings.database_path
+    journal = UsageJournal(usage_journal_path(path)) if path is not None else None
+    return Limiting(usage_rules(settings), sizes, DayBudgets(journal))
+
+
+def usage_rules(settings: Settings) -> Rules:
+    """What keys, tenants and models may use."""
+    named = {alias: model.name for model in settings.models for alias in model.aliases}
+    return Rules(
+        tenants={tenant.name: tenant.limits for tenant in settings.tenants},
+        models={model.name: model.limits for model in settings.models},
+        tenant_models={
+            (tenant.name, named.get(limits.model, limits.model)): limits
+            for tenant in settings.tenants
+            for limits in tenant.model_limits
+        },
+    )
 
 
 def read_secret(settings: Settings) -> bytes:

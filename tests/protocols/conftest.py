@@ -59,6 +59,7 @@ class ScriptedGeneration:
         self.log: list[Event] = []
         self.readers: list[ScriptedSubscription] = []
         self.clients = 0
+        self.reservation: Any = None
         self.left = asyncio.Event()
         self.attached = asyncio.Event()
 

@@ -7,6 +7,8 @@ that time. Time comes in, monotonic seconds: one that goes back, or is no number
 
 from __future__ import annotations
 
+from math import inf
+
 MARGIN_S = 1e-6
 """Added to a waiting time, so that rounding never makes it too short."""
 
@@ -27,11 +29,11 @@ class Bucket:
     def left(self, now: float, wall: float) -> float:
         """What can be taken; below 0 while something is owed."""
         elapsed = now - self._at
-        if elapsed > 0.0:
+        if 0.0 < elapsed < inf:
             level = self._level + elapsed * self.per_s
             self._level = level if level < self.capacity else self.capacity
             self._at = now
-        elif elapsed < 0.0:
+        elif -inf < elapsed < 0.0:
             self._at = now
         return self._level
 

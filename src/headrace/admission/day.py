@@ -119,8 +119,8 @@ class DayBudgets:
         return found
 
     def reserve(self, id: str, budgets: tuple[DayBudget, ...], prompt: int, output: int) -> None:
-        """Take from all of them, of the day that they have now. More may follow under the same ``id``. Raises
-        ``STORE_FAILED``; nothing is taken then."""
+        """Take from all of them, of the day that they have now. More may follow under the same ``id``, of the same
+        budgets and the same day. Raises ``STORE_FAILED``; nothing is taken then."""
         self._day = day = int(budgets[0].day)
         if self._journal is not None:
             self._journal.reserve(id, day, prompt, output, [one.account for one in budgets])
@@ -144,16 +144,26 @@ class DayBudgets:
                 _logger.error("%s What was used is counted here, and not kept.", error.message)
             self._troubled = True
 
+    def __len__(self) -> int:
+        return len(self._budgets)
+
+    def lift_limits(self) -> None:
+        """Nobody asks for any of them, until somebody does."""
+        for budget in self._budgets.values():
+            budget.capacity = 0.0
+
     def close(self) -> None:
         if self._journal is not None:
             self._journal.close()
 
     def _reserved(self, id: str, new: Open) -> None:
         known = self.open.get(id)
+        day = new.day if known is None else known.day
         for budget in new.budgets:
-            budget.add(new.day, new.prompt + new.output)
+            budget.add(day, new.prompt + new.output)
         if known is not None:
-            new = known._replace(prompt=known.prompt + new.prompt, output=known.output + new.output)
+            prompt, output = known.prompt + new.prompt, known.output + new.output
+            new = known._replace(prompt=prompt, output=output)
         self.open[id] = new
 
     def _settled(self, id: str, tokens: int) -> None:

@@ -77,17 +77,25 @@ class Limiter:
         """From now on these hold. What was used stays used, and whoever is in stays in."""
         self._rules = rules
         self._plans.clear()
+        self._days.lift_limits()
+
+    @property
+    def size(self) -> int:
+        """How much it remembers: plans, buckets, gates."""
+        return len(self._plans) + len(self._buckets) + len(self._gates)
+
+    def running(self, account: str) -> int:
+        """How many are in of those that may be at once, as ``tenant:NAME``."""
+        gate = self._gates.get(account)
+        return gate.running if gate is not None else 0
 
     def _made(self, tenant: str, key_id: str, model: str, now: float) -> Plan | None:
-        scopes = self._scopes(tenant, key_id, model)
-        if not scopes and not self._plans_for_all:
-            return None
         requests: list[Bucket] = []
         tokens: list[Bucket] = []
         days: list[DayBudget] = []
         gates: list[Gate] = []
         paces: list[float] = []
-        for scope in scopes:
+        for scope in self._scopes(tenant, key_id, model):
             limits = scope.limits
             if limits.requests_per_minute is not None:
                 name = "requests_per_minute"
@@ -102,6 +110,8 @@ class Limiter:
                 gates.append(self._gate(scope, limits.concurrent))
             if limits.pace is not None:
                 paces.append(limits.pace)
+        if not (requests or tokens or days or gates or paces or self._plans_for_all):
+            return None
         return Plan(
             tuple(requests),
             tuple(tokens),

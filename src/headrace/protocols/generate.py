@@ -78,6 +78,7 @@ class Generate:
             options = options | (stream_events(call) or {})
         caller = caller_of(call, session_id)
         generation = self._service.submit(request, caller, wire, options)
+        call.reservation = generation.reservation
         if request.stream:
             encoder = ENCODERS[wire](generation, generation.wire_options, framing)
             ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()

@@ -105,7 +105,9 @@ class Inference:
         """Begin a generation. Raises what the request or the service has against it."""
         request = infer_request(asked, self._first_model(), stream=stream)
         caller = with_session(caller_of(call), asked.session_id or None)
-        return self._service.submit(request, caller, NATIVE, stream_events(call) or {})
+        generation = self._service.submit(request, caller, NATIVE, stream_events(call) or {})
+        call.reservation = generation.reservation
+        return generation
 
     def begin(self, call: RpcCall, asked: pb.InferRequest) -> Generation:
         """Begin a generation and answer with its events."""
