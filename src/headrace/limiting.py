@@ -43,7 +43,7 @@ class Limiting:
     ) -> None:
         self._sizes = sizes = sizes or Sizes()
         self._sized = sizes.max_tokens is not None or sizes.max_n is not None
-        self._days = days or DayBudgets()
+        self._days = DayBudgets() if days is None else days
         counts = sizes.max_prompt_tokens is not None
         self._limiter = Limiter(rules or Rules(), self._days, plans_for_all=counts)
 
@@ -185,6 +185,8 @@ def _finished(generation: Generation, reservation: Reservation, end: Finish, now
 def _begun(generation: Generation, reservation: Reservation, end: Error, now: float) -> int:
     """What a generation has used that did not come to a good end."""
     said = _said(generation)
+    if reservation.pace is not None:
+        said += reservation.pace.unshown
     started_at = generation.started_at
     if said:
         return reservation.prompt + said

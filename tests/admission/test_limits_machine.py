@@ -156,7 +156,9 @@ class LimitsMachine(RuleBasedStateMachine):
         plan = self.limiter.plan(*who, model, self.now)
         accounts = self.accounts(*who, model)
         if plan is None:
-            assert all(self.limits[one] == Limits(burst_s=self.limits[one].burst_s) for one in accounts)
+            assert all(
+                self.limits[one] == Limits(burst_s=self.limits[one].burst_s) for one in accounts
+            )
             return multiple()
         self.count += 1
         id = f"gen_{self.count}"
@@ -242,9 +244,7 @@ class LimitsMachine(RuleBasedStateMachine):
             known = self.days.open.get(old.id)
             if known is not None:
                 assert (known.prompt, known.output) == (old.prompt, old.output)
-            guest.reservation = plan.resume(
-                old.id, old.prompt, old.output, self.now, self.wall
-            )
+            guest.reservation = plan.resume(old.id, old.prompt, old.output, self.now, self.wall)
             for account in guest.accounts:
                 at = account, "tokens_per_minute"
                 if at in self.ledgers:  # they go on whatever is left

@@ -38,13 +38,15 @@ class Run(Protocol):
 
 
 class Pace:
-    """When the next tokens of an answer may be shown. Times are monotonic seconds."""
+    """When the next tokens of an answer may be shown. ``unshown``: tokens that were computed and never will be.
+    Times are monotonic seconds."""
 
-    __slots__ = ("_due", "_per_s")
+    __slots__ = ("_due", "_per_s", "unshown")
 
     def __init__(self, per_s: float, now: float) -> None:
         self._per_s = per_s
         self._due = now
+        self.unshown = 0
 
     def wait_s(self, tokens: float, now: float) -> float:
         """Seconds until so many may be shown together; 0 for now."""
@@ -84,6 +86,7 @@ class Paced:
     def cancel(self) -> None:
         """Stop the run and forget what was not shown. Idempotent."""
         self._sink = None
+        self._pace.unshown += int(sum(tokens for _, tokens in self._held))
         self._held.clear()
         run, self._run = self._run, None
         if self._timer is not None:
@@ -119,6 +122,7 @@ class Paced:
         if sink is None:
             return
         if held:
+            self._held.clear()
             self._pace.shown(len(held), time.monotonic(), SLACK_S)
             sink.deltas(held)
         if self._sink is not None:
