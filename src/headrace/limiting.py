@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from headrace.admission.day import DayBudgets
-from headrace.admission.estimates import Estimates, Size, size_of, utf8_bytes
+from headrace.admission.estimates import Size, size_of, utf8_bytes
 from headrace.admission.limiter import Limiter, Rules
 from headrace.admission.pace import Pace, Paced
 from headrace.admission.plan import Plan, Reservation
@@ -99,11 +99,11 @@ class Limiting:
         """A generation is about to end."""
         reservation: Reservation = generation.reservation
         now = time.monotonic()
-        match end:
-            case Finish():
-                used = _finished(generation, reservation, end, now)
-            case Error():
-                used = _begun(generation, reservation, end, now)
+        if type(end) is Finish:
+            used = _finished(generation, reservation, end, now)
+        else:
+            assert type(end) is Error
+            used = _begun(generation, reservation, end, now)
         reservation.settle(used, now)
 
     # After a crash.
@@ -171,15 +171,16 @@ class Limiting:
 def _finished(generation: Generation, reservation: Reservation, end: Finish, now: float) -> int:
     """By the engine's count; what it did not count, by ours. Learns from it."""
     usage = end.usage
-    estimates: Estimates = reservation.plan.estimates
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
     size = reservation.size
-    if size is not None and usage.prompt_tokens and not generation.turns:
-        estimates.learn_prompt(size, usage.prompt_tokens)
-    if usage.completion_tokens and usage.limited_by is None:
-        choices = generation.request.choices
-        estimates.learn_answer(usage.completion_tokens, choices, now - generation.started_at)
-    prompt = usage.prompt_tokens or reservation.prompt
-    return prompt + (usage.completion_tokens or _said(generation))
+    if size is not None:  # else its tokens are not limited
+        estimates = reservation.plan.estimates
+        if prompt and not generation.turns:
+            estimates.learn_prompt(size, prompt)
+        if completion and usage.limited_by is None:
+            choices = generation.request.choices
+            estimates.learn_answer(completion, choices, now - generation.started_at)
+    return (prompt or reservation.prompt) + (completion or _said(generation))
 
 
 def _begun(generation: Generation, reservation: Reservation, end: Error, now: float) -> int:

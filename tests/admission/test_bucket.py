@@ -18,7 +18,7 @@ def bucket(capacity: float = 60.0, per_s: float = 1.0) -> Bucket:
 
 def test_it_is_full_at_first_and_refills_up_to_its_capacity() -> None:
     one = bucket()
-    one.take(50)
+    one.level -= 50
     assert one.left(0.0, 0.0) == 10
     assert one.left(20.0, 0.0) == 30
     assert one.left(1000.0, 0.0) == 60
@@ -26,10 +26,10 @@ def test_it_is_full_at_first_and_refills_up_to_its_capacity() -> None:
 
 def test_what_was_not_used_comes_back_and_what_was_used_beyond_is_owed() -> None:
     one = bucket()
-    one.take(50)
+    one.level -= 50
     one.give_back(45)
     assert one.left(0.0, 0.0) == 55
-    one.take(55)
+    one.level -= 55
     one.give_back(-10)
     assert one.left(0.0, 0.0) == -10
     assert one.wait_s(1, 0.0, 0.0) == pytest.approx(11.0)
@@ -37,7 +37,7 @@ def test_what_was_not_used_comes_back_and_what_was_used_beyond_is_owed() -> None
 
 def test_what_comes_back_never_makes_it_more_than_full() -> None:
     one = bucket()
-    one.take(50)
+    one.level -= 50
     assert one.left(60.0, 0.0) == 60
     one.give_back(50)
     assert one.left(60.0, 0.0) == 60
@@ -46,7 +46,7 @@ def test_what_comes_back_never_makes_it_more_than_full() -> None:
 def test_a_clock_that_goes_back_refills_nothing_and_stops_nothing() -> None:
     one = bucket()
     one.left(1000.0, 0.0)
-    one.take(60)
+    one.level -= 60
     assert one.left(0.0, 0.0) == 0
     assert one.left(5.0, 0.0) == 5
 
@@ -54,7 +54,7 @@ def test_a_clock_that_goes_back_refills_nothing_and_stops_nothing() -> None:
 @pytest.mark.parametrize("odd", [nan, inf, -inf])
 def test_a_time_that_is_none_breaks_nothing(odd: float) -> None:
     one = bucket()
-    one.take(60)
+    one.level -= 60
     assert one.left(odd, 0.0) == 0
     assert one.left(10.0, 0.0) == 10
     assert one.left(odd, 0.0) == 10
@@ -63,12 +63,12 @@ def test_a_time_that_is_none_breaks_nothing(odd: float) -> None:
 
 def test_another_limit_adds_what_it_has_more_and_keeps_what_was_used() -> None:
     one = bucket()
-    one.take(50)
+    one.level -= 50
     one.change(100.0, 2.0, 0.0)
     assert one.left(0.0, 0.0) == 50
     one.change(20.0, 2.0, 0.0)
     assert one.left(0.0, 0.0) == 20
-    one.take(20)
+    one.level -= 20
     assert one.left(5.0, 0.0) == 10
 
 
@@ -83,7 +83,7 @@ def test_the_waiting_time_is_long_enough_and_not_one_percent_too_long(
     capacity: int, per_s: float, now: float, used: float, wanted: float
 ) -> None:
     one = Bucket("", "", float(capacity), per_s, now)
-    one.take(int(capacity * used))
+    one.level -= int(capacity * used)
     amount = max(1, int(capacity * wanted))
     wait_s = one.wait_s(amount, now, 0.0)
     if wait_s == 0.0:

@@ -111,7 +111,7 @@ class LimitsMachine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        self.days = DayBudgets(UsageJournal(self.folder / "usage", long_bytes=2000))
+        self.days = DayBudgets(UsageJournal(self.folder / "usage", file_bytes=2000))
         self.days.load(self.wall)
         self.limiter = Limiter(self.rules, self.days)
         self.ledgers: dict[tuple[str, str], Ledger] = {}
@@ -165,8 +165,7 @@ class LimitsMachine(RuleBasedStateMachine):
         try:
             taken = plan.reserve(id, None, prompt, output, choices, self.now, self.wall)
         except HeadraceError as error:
-            assert error.code in REFUSED
-            assert (error.retry_after_s is None) is (error.code is Code.REQUEST_TOO_LARGE)
+            check_refusal(error)
             return multiple()
         assert taken.prompt == prompt
         assert choices <= taken.output <= output * choices
@@ -207,7 +206,7 @@ class LimitsMachine(RuleBasedStateMachine):
         try:
             guest.reservation.add_prompt(tokens, self.now, self.wall)
         except HeadraceError as error:
-            assert error.code in REFUSED
+            check_refusal(error)
             return
         self.note(guest.accounts, "tokens_per_minute", tokens)
         # A further part counts for the day of the first.
@@ -273,6 +272,12 @@ class LimitsMachine(RuleBasedStateMachine):
                 inside = sum(account in guest.accounts for guest in self.open)
                 assert self.limiter.running(account) == inside
                 assert inside <= limits.concurrent
+
+
+def check_refusal(error: HeadraceError) -> None:
+    """It is one of those that a limit has, and says when to come again unless that is of no use."""
+    assert error.code in REFUSED
+    assert (error.retry_after_s is None) is (error.code is Code.REQUEST_TOO_LARGE)
 
 
 def guest_of(accounts: list[str]) -> tuple[tuple[str, str], str]:

@@ -14,36 +14,34 @@ MARGIN_S = 1e-6
 
 
 class Bucket:
-    """Full at first. ``name``: which limit it is, ``whose``: for whom, both in words for clients."""
+    """Full at first. ``name``: which limit it is, ``whose``: for whom, both in words for clients. ``level``: as it was
+    when it was last asked what is :meth:`left`; whoever takes from it makes it less."""
 
-    __slots__ = ("_at", "_level", "capacity", "name", "per_s", "whose")
+    __slots__ = ("_at", "capacity", "level", "name", "per_s", "whose")
 
     def __init__(self, name: str, whose: str, capacity: float, per_s: float, now: float) -> None:
         self.name = name
         self.whose = whose
         self.capacity = capacity
         self.per_s = per_s
-        self._level = capacity
+        self.level = capacity
         self._at = now
 
     def left(self, now: float, wall: float) -> float:
         """What can be taken; below 0 while something is owed."""
         elapsed = now - self._at
         if 0.0 < elapsed < inf:
-            level = self._level + elapsed * self.per_s
-            self._level = level if level < self.capacity else self.capacity
+            level = self.level + elapsed * self.per_s
+            self.level = level if level < self.capacity else self.capacity
             self._at = now
         elif -inf < elapsed < 0.0:
             self._at = now
-        return self._level
-
-    def take(self, amount: int) -> None:
-        self._level -= amount
+        return self.level
 
     def give_back(self, amount: int) -> None:
         """Of what was taken; below 0: more was used."""
-        level = self._level + amount
-        self._level = level if level < self.capacity else self.capacity
+        level = self.level + amount
+        self.level = level if level < self.capacity else self.capacity
 
     def wait_s(self, amount: float, now: float, wall: float) -> float:
         """Seconds until so much, not more than the capacity, can be taken if nobody else takes anything; 0 for now."""
@@ -54,7 +52,7 @@ class Bucket:
         """Another limit: what it has more is there at once, what was used stays used."""
         more = capacity - self.capacity
         level = self.left(now, 0.0) + max(more, 0.0)
-        self._level = min(level, capacity)
+        self.level = min(level, capacity)
         self.capacity = capacity
         self.per_s = per_s
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from operator import attrgetter
+
+import msgspec
 
 from headrace.admission.usage_journal import UsageJournal
 from headrace.domain.errors import HeadraceError
 
 DAY_S = 86_400.0
 SWEEP_ABOVE = 1024
+_account = attrgetter("account")
 _logger = logging.getLogger("headrace.admission")
 
 
@@ -67,7 +70,7 @@ class DayBudget:
         self.day, self._spent = day, found
 
 
-class Open(NamedTuple):
+class Open(msgspec.Struct, frozen=True, gc=False):
     """A reservation that is not settled. ``day``: days since 1970."""
 
     day: int
@@ -122,27 +125,33 @@ class DayBudgets:
         """Take from all of them, of the day that they have now. More may follow under the same ``id``, of the same
         budgets and the same day. Raises ``STORE_FAILED``; nothing is taken then."""
         self._day = day = int(budgets[0].day)
+        new = Open(day, prompt, output, budgets)
         if self._journal is not None:
-            self._journal.reserve(id, day, prompt, output, [one.account for one in budgets])
-        self._reserved(id, Open(day, prompt, output, budgets))
+            self._write("r", id, day, prompt, output, *map(_account, budgets))
+        self._reserved(id, new)
 
     def settle(self, id: str, tokens: int) -> None:
         """So many tokens it really was. Without effect for one that is not open."""
         if id not in self.open:
             return
         self._settled(id, tokens)
-        journal = self._journal
-        if journal is None:
+        if self._journal is None:
             return
         try:
-            journal.settle(id, tokens)
-            if journal.is_long:
-                journal.begin(self._lines())
+            self._write("s", id, tokens)
             self._troubled = False
         except HeadraceError as error:
             if not self._troubled:  # the next start settles it by what its log says
                 _logger.error("%s What was used is counted here, and not kept.", error.message)
             self._troubled = True
+
+    def _write(self, *line: object) -> None:
+        """Raises ``STORE_FAILED``."""
+        journal = self._journal
+        assert journal is not None
+        if not journal.append(*line):
+            journal.begin(self._lines())
+            journal.append(*line)
 
     def __len__(self) -> int:
         return len(self._budgets)
@@ -163,7 +172,7 @@ class DayBudgets:
             budget.add(day, new.prompt + new.output)
         if known is not None:
             prompt, output = known.prompt + new.prompt, known.output + new.output
-            new = known._replace(prompt=prompt, output=output)
+            new = Open(day, prompt, output, known.budgets)
         self.open[id] = new
 
     def _settled(self, id: str, tokens: int) -> None:

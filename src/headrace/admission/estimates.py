@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from headrace.domain.request import ImagePart, Request
 
 MESSAGE_TOKENS = 4
@@ -19,25 +21,23 @@ _KEPT = 0.98
 """Of what was seen before, with each prompt that is seen."""
 
 
-class Size:
+class Size(msgspec.Struct, frozen=True, gc=False):
     """Of a prompt. ``text_bytes``: in UTF-8; ``tokens``: what is there beside its text, or was given as tokens."""
 
-    __slots__ = ("text_bytes", "tokens")
-
-    def __init__(self, text_bytes: int, tokens: int) -> None:
-        self.text_bytes = text_bytes
-        self.tokens = tokens
+    text_bytes: int
+    tokens: int
 
 
 class Estimates:
     """``likely``: output tokens of a choice that few answers exceed: the mean and four times the mean deviation, as
     TCP finds its timeout (RFC 6298). ``token_s``: seconds per output token of one generation."""
 
-    __slots__ = ("_bytes", "_deviation", "_mean", "_tokens", "likely", "token_s")
+    __slots__ = ("_bytes", "_deviation", "_mean", "_ratio", "_tokens", "likely", "token_s")
 
     def __init__(self) -> None:
         self._bytes = _FIRST_BYTES
         self._tokens = _FIRST_TOKENS
+        self._ratio = _FIRST_TOKENS / _FIRST_BYTES
         self._mean = 128.0
         self._deviation = 96.0
         self.likely = 512
@@ -45,37 +45,36 @@ class Estimates:
 
     def prompt_tokens(self, size: Size) -> int:
         """How many tokens a prompt is, about; exactly if it has no text."""
-        if not size.text_bytes:
-            return size.tokens
-        ratio = self._tokens / self._bytes
-        ratio = min(max(ratio, _LEAST_RATIO), _GREATEST_RATIO)
-        return size.tokens + math.ceil(size.text_bytes * ratio)
+        return size.tokens + math.ceil(size.text_bytes * self._ratio)
 
     def learn_prompt(self, size: Size, tokens: int) -> None:
         """A prompt of this size was ``tokens`` long."""
-        if size.text_bytes:
-            self._bytes = self._bytes * _KEPT + size.text_bytes
-            self._tokens = self._tokens * _KEPT + max(0, tokens - size.tokens)
+        if size.text_bytes and tokens >= size.tokens:
+            self._bytes = seen = self._bytes * _KEPT + size.text_bytes
+            self._tokens = self._tokens * _KEPT + tokens - size.tokens
+            ratio = self._tokens / seen
+            if ratio < _LEAST_RATIO:
+                ratio = _LEAST_RATIO
+            self._ratio = ratio if ratio < _GREATEST_RATIO else _GREATEST_RATIO
 
     def learn_answer(self, tokens: int, choices: int, took_s: float) -> None:
         """An answer that ended by itself had so many tokens in all its choices together."""
-        each = tokens / choices
-        off = each - self._mean
-        self._mean += off / 32
-        self._deviation += (abs(off) - self._deviation) / 16
-        self.likely = math.ceil(self._mean + 4 * self._deviation)
-        if tokens and 0.0 < took_s < 86_400.0:
+        off = tokens / choices - self._mean
+        self._mean = mean = self._mean + off / 32
+        self._deviation += ((off if off > 0.0 else -off) - self._deviation) / 16
+        self.likely = int(mean + 4 * self._deviation) + 1
+        if 0.0 < took_s < 86_400.0:
             self.token_s += (took_s / tokens - self.token_s) / 16
 
 
 def size_of(request: Request) -> Size:
     """Of a request's prompt, all prompts together."""
-    text_bytes = tokens = 0
+    text_bytes = 0
+    tokens = MESSAGE_TOKENS * len(request.messages)
     for message in request.messages:
         content = message.content
-        tokens += MESSAGE_TOKENS
         if type(content) is str:
-            text_bytes += utf8_bytes(content)
+            text_bytes += len(content) if content.isascii() else utf8_bytes(content)
         elif content:
             for part in content:
                 if isinstance(part, ImagePart):
@@ -89,7 +88,7 @@ def size_of(request: Request) -> Size:
             text_bytes += utf8_bytes(prompt)
         else:
             tokens += len(prompt)
-    if request.tools:
+    if request.tools is not None:
         text_bytes += len(str(request.tools))
     return Size(text_bytes, tokens)
 

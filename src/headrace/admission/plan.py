@@ -75,27 +75,35 @@ class Plan:
         for gate in self._gates:
             if gate.running >= gate.limit:
                 self._refuse_at(gate, now, wall)
-        cap = None
-        wanted = prompt + output * choices
-        most, tightest = self._most(wanted, now, wall)
+        # This and what ends it are on the way of every limited request: loops, not calls.
         lacking = False
         for bucket in self._requests:
-            lacking = lacking or bucket.left(now, wall) < 1.0
+            if bucket.left(now, wall) < 1.0:
+                lacking = True
+        cap = None
+        total = output * choices
+        most: float = prompt + total
+        tightest = None
+        for budget in self.tokens:
+            left = budget.left(now, wall)
+            if left < most:
+                most, tightest = left, budget
         if lacking or tightest is not None:
             least = min(output, self.estimates.likely) * choices
             self._check(1, prompt, least, choices, now, wall)
         if tightest is not None:
-            output = max(1, int(most - prompt) // choices)
-            cap = Cap(output, tightest.name)
+            each = max(1, int(most - prompt) // choices)
+            cap = Cap(each, tightest.name)
+            total = each * choices
         if self._days:
-            self._budgets.reserve(id, self._days, prompt, output * choices)
+            self._budgets.reserve(id, self._days, prompt, total)
         for bucket in self._buckets:
-            bucket.take(prompt + output * choices)
+            bucket.level -= prompt + total
         for bucket in self._requests:
-            bucket.take(1)
+            bucket.level -= 1.0
         for gate in self._gates:
             gate.running += 1
-        return Reservation(self, id, size, prompt, output * choices, now, cap)
+        return Reservation(self, id, size, prompt, total, now, cap)
 
     def resume(self, id: str, prompt: int, output: int, now: float, wall: float) -> Reservation:
         """Let in again what was let in before the process died, whatever is left. What its days were charged
@@ -105,7 +113,7 @@ class Plan:
                 day.left(now, wall)
             self._budgets.reserve(id, self._days, prompt, output)
         for bucket in self._buckets:
-            bucket.take(prompt + output)
+            bucket.level -= prompt + output
         for gate in self._gates:
             gate.running += 1
         return Reservation(self, id, None, prompt, output, now)
@@ -116,32 +124,22 @@ class Plan:
 
     def add(self, id: str, tokens: int, now: float, wall: float) -> None:
         """Take so many tokens more for a reservation. Raises as :meth:`reserve`."""
-        if self._most(tokens, now, wall)[1] is not None:
-            self._check(0, tokens, 0, 0, now, wall)
+        self._check(0, tokens, 0, 0, now, wall)
         if self._days:
             self._budgets.reserve(id, self._days, tokens, 0)
         for bucket in self._buckets:
-            bucket.take(tokens)
+            bucket.level -= tokens
 
     def give_back(self, reservation: Reservation, used: int, now: float) -> None:
         """A reservation is over: so many tokens it really was."""
-        back = reservation.prompt + reservation.output - used
-        for bucket in self._buckets:
-            bucket.give_back(back)
+        if self._buckets:
+            back = reservation.prompt + reservation.output - used
+            for bucket in self._buckets:
+                bucket.give_back(back)
         if reservation.id in self._budgets.open:
             self._budgets.settle(reservation.id, used)
         for gate in self._gates:
             gate.leave(now - reservation.began)
-
-    def _most(self, wanted: int, now: float, wall: float) -> tuple[float, Budget | None]:
-        """What all budgets have of so many tokens, and which has the least if that is not all."""
-        most: float = wanted
-        tightest = None
-        for budget in self.tokens:
-            left = budget.left(now, wall)
-            if left < most:
-                most, tightest = left, budget
-        return most, tightest
 
     def _check(
         self, requests: int, prompt: int, least: int, choices: int, now: float, wall: float
@@ -161,11 +159,11 @@ class Plan:
             (one.wait_s(requests, now, wall), one) for one in self._requests
         ]
         waits += [(one.wait_s(min(need, one.capacity), now, wall), one) for one in self.tokens]
-        wait_s, budget = max(waits, key=itemgetter(0))
-        if wait_s > 0.0:
+        wait_s, longest = max(waits, key=itemgetter(0), default=(0.0, None))
+        if longest is not None and wait_s > 0.0:
             raise HeadraceError(
                 Code.RATE_LIMITED,
-                f"{_named(budget)} ({budget.capacity:g}) is used up; there is enough for this in {wait_s:.3g} s.",
+                f"{_named(longest)} ({longest.capacity:g}) is used up; there is enough for this in {wait_s:.3g} s.",
                 retry_after_s=wait_s,
                 allowance=self.allowance(now, wall),
             )

@@ -1,15 +1,20 @@
-"""The usage journal: a file of lines, appended to, that says what was reserved and used on which day.
+"""The usage journal: lines in a file that say what was reserved and used on which day.
 
-A line is one write, so it has reached the operating system when that returns: ``kill -9`` loses none, a power cut
-may. ``["r", id, day, prompt, output, account …]``: reserved; ``["s", id, tokens]``: settled, it was so many in all;
-``["t", day, account, tokens]``: the sum of what was settled before. It is written anew at the start and when it is
-long, and lies beside the database, whose lock says that one server at a time writes both.
+``["r", id, day, prompt, output, account …]``: reserved; ``["s", id, tokens]``: settled, it was so many in all;
+``["t", day, account, tokens]``: the sum of what was settled before.
+
+The file is mapped into memory: a line is a copy, no system call, and belongs to the operating system as soon as it is
+there; ``kill -9`` loses none, a power cut may. It has a fixed size, allocated when it is made, so that a full disk is
+an error then; behind the lines there are zeros. It is made anew at the start and when it is full, and lies beside the
+database, whose lock says that one server at a time writes both.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 
-LONG_BYTES = 4 * 1024 * 1024
+FILE_BYTES = 4 * 1024 * 1024
 _HEAD = b'["headrace usage",1]\n'
 _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -30,21 +35,14 @@ def usage_journal_path(database: Path) -> Path:
 
 
 class UsageJournal:
-    """``long_bytes``: what is longer, and four times as long as when it was begun, is written anew."""
+    """``file_bytes``: its size, if that is four times as much as the lines that it begins with."""
 
-    def __init__(self, path: Path, long_bytes: int = LONG_BYTES) -> None:
+    def __init__(self, path: Path, file_bytes: int = FILE_BYTES) -> None:
         self._path = path
-        self._long_bytes = long_bytes
-        self._long_at = long_bytes
-        self._size = 0
-        self._torn = False
-        """Whether the last line may be there in part."""
-        self._fd = -1
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it is time for :meth:`begin`."""
-        return self._size > self._long_at
+        self._file_bytes = file_bytes
+        self._map: mmap.mmap | None = None
+        self._at = self._end = 0
+        self._closed = False
 
     def read(self) -> Iterator[list[Any]]:
         """Its lines; one that was cut short, or is no line, is left out. Raises ``STORE_FAILED``."""
@@ -54,7 +52,7 @@ class UsageJournal:
             return
         except OSError as error:
             raise self._failed("read", error) from error
-        head, _, rest = data.partition(b"\n")
+        head, _, rest = data.rstrip(b"\0").partition(b"\n")
         if data and head + b"\n" != _HEAD:
             text = f"{self._path} is no usage journal that this version can read; move it away to start without it."
             raise HeadraceError(Code.STORE_FAILED, text)
@@ -67,54 +65,51 @@ class UsageJournal:
                 yield value
 
     def begin(self, lines: Sequence[Iterable[object]]) -> None:
-        """From now on it has these lines, then what is appended: whole or not at all. Raises ``STORE_FAILED``."""
+        """From now on it has these lines, then what is appended: whole or not at all. Raises ``STORE_FAILED``, and
+        ``SHUTTING_DOWN`` after it was closed."""
+        if self._closed:
+            raise HeadraceError(Code.SHUTTING_DOWN, "The usage journal is closed.")
         data = _HEAD + _encode_lines(lines)
+        size = max(self._file_bytes, 4 * len(data))
         new = self._path.with_name(f"{self._path.name}.new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+            fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                _write(fd, data)
-                new.replace(self._path)
-            except OSError:
+                os.posix_fallocate(fd, 0, size)
+                opened = mmap.mmap(fd, size)
+            finally:
                 os.close(fd)
-                raise
+            opened[: len(data)] = data
+            new.replace(self._path)
         except OSError as error:
-            self._long_at = self._size + self._long_bytes  # not with every line from now on
+            with suppress(OSError):
+                new.unlink()
             raise self._failed("written", error) from error
-        self.close()
-        self._fd, self._size, self._torn = fd, len(data), False
-        self._long_at = max(self._long_bytes, 4 * self._size)
+        self._unmap()
+        self._map, self._at, self._end = opened, len(data), size
 
-    def reserve(self, id: str, day: int, prompt: int, output: int, accounts: list[str]) -> None:
-        """Raises ``STORE_FAILED``."""
-        self._append(_encode(("r", id, day, prompt, output, *accounts)))
-
-    def settle(self, id: str, tokens: int) -> None:
-        """Raises ``STORE_FAILED``."""
-        self._append(_encode(("s", id, tokens)))
+    def append(self, *line: object) -> bool:
+        """When this returns True, the line outlives the process. False: it is full, and has to begin anew."""
+        data = _encode(line) + b"\n"
+        at = self._at
+        end = at + len(data)
+        if self._map is None or end > self._end:
+            return False
+        self._map[at:end] = data
+        self._at = end
+        return True
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Leave it as it is. Idempotent."""
+        self._closed = True
+        self._unmap()
 
-    def _append(self, line: bytes) -> None:
-        line = b"%b%b\n" % (b"\n" if self._torn else b"", line)
-        try:
-            _write(self._fd, line)
-        except OSError as error:
-            self._torn = True
-            raise self._failed("written", error) from error
-        self._torn = False
-        self._size += len(line)
+    def _unmap(self) -> None:
+        opened, self._map = self._map, None
+        if opened is not None:
+            opened.close()
 
     def _failed(self, what: str, error: OSError) -> HeadraceError:
         text = f"The usage journal {self._path} cannot be {what}: {error.strerror or error}; the operator can mend it."
         return HeadraceError(Code.STORE_FAILED, text)
-
-
-def _write(fd: int, data: bytes) -> None:
-    """All of it; nearly always this is one write."""
-    while data:
-        data = data[os.write(fd, data) :]
