@@ -261,9 +261,11 @@ class LimitsMachine(RuleBasedStateMachine):
             if limits.tokens_per_day is None:
                 continue
             budget = self.days.budget(account)
-            for day, spent in budget.spent():
-                if day:
-                    assert spent == self.spent.get((account, day), 0)
+            for day, spent in budget.spent.items():
+                assert spent == self.spent.get((account, day), 0)
+            today = int(self.wall // DAY_S)
+            taken = budget.capacity - budget.left(self.now, self.wall)
+            assert taken == self.spent.get((account, today), 0)
 
     @invariant()
     def gates_count_who_is_in(self) -> None:

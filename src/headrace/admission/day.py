@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from math import inf
 from operator import attrgetter
 
 import msgspec
@@ -16,6 +17,7 @@ from headrace.admission.usage_journal import UsageJournal
 from headrace.domain.errors import HeadraceError
 
 DAY_S = 86_400.0
+DAYS_KNOWN = 2
 SWEEP_ABOVE = 1024
 _account = attrgetter("account")
 _logger = logging.getLogger("headrace.admission")
@@ -23,51 +25,35 @@ _logger = logging.getLogger("headrace.admission")
 
 class DayBudget:
     """``account``: whose it is, as the journal says it. ``capacity``: 0 while no limit asks for it. ``day``: the one
-    that counts now, in days since 1970. Times are Unix seconds."""
+    that counts now, in days since 1970. ``spent``: what was taken on each day that is known. Times are Unix seconds."""
 
-    __slots__ = ("_before", "_spent", "account", "capacity", "day", "name", "whose")
+    __slots__ = ("account", "capacity", "day", "name", "spent", "whose")
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.name = self.whose = ""
         self.capacity = 0.0
-        self.day = 0.0
-        self._spent = 0
-        self._before = (0.0, 0)
+        self.day = 0
+        self.spent: dict[int, int] = {}
 
     def left(self, now: float, wall: float) -> float:
         """What can be taken today; below 0 if more was used."""
-        day = wall // DAY_S
-        if day != self.day and day == day:  # not a number is no day
-            self._turn(day)
-        return self.capacity - self._spent
+        if 0.0 <= wall < inf:
+            self.day = int(wall // DAY_S)
+        return self.capacity - self.spent.get(self.day, 0)
 
     def wait_s(self, amount: float, now: float, wall: float) -> float:
         """Seconds until so much, not more than the capacity, can be taken; 0 for now."""
         if self.left(now, wall) >= amount:
             return 0.0
-        rest = DAY_S - wall % DAY_S
-        return rest if rest == rest else DAY_S
+        return DAY_S - wall % DAY_S if 0.0 <= wall < inf else DAY_S
 
     def add(self, day: int, amount: int) -> None:
         """So much was taken on that day, or (below 0) came back."""
-        if day == self.day:
-            self._spent += amount
-        elif day == self._before[0]:
-            self._before = (self._before[0], self._before[1] + amount)
-        elif day > max(self.day, self._before[0]):
-            self._turn(float(day))
-            self._spent += amount
-
-    def spent(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Of the two days that are known, the earlier first: the day, and what was taken on it."""
-        before, current = sorted((self._before, (self.day, self._spent)))
-        return (int(before[0]), before[1]), (int(current[0]), current[1])
-
-    def _turn(self, day: float) -> None:
-        found = self._before[1] if self._before[0] == day else 0
-        self._before = (self.day, self._spent)
-        self.day, self._spent = day, found
+        spent = self.spent
+        spent[day] = spent.get(day, 0) + amount
+        if len(spent) > DAYS_KNOWN:
+            del spent[min(spent)]
 
 
 class Open(msgspec.Struct, frozen=True, gc=False):
@@ -124,7 +110,7 @@ class DayBudgets:
     def reserve(self, id: str, budgets: tuple[DayBudget, ...], prompt: int, output: int) -> None:
         """Take from all of them, of the day that they have now. More may follow under the same ``id``, of the same
         budgets and the same day. Raises ``STORE_FAILED``; nothing is taken then."""
-        self._day = day = int(budgets[0].day)
+        self._day = day = budgets[0].day
         new = Open(day, prompt, output, budgets)
         if self._journal is not None:
             self._write("r", id, day, prompt, output, *map(_account, budgets))
@@ -191,7 +177,7 @@ class DayBudgets:
                 reserved[key] = reserved.get(key, 0) + known.prompt + known.output
         lines: list[tuple[object, ...]] = []
         for budget in self._budgets.values():
-            for day, spent in budget.spent():
+            for day, spent in budget.spent.items():
                 settled = spent - reserved.get((budget.account, day), 0)
                 if settled and day >= oldest:
                     lines.append(("t", day, budget.account, settled))
@@ -205,6 +191,6 @@ class DayBudgets:
         self._budgets = {
             account: budget
             for account, budget in self._budgets.items()
-            if budget.capacity or any(spent for _, spent in budget.spent())
+            if budget.capacity or any(budget.spent.values())
         }
         self._sweep_above = max(SWEEP_ABOVE, 2 * len(self._budgets))
