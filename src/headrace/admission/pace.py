@@ -64,10 +64,10 @@ class Paced:
     comes at the end, and may then be shown when it could have been. ``computed`` is called when the engine is done
     and not all is shown."""
 
-    __slots__ = ("_computed", "_held", "_live", "_outcome", "_pace", "_run", "_sink", "_timer")
+    __slots__ = ("_computed", "_held", "_live", "_outcome", "_run", "_sink", "_timer", "pace")
 
     def __init__(self, pace: Pace, sink: Sink, live: bool, computed: Callable[[], None]) -> None:
-        self._pace = pace
+        self.pace = pace
         self._sink: Sink | None = sink
         self._live = live
         self._computed = computed
@@ -86,7 +86,7 @@ class Paced:
     def cancel(self) -> None:
         """Stop the run and forget what was not shown. Idempotent."""
         self._sink = None
-        self._pace.unshown += int(sum(tokens for _, tokens in self._held))
+        self.pace.unshown += int(sum(tokens for _, tokens in self._held))
         self._held.clear()
         run, self._run = self._run, None
         if self._timer is not None:
@@ -123,7 +123,7 @@ class Paced:
             return
         if held:
             self._held.clear()
-            self._pace.shown(len(held), time.monotonic(), SLACK_S)
+            self.pace.shown(len(held), time.monotonic(), SLACK_S)
             sink.deltas(held)
         if self._sink is not None:
             self.cancel()
@@ -135,14 +135,14 @@ class Paced:
             held.append((delta, max(weight, float(len(delta.token_ids)))))
         if len(held) > MAX_HELD and self._sink is not None:
             early = [held.popleft()[0] for _ in range(len(held) - MAX_HELD)]
-            self._pace.shown(len(early), time.monotonic(), SLACK_S)
+            self.pace.shown(len(early), time.monotonic(), SLACK_S)
             self._sink.deltas(early)
 
     def _show(self) -> None:
         """What is due; then the end, or a timer for what is next."""
         self._timer = None
         now = time.monotonic()
-        pace, held = self._pace, self._held
+        pace, held = self.pace, self._held
         slack_s = SLACK_S if self._live else now
         due: list[Delta] = []
         wait_s = 0.0
