@@ -75,8 +75,10 @@ def test_limits_that_cannot_be(tmp_path: Path, limits: str, line: str) -> None:
             "tenants[0].model_limits[1].model: other comes twice",
         ),
         (
-            f"{TENANT}[tenants.limits]\nconcurrent = 3\n"
-            + '[[tenants.model_limits]]\nmodel = "smollm2-135m"\nconcurrent = 4\n',
+            (
+                f"{TENANT}[tenants.limits]\nconcurrent = 3\n"
+                '[[tenants.model_limits]]\nmodel = "smollm2-135m"\nconcurrent = 4\n'
+            ),
             "tenants[0].model_limits[0].concurrent: must be ≤ that of the tenant, which is 3",
         ),
         (
