@@ -317,11 +317,9 @@ def build_store(settings: Settings) -> Store:
 
 def build_limiting(settings: Settings) -> Limiting:
     """The configured limits. What was used of those of a day is kept where the logs are."""
-    limits = settings.limits
-    sizes = Sizes(limits.max_prompt_tokens, limits.max_tokens, limits.max_n, limits.reserve_tokens)
     path = settings.database_path
     journal = UsageJournal(usage_journal_path(path)) if path is not None else None
-    return Limiting(usage_rules(settings), sizes, DayBudgets(journal))
+    return Limiting(usage_rules(settings), sizes(settings), DayBudgets(journal))
 
 
 def usage_rules(settings: Settings) -> Rules:
@@ -336,6 +334,12 @@ def usage_rules(settings: Settings) -> Rules:
             for limits in tenant.model_limits
         },
     )
+
+
+def sizes(settings: Settings) -> Sizes:
+    """How large a request may be."""
+    limits = settings.limits
+    return Sizes(limits.max_prompt_tokens, limits.max_tokens, limits.max_n, limits.reserve_tokens)
 
 
 def read_secret(settings: Settings) -> bytes:

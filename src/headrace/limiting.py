@@ -41,15 +41,16 @@ class Limiting:
         sizes: Sizes | None = None,
         days: DayBudgets | None = None,
     ) -> None:
-        self._sizes = sizes = sizes or Sizes()
-        self._sized = sizes.max_tokens is not None or sizes.max_n is not None
+        sizes = sizes or Sizes()
         self._days = DayBudgets() if days is None else days
-        counts = sizes.max_prompt_tokens is not None
-        self._limiter = Limiter(rules or Rules(), self._days, plans_for_all=counts)
+        self._limiter = Limiter(self._days)
+        self.replace(rules or Rules(), sizes)
 
-    def replace(self, rules: Rules) -> None:
-        """Other limits from now on; no stream notices."""
-        self._limiter.replace(rules)
+    def replace(self, rules: Rules, sizes: Sizes) -> None:
+        """From now on these hold, for who comes; no stream notices."""
+        self._sizes = sizes
+        self._sized = sizes.max_tokens is not None or sizes.max_n is not None
+        self._limiter.replace(rules, plans_for_all=sizes.max_prompt_tokens is not None)
 
     def reserve(
         self, id: str, request: Request, caller: Caller, flow: Flow, wall: float

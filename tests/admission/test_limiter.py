@@ -21,7 +21,9 @@ NOW = 1000.0
 
 def limiter(tenant: Limits | None = None, **rules: Any) -> Limiter:
     tenants = {"a": tenant} if tenant is not None else {}
-    return Limiter(Rules(tenants=tenants, **rules), DayBudgets())
+    made = Limiter(DayBudgets())
+    made.replace(Rules(tenants=tenants, **rules))
+    return made
 
 
 def plan(of: Limiter, tenant: str = "a", key_id: str = "", model: str = "m") -> Plan:
@@ -218,7 +220,7 @@ def test_a_prompt_in_mid_stream_is_taken_too() -> None:
 
 def test_buckets_and_plans_are_bounded() -> None:
     keys = {f"k{number}": Limits(requests_per_minute=60) for number in range(MAX_PLANS + 100)}
-    one = Limiter(Rules(keys=keys), DayBudgets())
+    one = limiter(keys=keys)
     used = [plan(one, key_id=f"k{number}") for number in range(100)]
     for each in used:
         enter(each)

@@ -113,7 +113,8 @@ class LimitsMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.days = DayBudgets(UsageJournal(self.folder / "usage", file_bytes=2000))
         self.days.load(self.wall)
-        self.limiter = Limiter(self.rules, self.days)
+        self.limiter = Limiter(self.days)
+        self.limiter.replace(self.rules)
         self.ledgers: dict[tuple[str, str], Ledger] = {}
         for account, limits in self.limits.items():
             for name in ("requests_per_minute", "tokens_per_minute"):

@@ -290,13 +290,13 @@ def test_other_limits_hold_for_who_comes_and_no_stream_notices(run: Run) -> None
         generation = house.ask()
         seen = Witness(generation)
         await seen.token(2)
-        house.limiting.replace(Rules(tenants={"default": Limits(tokens_per_day=5)}))
+        house.limiting.replace(Rules(tenants={"default": Limits(tokens_per_day=5)}), Sizes())
         with pytest.raises(HeadraceError) as refused:
             house.ask("word " * 20)
         assert refused.value.code is Code.REQUEST_TOO_LARGE
         assert not seen.ended.is_set()
-        house.limiting.replace(Rules())
-        house.ask("word " * 20)
+        house.limiting.replace(Rules(), Sizes(max_tokens=7))
+        assert cap_of(house.ask("word " * 20)) == Cap(7, "max_tokens")
         house.service.cancel(generation)
         assert seen.code == "cancelled"
 

@@ -41,18 +41,12 @@ class _Scope(NamedTuple):
 
 
 class Limiter:
-    """``plans_for_all``: everybody has a plan, since something else than limits needs it."""
+    """``days``: budgets of days that were used before."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        days: DayBudgets,
-        *,
-        plans_for_all: bool = False,
-    ) -> None:
-        self._rules = rules
+    def __init__(self, days: DayBudgets) -> None:
+        self._rules = Rules()
+        self._plans_for_all = False
         self._days = days
-        self._plans_for_all = plans_for_all
         self._plans: dict[tuple[str, str, str], Plan | None] = {}
         # Bounded by the keys, tenants and models there are; those that are as new are swept out before.
         self._buckets: dict[tuple[str, str], Bucket] = {}
@@ -73,9 +67,11 @@ class Limiter:
         made = plans[at] = self._made(tenant, key_id, model, now)
         return made
 
-    def replace(self, rules: Rules) -> None:
-        """From now on these hold. What was used stays used, and whoever is in stays in."""
+    def replace(self, rules: Rules, *, plans_for_all: bool = False) -> None:
+        """From now on these hold. What was used stays used, and whoever is in stays in. ``plans_for_all``: everybody
+        has a plan, since something else than limits needs it."""
         self._rules = rules
+        self._plans_for_all = plans_for_all
         self._plans.clear()
         self._days.lift_limits()
 
