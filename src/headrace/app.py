@@ -269,6 +269,7 @@ class App:
             self.metrics.watch("store_appends", lambda: store.appends)
             self.metrics.watch("store_commits", lambda: store.commits)
         self.metrics.watch("readers", lambda: self.hub.readers)
+        self.metrics.watch("limited", lambda: self.limiting.refused)
         self.topics.subscribe("engine", self._engine_news)
         front = self.front
         if front is not None:

@@ -19,7 +19,7 @@ from headrace.admission.pace import Pace, Paced
 from headrace.admission.plan import Plan, Reservation
 from headrace.admission.sizes import Sizes
 from headrace.domain.delta import Delta
-from headrace.domain.errors import Code
+from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Progress, Token
 from headrace.domain.request import Caller, Cap, Message, Request
 from headrace.engines.engine import Engine, Run, Work
@@ -43,6 +43,8 @@ class Limiting:
     ) -> None:
         sizes = sizes or Sizes()
         self._days = DayBudgets() if days is None else days
+        self.refused = 0
+        """Requests that a limit did not let in."""
         self._limiter = Limiter(self._days)
         self.replace(rules or Rules(), sizes)
 
@@ -50,7 +52,9 @@ class Limiting:
         """From now on these hold, for who comes; no stream notices."""
         self._sizes = sizes
         self._sized = sizes.max_tokens is not None or sizes.max_n is not None
-        self._limiter.replace(rules, plans_for_all=sizes.max_prompt_tokens is not None)
+        counts = sizes.max_prompt_tokens is not None
+        self._limiter.replace(rules, plans_for_all=counts)
+        self._free = not counts and rules.limit_nobody
 
     def reserve(
         self, id: str, request: Request, caller: Caller, flow: Flow, wall: float
@@ -60,12 +64,18 @@ class Limiting:
         ``CONTEXT_LENGTH``, ``INVALID_REQUEST`` and ``STORE_FAILED``."""
         if self._sized:
             request = self._sizes.check(request)
+        if self._free:
+            return request, None
         now = time.monotonic()
         plan = self._limiter.plan(caller.tenant, caller.key_id, flow.model.name, now)
         if plan is None:
             return request, None
         size, prompt, output, cap = self._asked(plan, request, flow.context)
-        reservation = plan.reserve(id, size, prompt, output, request.choices, now, wall)
+        try:
+            reservation = plan.reserve(id, size, prompt, output, request.choices, now, wall)
+        except HeadraceError:
+            self.refused += 1
+            raise
         cap = reservation.cap or cap
         if cap is not request.cap:
             request = msgspec.structs.replace(request, cap=cap)

@@ -438,7 +438,9 @@ class Service:
             generation.started_at = now = time.monotonic()
             flow.metrics.started(now - generation.admitted_at)
         generation.place = place
-        request = capped(generation.request)
+        request = generation.request
+        if request.cap is not None:
+            request = capped(request)
         prefixes: tuple[Prefix, ...] = ()
         if generation.raw:
             prefixes = generation.go_on()

@@ -30,6 +30,11 @@ class Rules(NamedTuple):
     models: Mapping[str, Limits] = {}
     tenant_models: Mapping[tuple[str, str], Limits] = {}
 
+    @property
+    def limit_nobody(self) -> bool:
+        """Whether there are none."""
+        return not any(limits.some for of_kind in self for limits in of_kind.values())
+
 
 class _Scope(NamedTuple):
     """For whom limits hold. ``kind`` is part of their names, ``account`` finds their buckets and budgets."""

@@ -87,6 +87,11 @@ class Limits(
         ),
     ] = 60.0
 
+    @property
+    def some(self) -> bool:
+        """Whether there is any limit in it."""
+        return any(getattr(self, name) is not None for name in _AMOUNTS)
+
     def burst(self, per_minute: int) -> float:
         """How much of a limit per minute may be used at once."""
         return per_minute * self.burst_s / 60.0

@@ -105,7 +105,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 def capped(request: Request) -> Request:
-    """The request as an engine gets it: its cap is its ``max_tokens``."""
+    """The request as an engine gets it: its cap, if it has one, is its ``max_tokens``."""
     if request.cap is None:
         return request
     replace = msgspec.structs.replace
