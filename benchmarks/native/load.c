@@ -7,6 +7,7 @@
 //   --warm S     leave out what is measured in the first S seconds
 //   --timeout S  give up S seconds after the end (default 60)
 //   --requests N stop after N requests
+//   An answer 429 is counted as `limited`, with how long it took; its connection is kept.
 //   --record F   write every SSE message that arrived, for a check against the log: a line
 //                "stream ID complete" and a line "seq crc32" a message (seq 0: it had no id)
 //
@@ -94,7 +95,7 @@ static Connection *all;
 static Connection **idle;
 static int idle_count;
 static char first_error[400];
-static Spread latency, first_token, delay, first_delay, gap;
+static Spread latency, limited, first_token, delay, first_delay, gap;
 static FILE *record_file;
 
 static void complain(const char *what, const char *detail) {
@@ -173,6 +174,7 @@ static void write_record(Connection *c) {
 }
 
 static void finish(Connection *c, bool well) {
+    bool refused_by_limit = !well && c->status == 429 && !c->close_after;
     active--;
     c->answered++;
     c->retried = false;
@@ -181,6 +183,8 @@ static void finish(Connection *c, bool well) {
         finished_well++;
         uint64_t now = now_ns();
         if (now >= warm_until) note(&latency, now - c->began);
+    } else if (refused_by_limit) {
+        note(&limited, now_ns() - c->began);
     } else {
         failed++;
         char status[16];
@@ -188,7 +192,7 @@ static void finish(Connection *c, bool well) {
         complain(status, c->head.length ? c->head.data : "no answer");
     }
     if (record_file && c->head.length) write_record(c);
-    if (!well || c->close_after || options.ramp > 0) hang_up(c);
+    if ((!well && !refused_by_limit) || c->close_after || options.ramp > 0) hang_up(c);
     else c->state = IDLE;
     if (options.rate > 0) idle[idle_count++] = c;
 }
@@ -446,7 +450,7 @@ static bool keep_going(uint64_t now) {
         bool more = now < end_at && (!options.requests || begun < options.requests);
         return (more || active) && elapsed < options.seconds + options.timeout;
     }
-    if (options.requests) return finished_well + failed < options.requests && elapsed < options.seconds + options.timeout;
+    if (options.requests) return finished_well + failed + (long)limited.count < options.requests && elapsed < options.seconds + options.timeout;
     return now < end_at;
 }
 
@@ -499,6 +503,7 @@ static void report(double seconds) {
     printf("\"requests_per_s\":%.1f,\"tokens\":%ld,\"messages\":%ld,\"tokens_per_s\":%.1f,\"bytes\":%llu,\"peak\":%d,",
            (double)finished_well / seconds, tokens, messages, (double)tokens / seconds, (unsigned long long)bytes, peak);
     print_spread("latency", &latency);
+    print_spread("limited", &limited);
     print_spread("first_token", &first_token);
     print_spread("gap", &gap);
     print_spread("delay", &delay);

@@ -15,7 +15,11 @@ import msgspec
 import uvloop
 
 from headrace import __version__
+from headrace.admission.day import DayBudgets
+from headrace.admission.limiter import Rules
 from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
+from headrace.admission.sizes import Sizes
+from headrace.admission.usage_journal import UsageJournal, usage_journal_path
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Sampling
 from headrace.engine_building import EngineBuilder
@@ -27,6 +31,7 @@ from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
 from headrace.front.tls import Tls
 from headrace.grpc_building import Grpc, wanted
+from headrace.limiting import Limiting
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
 from headrace.protocols.port import Admin
@@ -93,6 +98,7 @@ class App:
         self.hub = Hub(self.store)
         self.outbox = Outbox()
         self.flows = [self._flow(model) for model in settings.models]
+        self.limiting = build_limiting(settings)
         self.service = Service(
             self.flows,
             self.hub,
@@ -101,6 +107,7 @@ class App:
             chain=build_chain(settings),
             topics=self.topics,
             limits=limits(settings),
+            limiting=self.limiting,
             tracer=tracer,
         )
         self.grpc = Grpc(settings, self.service) if wanted(settings) else None
@@ -142,7 +149,9 @@ class App:
             loop.add_signal_handler(signal_number, self.stopping.set)
         on_hangup(self.stopping.set, lambda: self.service.spawn(self.reloading.on_signal()))
         self.gc_watch.install()
-        going_on = self.service.recover(await self.store.open())
+        found = await self.store.open()
+        self.limiting.load(time.time())
+        going_on = self.service.recover(found)
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
@@ -279,6 +288,7 @@ class App:
             self.metrics.watch("store_appends", lambda: store.appends)
             self.metrics.watch("store_commits", lambda: store.commits)
         self.metrics.watch("readers", lambda: self.hub.readers)
+        self.metrics.watch("limited", lambda: self.limiting.refused)
         self.topics.subscribe("engine", self._engine_news)
         front = self.front
         if front is not None:
@@ -334,6 +344,33 @@ def build_store(settings: Settings) -> Store:
     if path is None:
         return MemoryStore(bounds)
     return SqliteStore(path, bounds)
+
+
+def build_limiting(settings: Settings) -> Limiting:
+    """The configured limits. What was used of those of a day is kept where the logs are."""
+    path = settings.database_path
+    journal = UsageJournal(usage_journal_path(path)) if path is not None else None
+    return Limiting(usage_rules(settings), sizes(settings), DayBudgets(journal))
+
+
+def usage_rules(settings: Settings) -> Rules:
+    """What keys, tenants and models may use."""
+    named = {alias: model.name for model in settings.models for alias in model.aliases}
+    return Rules(
+        tenants={tenant.name: tenant.limits for tenant in settings.tenants},
+        models={model.name: model.limits for model in settings.models},
+        tenant_models={
+            (tenant.name, named.get(limits.model, limits.model)): limits
+            for tenant in settings.tenants
+            for limits in tenant.model_limits
+        },
+    )
+
+
+def sizes(settings: Settings) -> Sizes:
+    """How large a request may be."""
+    limits = settings.limits
+    return Sizes(limits.max_prompt_tokens, limits.max_tokens, limits.max_n, limits.reserve_tokens)
 
 
 def read_secret(settings: Settings) -> bytes:

@@ -14,10 +14,11 @@ from typing import Any
 
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
-from headrace.domain.request import less_tokens
+from headrace.domain.request import capped, less_tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import NEVER_BEGAN, may_go_on
+from headrace.limiting import Limiting
 from headrace.routing.model import Place
 from headrace.scheduling.policy import Ticket
 from headrace.streams.generation import Generation
@@ -30,9 +31,10 @@ _LEVELS = logging.getLevelNamesMapping()
 class Dispatcher:
     """Starts, moves and takes back the runs of generations. ``stopped``: nothing begins any more."""
 
-    def __init__(self, flows: Mapping[str, Flow], topics: Topics) -> None:
+    def __init__(self, flows: Mapping[str, Flow], topics: Topics, limiting: Limiting) -> None:
         self._flows = flows
         self._topics = topics
+        self._limiting = limiting
         self.stopped = False
 
     def enqueue(self, generation: Generation, flow: Flow) -> None:
@@ -57,7 +59,7 @@ class Dispatcher:
             generation.progress("queued", position=position)
 
     def rejoin(self, generation: Generation, now: float) -> None:
-        """It waits for a run after a restart of the server."""
+        """It waits for another run."""
         generation.flow.queue.rejoin(generation, ticket_of(generation), now, now)
 
     def begin_again(self, generation: Generation) -> None:
@@ -126,6 +128,8 @@ class Dispatcher:
             flow.metrics.started(now - generation.admitted_at)
         generation.place = place
         request = generation.request
+        if request.cap is not None:
+            request = capped(request)
         prefixes: tuple[Prefix, ...] = ()
         if generation.raw:
             prefixes = generation.go_on()
@@ -141,10 +145,12 @@ class Dispatcher:
         caller = generation.caller
         trace = generation.trace
         told = caller.trace if trace is None else trace.attempt(place.replica.name)
-        run = place.replica.engine.stream_infer(
-            Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told),
-            generation,
-        )
+        engine = place.replica.engine
+        work = Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told)
+        if generation.reservation is None:
+            run = engine.stream_infer(work, generation)
+        else:
+            run = self._limiting.start(engine, work, generation, self._computed)
         # A run that failed at once has given its place back already.
         if generation.ended:
             run.cancel()
@@ -156,8 +162,22 @@ class Dispatcher:
         place: Place[Engine] | None = generation.place
         if place is None or generation.cancel_run is not None or self.stopped:
             return
-        if not (generation.ended or generation.closing):
+        if generation.ended or generation.closing:
+            return
+        if place.taken:
             self._start(generation, generation.flow, place)
+        else:  # others have it by now
+            generation.place = None
+            self.rejoin(generation, time.monotonic())
+            self._pump(generation.flow)
+
+    def _computed(self, generation: Generation) -> None:
+        """The engine is done, and not all is shown: its slot is free for others."""
+        place: Place[Engine] | None = generation.place
+        if place is not None:
+            place.free()
+            if generation.flow.queue.waiting:
+                self._pump(generation.flow)
 
     @staticmethod
     def _free(generation: Generation) -> Place[Engine] | None:

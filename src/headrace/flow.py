@@ -49,10 +49,12 @@ class ModelMetrics(Protocol):
 
 class Flow:
     """``shares``: identical requests whose answer can only be one get one run; ``serving``: a replica is ready;
-    ``keeps_raw``: one can go on from raw output, which is only then
-    worth its memory; ``exact``: going on replays token by token also where the client did not ask for it."""
+    ``keeps_raw``: one can go on from raw output, which is only then worth its memory; ``context``: tokens of
+    prompt and answer together, 0 if not known; ``exact``: going on replays token by token also where the
+    client did not ask for it."""
 
     __slots__ = (
+        "context",
         "defaults",
         "exact",
         "keeps_raw",
@@ -80,6 +82,7 @@ class Flow:
         self.shares = shares
         self.serving = False
         self.keeps_raw = True
+        self.context = 0
 
     def admit(self, request: Request) -> Request:
         """The request as this model runs it: with its sampling defaults, and with a seed where one may be
@@ -135,6 +138,7 @@ class Flow:
         ready = [replica for replica in self.model.replicas if replica.ready]
         self.serving = bool(ready)
         self.keeps_raw = not ready or any(one.engine.info().continues for one in ready)
+        self.context = max((one.engine.info().context for one in ready), default=self.context)
 
     def _check_room(self) -> None:
         name, queue = self.model.name, self.queue

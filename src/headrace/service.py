@@ -27,6 +27,7 @@ from headrace.domain.tokens import Tokens
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
 from headrace.joining import Joining
+from headrace.limiting import Limiting
 from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
@@ -70,9 +71,10 @@ class Service:
         chain: HookChain | None,
         topics: Topics,
         limits: Limits,
+        limiting: Limiting | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """``tracer``: None where nothing is recorded."""
+        """``limiting``: None where nobody is limited. ``tracer``: None where nothing is recorded."""
         self._tracer = tracer
         self._flows = {flow.model.name: flow for flow in flows}
         self._models = Models([flow.model for flow in flows])
@@ -84,6 +86,7 @@ class Service:
         self._topics = topics
         self._news = topics.subscribers("generation")
         self.limits = limits
+        self._limiting = limiting or Limiting()
         self._aborts: AbortTokens[Generation] = AbortTokens()
         # Bounded by the queues' limits and the replicas' slots; in order of admission.
         self._running: dict[str, Generation] = {}
@@ -92,7 +95,7 @@ class Service:
         self._joining = Joining(hub.store, self.find, limits.join_retries_s)
         self._ulids = Ulids()
         self._closing = False
-        self._dispatcher = Dispatcher(self._flows, topics)
+        self._dispatcher = Dispatcher(self._flows, topics, self._limiting)
         self._idle: asyncio.Event = asyncio.Event()
 
     # What protocols ask.
@@ -120,12 +123,19 @@ class Service:
             caller = msgspec.structs.replace(caller, trace=self._tracer.follow(None))
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
+        request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
         context = opening = None
         if self._chain is not None:
             context = HookContext(generation_id, request, caller)
-            opening = self._chain.on_start(context)
+            try:
+                opening = self._chain.on_start(context)
+            except HeadraceError:
+                if reservation is not None:
+                    reservation.settle(0, time.monotonic())
+                raise
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
+        generation.reservation = reservation
         flow.metrics.admitted_count += 1
         if opening is None and not self._rewrites:
             self._dispatcher.enqueue(generation, flow)
@@ -192,6 +202,7 @@ class Service:
             raise over(generation.id)
         if self._closing:
             raise _shutting_down()
+        self._limiting.prompted(running, message)
         return await add_prompt(running, message)
 
     def cancel(self, generation: AnyGeneration) -> None:
@@ -260,6 +271,7 @@ class Service:
         going_on = 0
         for recovered in reversed(found):  # each joins at the front: the oldest last
             going_on += self._recover(recovered)
+        self._limiting.forget_lost(found)
         return going_on
 
     def tick(self, now: float) -> None:
@@ -289,6 +301,7 @@ class Service:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._limiting.close()
 
     # The owner of generations.
 
@@ -297,6 +310,9 @@ class Service:
 
     def prompted(self, generation: Generation) -> None:
         self._dispatcher.begin_again(generation)
+
+    def ending(self, generation: Generation, end: Finish | Error) -> None:
+        self._limiting.settle(generation, end)
 
     def ended(self, generation: Generation, end: Finish | Error) -> None:
         flow: Flow = generation.flow
@@ -402,15 +418,18 @@ class Service:
         try:
             flow = self._flow_of(header.model)
         except HeadraceError:
+            self._limiting.died(header.id, recovered.events, recovered.raw)
             interrupt(log, f"Model {header.model} is no longer served.")
             return False
         if not lives_on(recovered):
+            self._limiting.died(header.id, recovered.events, recovered.raw)
             interrupt(log, "The server was restarted; send it again.")
             return False
         context = None
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
         generation = self._begin(log, flow, context, keep_raw=True)
+        generation.reservation = self._limiting.resume(generation)
         flow.metrics.admitted_count += 1
         if header.caller.once is not None:
             self._joining.began(generation, header.caller.once.key)

@@ -60,6 +60,7 @@ class ScriptedGeneration:
         self.log: list[Event] = []
         self.readers: list[ScriptedSubscription] = []
         self.clients = 0
+        self.reservation: Any = None
         self.left = asyncio.Event()
         self.attached = asyncio.Event()
 
@@ -133,6 +134,7 @@ class ScriptedService:
 
     def __init__(self, script: Script, *, keys: dict[str, str] | None = None) -> None:
         self.script = script
+        self.refuse: Callable[[Request], HeadraceError | None] = lambda request: None
         self.keys = keys
         self.generations: list[ScriptedGeneration] = []
         self.cancelled: list[str] = []
@@ -175,6 +177,8 @@ class ScriptedService:
         self, request: Request, caller: Caller, wire: str, wire_options: dict[str, Any]
     ) -> ScriptedGeneration:
         self.model(request.model)
+        if (refusal := self.refuse(request)) is not None:
+            raise refusal
         if request.extra:
             name = next(iter(request.extra))
             raise HeadraceError(Code.UNSUPPORTED, f"`{name}` is not known here.", param=name)

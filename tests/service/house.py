@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from headrace.domain.request import CANCEL, Caller, Leaving, Message, Request, S
 from headrace.engines.script import Script
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
 from headrace.flow import Flow
+from headrace.limiting import Limiting
 from headrace.protocols.port import Generation
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.fair_headroom import FairHeadroom
@@ -42,8 +44,10 @@ class House:
         limits: Limits | None = None,
         hooks: Sequence[Any] = (),
         shares: bool = False,
+        limiting: Limiting | None = None,
     ) -> None:
         self.store: Store = store or MemoryStore()
+        self.limiting = limiting or Limiting()
         limits = limits or Limits()
         scripts = scripts or (Script(WORDS),)
         options = ScriptedOptions("m", scripts, slots)
@@ -62,10 +66,12 @@ class House:
             chain=HookChain(loaded) if loaded else None,
             topics=self.topics,
             limits=limits,
+            limiting=self.limiting,
         )
 
     async def open(self) -> House:
         recovered = await self.store.open()
+        self.limiting.load(time.time())
         self.service.recover(recovered)
         for engine in self.engines:
             await engine.load()

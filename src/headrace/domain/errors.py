@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from headrace.domain.allowance import Allowance
+
 
 class Code(StrEnum):
     """What went wrong. The value is what clients see as ``code``."""
@@ -33,7 +35,9 @@ class Code(StrEnum):
     KEY_REUSED = "idempotency_key_reused"
     CURSOR_GONE = "cursor_gone"
     CURSOR_AHEAD = "cursor_ahead"
+    REQUEST_TOO_LARGE = "request_too_large"
     RATE_LIMITED = "rate_limited"
+    CONCURRENCY_LIMIT = "concurrency_limit"
     QUEUE_FULL = "queue_full"
     QUEUE_TIMEOUT = "queue_timeout"
     TOO_MANY_CONNECTIONS = "too_many_connections"
@@ -86,7 +90,9 @@ MEANINGS: dict[Code, Meaning] = {
     Code.KEY_REUSED: Meaning(422, 9, _INVALID, False, "info"),
     Code.CURSOR_GONE: Meaning(410, 11, _INVALID, False, "info"),
     Code.CURSOR_AHEAD: Meaning(400, 11, _INVALID, False, "info"),
+    Code.REQUEST_TOO_LARGE: Meaning(413, 3, _INVALID, False, "info"),
     Code.RATE_LIMITED: Meaning(429, 8, "rate_limit_error", True, "info"),
+    Code.CONCURRENCY_LIMIT: Meaning(429, 8, "rate_limit_error", True, "info"),
     Code.QUEUE_FULL: Meaning(503, 14, _OVERLOADED, True, "warning"),
     Code.QUEUE_TIMEOUT: Meaning(408, 4, _OVERLOADED, True, "warning"),
     Code.TOO_MANY_CONNECTIONS: Meaning(503, 14, _OVERLOADED, True, "warning"),
@@ -110,10 +116,11 @@ class HeadraceError(Exception):
     """The one error class. ``message`` is shown to clients; it says what is wrong and who can fix it.
 
     ``param`` is the path of the offending field (``messages[0].role``), ``retry_after_s`` how long a
-    client should wait before it tries again (seconds), where that is known.
+    client should wait before it tries again (seconds), where that is known. ``allowance``: what the caller has
+    left of its limits, where it was asked for.
     """
 
-    __slots__ = ("code", "message", "param", "retry_after_s")
+    __slots__ = ("allowance", "code", "message", "param", "retry_after_s")
 
     def __init__(
         self,
@@ -122,12 +129,14 @@ class HeadraceError(Exception):
         *,
         param: str | None = None,
         retry_after_s: float | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.allowance = allowance
 
     @property
     def meaning(self) -> Meaning:

@@ -18,11 +18,13 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Tokens of one generation, all choices together. ``cached_tokens`` of the prompt came from a prefix cache."""
+    """Tokens of one generation, all choices together. ``cached_tokens`` of the prompt came from a prefix cache.
+    ``limited_by``: the limit of ours that ended the answer; None where it ended by itself or as its client wanted."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    limited_by: str | None = None
 
     @property
     def total_tokens(self) -> int:

@@ -65,12 +65,20 @@ class Sampling(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ignore_eos: bool = False
 
 
+class Cap(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a limit of ours leaves of an answer: ``tokens`` of each choice. ``by``: the limit's name."""
+
+    tokens: int
+    by: str
+
+
 class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One inference request. ``kind`` says which of ``messages`` and ``prompts`` is used.
 
     ``prompts``: texts or token-id lists; each gets ``sampling.n`` choices, so choice index
     ``i`` belongs to prompt ``i // n``. ``tools``, ``tool_choice``, ``response_format`` are the OpenAI
     objects as sent. ``extra``: engine-specific options that the model's engine declared it accepts.
+    ``cap``: set where a limit allows less output than was asked for.
     """
 
     model: str
@@ -86,6 +94,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     response_format: dict[str, Any] | None = None
     user: str | None = None
     extra: dict[str, Any] | None = None
+    cap: Cap | None = None
 
     @property
     def choices(self) -> int:
@@ -93,6 +102,14 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         if self.kind == "chat":
             return self.sampling.n
         return self.sampling.n * len(self.prompts)
+
+
+def capped(request: Request) -> Request:
+    """The request as an engine gets it: its cap, if it has one, is its ``max_tokens``."""
+    if request.cap is None:
+        return request
+    replace = msgspec.structs.replace
+    return replace(request, sampling=replace(request.sampling, max_tokens=request.cap.tokens))
 
 
 def less_tokens(request: Request, tokens: int) -> Request:

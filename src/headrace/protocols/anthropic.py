@@ -54,6 +54,7 @@ class Messages:
         options = stream_events(call) or options
         caller = caller_of(call, session_id)
         generation = self._service.submit(request, caller, ANTHROPIC, dict(options))
+        call.reservation = generation.reservation
         if request.stream:
             encoder = ENCODERS[ANTHROPIC](generation, generation.wire_options, framing)
             ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()

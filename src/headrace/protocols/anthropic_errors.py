@@ -9,13 +9,16 @@ from typing import Literal
 
 import msgspec
 
+from headrace.domain.allowance import Allowance
 from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.allowances import Named, anthropic_allowance
 from headrace.protocols.errors import Manner
 
 _encode = msgspec.json.Encoder().encode
 
 _BY_CODE: dict[Code, tuple[int, str]] = {
     Code.BODY_TOO_LARGE: (413, "request_too_large"),
+    Code.REQUEST_TOO_LARGE: (413, "request_too_large"),
     Code.CONFLICT: (409, "conflict_error"),
     Code.QUEUE_TIMEOUT: (529, "overloaded_error"),
     Code.ENGINE_TIMEOUT: (504, "timeout_error"),
@@ -45,6 +48,9 @@ class AnthropicManner:
 
     def failure(self, error: HeadraceError, request_id: str) -> tuple[int, bytes]:
         return status_and_type(error)[0], anthropic_error(error, request_id)
+
+    def allowance(self, allowance: Allowance) -> list[Named]:
+        return anthropic_allowance(allowance)
 
 
 ANTHROPIC_MANNER: Manner = AnthropicManner()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from headrace.domain.event import Finish, Usage
 from headrace.protocols.output import Item, Output
@@ -18,7 +19,8 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "ref
 
 
 class MessageUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """``input_tokens`` are those that were not in the prompt cache."""
+    """``input_tokens`` are those that were not in the prompt cache. ``limited_by``: the limit of this server that
+    ended the answer; only there where one did."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
@@ -26,6 +28,7 @@ class MessageUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output_tokens: int
     output_tokens_details: None = None
     server_tool_use: None = None
+    limited_by: str | UnsetType = UNSET
 
 
 class FullUsage(MessageUsage, frozen=True, kw_only=True, gc=False):
@@ -106,6 +109,7 @@ def full_usage(usage: Usage) -> FullUsage:
         input_tokens=fresh,
         cache_read_input_tokens=cached,
         output_tokens=usage.completion_tokens,
+        limited_by=usage.limited_by or UNSET,
     )
 
 
@@ -116,6 +120,7 @@ def delta_usage(usage: Usage) -> MessageUsage:
         input_tokens=fresh,
         cache_read_input_tokens=cached,
         output_tokens=usage.completion_tokens,
+        limited_by=usage.limited_by or UNSET,
     )
 
 

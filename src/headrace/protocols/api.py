@@ -14,6 +14,7 @@ import msgspec
 from headrace.domain.errors import HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.admin import AdminEndpoints
+from headrace.protocols.allowances import ANTHROPIC_NAMES, NAMES
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import Call, request_ids
 from headrace.protocols.exchange import Exchange, Head
@@ -34,7 +35,8 @@ from headrace.protocols.tracing import TracedExchange, Tracer
 
 _EXPOSED = (
     b"access-control-expose-headers",
-    b"x-request-id, x-generation-id, openai-processing-ms, retry-after, retry-after-ms, grpc-status, grpc-message",
+    b"x-request-id, x-generation-id, openai-processing-ms, retry-after, retry-after-ms, grpc-status, grpc-message, "
+    + f"{NAMES}, {ANTHROPIC_NAMES}".encode(),
 )
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from itertools import count
 from os import urandom
-from time import perf_counter
+from time import monotonic, perf_counter, time
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,8 +17,10 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.trace import Trace
+from headrace.protocols.allowances import Named
 from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.exchange import Exchange
+from headrace.protocols.port import Reservation
 from headrace.protocols.terms import Terms
 
 _logger = logging.getLogger("headrace.protocols")
@@ -56,6 +58,8 @@ class Call(msgspec.Struct, eq=False):
     key_id: str = ""
     streams: bool = False
     """Whether the head of a streamed answer is out."""
+    reservation: Reservation | None = None
+    """Of what this call began, where its caller has limits."""
     trace: Trace | None = None
     """Whose parent is the span of this call, or who decided that there is none; None: nobody traces."""
 
@@ -92,6 +96,8 @@ class Call(msgspec.Struct, eq=False):
         common = self.terms.common
         if (id_header := self.terms.manner.id_header) is not None:
             common = ((id_header, id), *common)
+        if self.reservation is not None:
+            common = (*common, *_fields(self._left()))
         self.exchange.respond(
             status, [*headers, (_TOOK, took), (b"x-request-id", id), *common], body
         )
@@ -99,7 +105,10 @@ class Call(msgspec.Struct, eq=False):
     def answer(self, generation_id: str, body: bytes) -> None:
         """Answer from a generation's log with JSON, in one piece."""
         took_ms = (perf_counter() - self.started) * 1000
-        lines = _ANSWER % (generation_id, took_ms, self.request_id, self.terms.lines)
+        common = self.terms.lines
+        if self.reservation is not None:
+            common += _lines(self._left())
+        lines = _ANSWER % (generation_id, took_ms, self.request_id, common)
         self.exchange.respond(200, lines.encode("latin-1"), body)
 
     def json(self, body: Any, status: int = 200, headers: Sequence[Header] = ()) -> None:
@@ -113,13 +122,21 @@ class Call(msgspec.Struct, eq=False):
         common = self.terms.lines
         if (id_header := self.terms.manner.id_header) is not None:
             common = f"{id_header.decode()}: {self.request_id}\r\n{common}"
+        if self.reservation is not None:
+            common += _lines(self._left())
         lines = _STREAM % (content_type, generation_id, took_ms, self.request_id, common)
         self.exchange.start(200, lines.encode("latin-1"))
 
     def fail(self, error: HeadraceError, headers: Sequence[Header] = ()) -> None:
         """Answer with an error."""
-        status, body = self.terms.manner.failure(error, self.request_id)
-        self.respond(status, [_JSON, *retry_headers(error), *headers], body)
+        manner = self.terms.manner
+        status, body = manner.failure(error, self.request_id)
+        left = manner.allowance(error.allowance) if error.allowance is not None else ()
+        self.respond(status, [_JSON, *retry_headers(error), *_fields(left), *headers], body)
+
+    def _left(self) -> Sequence[Named]:
+        assert self.reservation is not None
+        return self.terms.manner.allowance(self.reservation.allowance(monotonic(), time()))
 
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and answer with 500 or, if an
@@ -130,3 +147,11 @@ class Call(msgspec.Struct, eq=False):
         else:
             said = f"The server failed at this request; its log says why under {self.request_id}."
             self.fail(HeadraceError(Code.INTERNAL, said))
+
+
+def _fields(named: Sequence[Named]) -> list[Header]:
+    return [(name.encode(), value.encode()) for name, value in named]
+
+
+def _lines(named: Sequence[Named]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in named])

@@ -9,8 +9,10 @@ from typing import Protocol
 
 import msgspec
 
+from headrace.domain.allowance import Allowance
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error
+from headrace.protocols.allowances import Named, openai_allowance
 from headrace.protocols.port import Generation
 
 Header = tuple[bytes, bytes]
@@ -64,14 +66,17 @@ def error_body(error: HeadraceError) -> bytes:
 
 
 class Manner(Protocol):
-    """How an API tells what went wrong. ``id_header``: where its clients look for the request's id, beside
-    ``x-request-id``."""
+    """How an API tells what went wrong, and what its caller has left. ``id_header``: where its clients look for the
+    request's id, beside ``x-request-id``."""
 
     @property
     def id_header(self) -> bytes | None: ...
 
     def failure(self, error: HeadraceError, request_id: str) -> tuple[int, bytes]:
         """The status and the body of an answer that is this error."""
+
+    def allowance(self, allowance: Allowance) -> list[Named]:
+        """The headers that say what is left; their values have no line breaks."""
 
 
 class OpenAIManner:
@@ -81,6 +86,9 @@ class OpenAIManner:
 
     def failure(self, error: HeadraceError, request_id: str) -> tuple[int, bytes]:
         return error.meaning.http, error_body(error)
+
+    def allowance(self, allowance: Allowance) -> list[Named]:
+        return openai_allowance(allowance)
 
 
 OPENAI: Manner = OpenAIManner()

@@ -91,6 +91,7 @@ class Generate:
         self._answer(form, call, generation)
 
     def _answer(self, form: Form, call: Call, generation: Generation) -> None:
+        call.reservation = generation.reservation
         if generation.request.stream:
             framing = FRAMINGS[call.terms.form or chosen_form(call)]
             encoder = ENCODERS[form.wire](generation, generation.wire_options, framing)

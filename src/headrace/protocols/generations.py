@@ -39,10 +39,13 @@ MAX_CONTENT_BYTES = 64 * 1024
 
 
 class NativeUsage(msgspec.Struct, frozen=True, gc=False):
+    """``limited_by``: the limit of this server that ended the answer; only there where one did."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     cached_tokens: int = 0
+    limited_by: str | UnsetType = UNSET
 
 
 class GenerationState(msgspec.Struct, frozen=True, gc=False):

@@ -49,9 +49,12 @@ class InferBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class InferUsage(msgspec.Struct, frozen=True, gc=False):
+    """``limited_by``: the limit of this server that ended the answer; only there where one did."""
+
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    limited_by: str | UnsetType = UNSET
 
 
 class InferAnswer(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +108,7 @@ class Infer:
             except HeadraceError as error:
                 batch.put(position, _failed(error, None, 0.0))
             else:
+                call.reservation = generation.reservation
                 batch.wait(position, generation)
         batch.submitted()
 
@@ -154,7 +158,12 @@ def _answer(generation: Generation, fold: Fold) -> InferAnswer:
         "".join(choice.text for choice in choices),
         usage.completion_tokens,
         max(0.0, end.timestamp - generation.created),
-        InferUsage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens),
+        InferUsage(
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.limited_by or UNSET,
+        ),
         end.reasons[0],
         generation.id,
     )

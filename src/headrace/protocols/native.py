@@ -88,14 +88,17 @@ def native_event(event: Event, generation: str) -> bytes:
     )
 
 
-def usage_payload(usage: Usage) -> dict[str, int]:
+def usage_payload(usage: Usage) -> dict[str, Any]:
     """Usage as the native answers have it."""
-    return {
+    payload: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
         "cached_tokens": usage.cached_tokens,
     }
+    if usage.limited_by is not None:
+        payload["limited_by"] = usage.limited_by
+    return payload
 
 
 def _token(event: Token) -> dict[str, Any]:

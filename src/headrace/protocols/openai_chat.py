@@ -94,7 +94,12 @@ def chat_completion(generation: Generation, fold: Fold) -> bytes:
         end = fold.finish()
     usage = end.usage
     sampling = generation.request.sampling
-    if fold.more is not None or sampling.n != 1 or sampling.logprobs is not None:
+    if (
+        fold.more is not None
+        or sampling.n != 1
+        or sampling.logprobs is not None
+        or usage.limited_by is not None
+    ):
         return _full_completion(generation, fold, end)
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     return _PLAIN % (

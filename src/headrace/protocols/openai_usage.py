@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from headrace.domain.event import Usage
 
@@ -22,11 +23,14 @@ class CompletionTokensDetails(msgspec.Struct, frozen=True, gc=False):
 
 
 class CompletionUsage(msgspec.Struct, frozen=True, gc=False):
+    """``limited_by``: the limit of this server that ended the answer; only there where one did."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
+    limited_by: str | UnsetType = UNSET
 
 
 _NO_DETAILS = CompletionTokensDetails()
@@ -46,10 +50,13 @@ def completion_usage(usage: Usage) -> CompletionUsage:
         usage.total_tokens,
         PromptTokensDetails(usage.cached_tokens),
         _NO_DETAILS,
+        usage.limited_by or UNSET,
     )
 
 
 def usage_json(usage: Usage) -> bytes:
-    """The same as JSON, without the structs between."""
+    """The same as JSON, mostly without the structs between."""
+    if usage.limited_by is not None:
+        return msgspec.json.encode(completion_usage(usage))
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     return USAGE % (prompt, completion, prompt + completion, usage.cached_tokens)

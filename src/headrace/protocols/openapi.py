@@ -344,7 +344,7 @@ OPERATIONS: tuple[Operation, ...] = (
         AddedPrompts,
         PromptBody,
         parameters=("id",),
-        errors=(400, 401, 403, 404, 409, 410, 413, 415, 503),
+        errors=(400, 401, 403, 404, 409, 410, 413, 415, 429, 503),
     ),
     Operation(
         "POST",

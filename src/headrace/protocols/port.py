@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from headrace.domain.allowance import Allowance
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Event, Prompt
 from headrace.domain.key import Key
@@ -37,6 +38,13 @@ class Subscription(Protocol):
 
     def close(self) -> None:
         """Stop reading; idempotent."""
+
+
+class Reservation(Protocol):
+    """What a generation may use of its caller's limits."""
+
+    def allowance(self, now: float, wall: float) -> Allowance:
+        """What the caller has left. ``now``: monotonic seconds, ``wall``: Unix seconds."""
 
 
 class Generation(Protocol):
@@ -68,6 +76,10 @@ class Generation(Protocol):
 
     @property
     def state(self) -> State: ...
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """None where its caller has no limits."""
 
     @property
     def last_seq(self) -> int:

@@ -155,6 +155,7 @@ class Responses:
         if terms.background:
             caller = outliving(caller)
         generation = self._service.submit(request, caller, RESPONSES, options)
+        call.reservation = generation.reservation
         if request.stream:
             framing = FRAMINGS[call.terms.form or chosen_form(call)]
             encoder = ENCODERS[RESPONSES](generation, generation.wire_options, framing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from headrace.domain.errors import Code
 from headrace.domain.event import Error, Finish, Usage
@@ -45,11 +46,14 @@ class OutputDetails(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResponseUsage(msgspec.Struct, frozen=True, gc=False):
+    """``limited_by``: the limit of this server that ended the answer; only there where one did."""
+
     input_tokens: int
     input_tokens_details: InputDetails
     output_tokens: int
     output_tokens_details: OutputDetails
     total_tokens: int
+    limited_by: str | UnsetType = UNSET
 
 
 class ResponseFailure(msgspec.Struct, frozen=True, gc=False):
@@ -286,6 +290,7 @@ def _usage(usage: Usage) -> ResponseUsage:
         usage.completion_tokens,
         OutputDetails(),
         usage.total_tokens,
+        usage.limited_by or UNSET,
     )
 
 

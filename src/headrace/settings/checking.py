@@ -6,6 +6,7 @@ import ipaddress
 from pathlib import Path
 
 from headrace.settings.errors import SettingsError
+from headrace.settings.limit_checking import check_limits
 from headrace.settings.tree import Model, Server, Settings
 
 
@@ -16,6 +17,7 @@ def check(settings: Settings) -> None:
     for index, model in enumerate(settings.models):
         _check_model(f"models[{index}]", model)
     _check_tenants(settings)
+    check_limits(settings)
 
 
 def check_open(settings: Settings, *, created_keys: bool) -> None:

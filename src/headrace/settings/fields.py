@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from headrace.domain.limits import Limits as UsageLimits
 from headrace.settings.tree import (
     Hook,
     Limits,
     Model,
+    ModelLimits,
     Replica,
     SamplingDefaults,
     Server,
@@ -32,8 +34,11 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("models[]", Model),
     ("models[].defaults", SamplingDefaults),
     ("models[].replicas[]", Replica),
+    ("models[].limits", UsageLimits),
     ("hooks[]", Hook),
     ("tenants[]", Tenant),
+    ("tenants[].limits", UsageLimits),
+    ("tenants[].model_limits[]", ModelLimits),
 )
 """The tables of the settings file; ``[]`` marks those that may come several times."""
 

@@ -24,7 +24,14 @@ def as_toml(loaded: Loaded) -> str:
             lines += _table(loaded, f"[[{kind}]]", f"{kind}[]", f"{kind}[{index}]", struct)
             lines += _inner(loaded, kind, f"{kind}[{index}]", struct)
     for index, tenant in enumerate(loaded.settings.tenants):
-        lines += _table(loaded, "[[tenants]]", "tenants[]", f"tenants[{index}]", tenant)
+        path = f"tenants[{index}]"
+        lines += _table(loaded, "[[tenants]]", "tenants[]", path, tenant)
+        lines += _table(
+            loaded, "[tenants.limits]", "tenants[].limits", f"{path}.limits", tenant.limits
+        )
+        for number, limits in enumerate(tenant.model_limits):
+            head, kind = "[[tenants.model_limits]]", "tenants[].model_limits[]"
+            lines += _table(loaded, head, kind, f"{path}.model_limits[{number}]", limits)
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -40,6 +47,7 @@ def _inner(loaded: Loaded, kind: str, path: str, struct: Any) -> list[str]:
     lines = _table(
         loaded, "[models.defaults]", "models[].defaults", f"{path}.defaults", struct.defaults
     )
+    lines += _table(loaded, "[models.limits]", "models[].limits", f"{path}.limits", struct.limits)
     for index, replica in enumerate(struct.replicas):
         lines += _table(
             loaded,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from headrace.domain import spiffe
+from headrace.domain.limits import Limits as UsageLimits
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import NAME, Level, Overflow
 
@@ -187,7 +188,7 @@ class Server(Section, frozen=True):
 
 
 class Limits(Section, frozen=True):
-    """What one request may cost the others. Per model."""
+    """What one request may cost the others. The queue is per model."""
 
     max_queue: Annotated[
         int,
@@ -218,6 +219,39 @@ class Limits(Section, frozen=True):
             le=3600,
         ),
     ] = 0.0
+    max_prompt_tokens: (
+        Annotated[
+            int,
+            setting(
+                "Tokens of a prompt, as far as can be told without asking the engine; set it where prompts are "
+                "costlier than what they are paid. Not set: the model's context.",
+                ge=1,
+            ),
+        ]
+        | None
+    ) = None
+    max_tokens: (
+        Annotated[
+            int,
+            setting(
+                "Tokens of an answer: who asks for more gets 400, who does not say gets so many. Set it where long "
+                "answers keep others waiting.",
+                ge=1,
+            ),
+        ]
+        | None
+    ) = None
+    max_n: (
+        Annotated[int, setting("Choices of a prompt; set it where slots are few.", ge=1)] | None
+    ) = None
+    reserve_tokens: Annotated[
+        int,
+        setting(
+            "Tokens of an answer whose request does not say, where its tokens are limited: so many are reserved. "
+            "Raise it for models that think long.",
+            ge=1,
+        ),
+    ] = 4096
 
 
 class Store(Section, frozen=True):
@@ -401,6 +435,9 @@ class Model(Section, frozen=True):
     between_bytes_timeout_s: Annotated[
         float, setting("Longest silence after that; lower it to fail over sooner.", gt=0)
     ] = 60.0
+    limits: Annotated[UsageLimits, setting("What all tenants together may use of it.")] = (
+        UsageLimits()
+    )
     script: (
         Annotated[str, setting("File with what a `scripted` engine says, for tests.")] | None
     ) = None
@@ -419,6 +456,12 @@ class Hook(Section, frozen=True, rename={"class_": "class"}):
         Literal["fail", "skip"], setting("What a raise does to the generation.")
     ] = "fail"
     options: Annotated[dict[str, Any], setting("The hook's own keys.")] = {}
+
+
+class ModelLimits(UsageLimits, frozen=True, kw_only=True):
+    """What a tenant may use of one model."""
+
+    model: Annotated[str, setting("The model's name.", min_length=1)]
 
 
 class Tenant(Section, frozen=True):
@@ -473,6 +516,10 @@ class Tenant(Section, frozen=True):
     sheddable: Annotated[
         bool, setting("Its waiting requests may give way; for work that can come again.")
     ] = False
+    limits: Annotated[UsageLimits, setting("What it may use.")] = UsageLimits()
+    model_limits: Annotated[
+        tuple[ModelLimits, ...], setting("What it may use of single models.")
+    ] = ()
 
 
 EMBEDDED = Model(

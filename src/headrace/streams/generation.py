@@ -69,6 +69,9 @@ class Owner(Protocol):
     def prompted(self, generation: Generation) -> None:
         """Messages were added and its run stopped: the owner goes on with another."""
 
+    def ending(self, generation: Generation, end: Finish | Error) -> None:
+        """The terminal event is about to be appended. Only of a generation that has a reservation."""
+
     def ended(self, generation: Generation, end: Finish | Error) -> None:
         """The terminal event was appended; the slot is free."""
 
@@ -90,9 +93,9 @@ class Meter(Protocol):
 class Generation:
     """A request being answered. Is the ``Sink`` of its runs and what protocols see as a generation.
 
-    ``seq`` is the last one assigned. ``flow``, ``place``, ``ticket``, ``trace`` are its owner's, and what it knows of
-    broken runs: ``fruitless`` of them since the newest token, which came ``broke_after``; since when it waits then.
-    ``join_key``: what it is known by to those who ask the same again.
+    ``seq`` is the last one assigned. ``flow``, ``place``, ``ticket``, ``trace``, ``reservation`` are its owner's, and
+    what it knows of broken runs: ``fruitless`` of them since the newest token, which came ``broke_after``; since when
+    it waits then. ``join_key``: what it is known by to those who ask the same again.
     ``turns``: what prompts in mid-stream closed; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
@@ -109,6 +112,7 @@ class Generation:
     place: Any = None
     ticket: Any = None
     trace: Any = None
+    reservation: Any = None
     prefilled = -1
     started_at = 0.0
     last_token_at = 0.0
@@ -240,6 +244,13 @@ class Generation:
                 usage.completion_tokens + self.prior,
                 min(usage.cached_tokens, prompt_tokens),
             )
+        cap = self.request.cap
+        if (
+            cap is not None
+            and "length" in outcome.reasons
+            and usage.completion_tokens >= cap.tokens
+        ):
+            usage = msgspec.structs.replace(usage, limited_by=cap.by)
         end = Finish(0, 0.0, outcome.reasons, usage, outcome.stop)
         if not deltas:
             self._close(end)
@@ -556,6 +567,8 @@ class Generation:
             assert type(end) is Error
             final = Error(seq, now, end.code, end.message, end.retryable)
         events.append(final)
+        if self.reservation is not None:
+            self._owner.ending(self, final)
         log.append(events)
         if count:
             self._count(count, now)

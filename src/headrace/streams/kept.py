@@ -14,6 +14,8 @@ class Kept:
 
     __slots__ = ("_log",)
 
+    reservation = None
+
     def __init__(self, log: Log) -> None:
         self._log = log
 

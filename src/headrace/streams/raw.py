@@ -41,10 +41,15 @@ class Raw:
         else:
             self.held = self.held + delta.token_ids if delta.token_ids else ()
 
+    @property
+    def tokens(self) -> int:
+        """How many it is."""
+        return len(self.ids) or self.deltas
+
     def prefix(self) -> Prefix:
         calls = tuple(map(_joined, self.calls.values())) if self.calls else ()
         ids = tuple(self.ids)
-        return Prefix("".join(self.text), ids, len(ids) or self.deltas, calls)
+        return Prefix("".join(self.text), ids, self.tokens, calls)
 
 
 def _joined(pieces: list[ToolCallDelta]) -> ToolCallDelta:

@@ -57,6 +57,9 @@ OF_THE_SERVER: dict[str, Watched] = {
     ),
     "store_appends": Watched("headrace_store_appends", True, "Records appended to the journal."),
     "store_commits": Watched("headrace_store_commits", True, "Commits of the store."),
+    "limited": Watched(
+        "headrace_limited_requests", True, "Requests that a limit of their key or tenant kept out."
+    ),
     "log_lines_dropped": Watched(
         "headrace_log_lines_dropped", True, "Lines that found the log writer's queue full."
     ),

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import pytest
 
+from headrace.domain.errors import Code, HeadraceError
 from headrace.front.limits import Limits
 from headrace.protocols.grpc import headrace_pb2 as pb
 
@@ -138,6 +139,10 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"model": "scripted", "messages": [{"role": "user", "content": "x"}]} | fields
 
 
+def saying(text: str, **fields: Any) -> dict[str, Any]:
+    return chat(messages=[{"role": "user", "content": text}], **fields)
+
+
 def message(**fields: Any) -> dict[str, Any]:
     return chat(max_tokens=5) | fields
 
@@ -236,6 +241,21 @@ ROWS: dict[str, dict[str, Ask]] = {
         "Anthropic": lambda place: place.anthropic(message(temperature=9)),
         **everywhere("Infer", lambda place: pb.InferRequest(prompt="x", temperature=9)),
     },
+    "one request more than a limit allows": {
+        "HTTP": lambda place: post(place, CHAT, saying("often")),
+        "Anthropic": lambda place: place.anthropic(saying("often", max_tokens=5)),
+        **everywhere("Infer", lambda place: pb.InferRequest(prompt="often")),
+    },
+    "one generation more than may run at once": {
+        "HTTP": lambda place: post(place, CHAT, saying("many")),
+        "Anthropic": lambda place: place.anthropic(saying("many", max_tokens=5)),
+        **everywhere("Infer", lambda place: pb.InferRequest(prompt="many")),
+    },
+    "a request larger than its limit ever allows": {
+        "HTTP": lambda place: post(place, CHAT, saying("large")),
+        "Anthropic": lambda place: place.anthropic(saying("large", max_tokens=5)),
+        **everywhere("Infer", lambda place: pb.InferRequest(prompt="large")),
+    },
     "an option that the engine lacks": {
         "HTTP": lambda place: post(place, CHAT, chat(mirostat=1)),
         "Anthropic": lambda place: place.anthropic(
@@ -245,8 +265,26 @@ ROWS: dict[str, dict[str, Ask]] = {
 }
 
 
+LIMITS = {
+    "often": Code.RATE_LIMITED,
+    "many": Code.CONCURRENCY_LIMIT,
+    "large": Code.REQUEST_TOO_LARGE,
+}
+
+
+def _said(request: Any) -> list[Any]:
+    return [*request.prompts, *(message.content for message in request.messages)]
+
+
 def _hangs(request: Any) -> bool:
-    return "hang" in [*request.prompts, *(message.content for message in request.messages)]
+    return "hang" in _said(request)
+
+
+def _refusal(request: Any) -> HeadraceError | None:
+    for word in _said(request):
+        if word in LIMITS:
+            return HeadraceError(LIMITS[word], "Too much.", retry_after_s=1.5)
+    return None
 
 
 @asynccontextmanager
@@ -256,6 +294,7 @@ async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
             kit.hello(generation)
 
     service = kit.Service(script, keys={"mine": "a", "theirs": "b", "metrics": "c"})
+    service.refuse = _refusal
     options = {"message_bytes": MESSAGE_BYTES}
     async with rpc.talking(service, **options) as (_, server):
         async with (

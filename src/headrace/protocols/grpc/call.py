@@ -6,14 +6,17 @@ The wires (gRPC, gRPC-Web, Connect) differ behind :class:`Reply`; what is above 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import monotonic, time
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.trace import Trace
+from headrace.protocols.allowances import Named, openai_allowance
 from headrace.protocols.grpc.status import OK, Status, status_of
+from headrace.protocols.port import Reservation
 from headrace.protocols.terms import Terms
 
 _logger = logging.getLogger("headrace.protocols")
@@ -31,8 +34,8 @@ class Reply(Protocol):
         """``on_gone``: called once, when the call is over: also if the client leaves or its deadline passes,
         and if others end it. ``on_drain``: called after ``send`` returned False, when most is sent."""
 
-    def start(self, request_id: str, generation_id: str) -> None:
-        """The initial metadata; ``generation_id`` is empty without one."""
+    def start(self, request_id: str, generation_id: str, left: Sequence[Named]) -> None:
+        """The initial metadata; ``generation_id`` is empty without one. ``left``: of the caller's limits."""
 
     def send(self, message: bytes) -> bool:
         """One message, serialized. False: too much is unsent, nothing more until ``on_drain``."""
@@ -66,6 +69,7 @@ class RpcCall:
         "key_id",
         "reply",
         "request_id",
+        "reservation",
         "tenant",
         "terms",
         "trace",
@@ -85,6 +89,8 @@ class RpcCall:
         self.tenant = "default"
         self.key_id = ""
         self.trace: Trace | None = None
+        self.reservation: Reservation | None = None
+        """Of what this call began, where its caller has limits."""
         self.generation_id = ""
         self._started = False
 
@@ -97,7 +103,10 @@ class RpcCall:
         """From now on this call answers; from a generation's log, if there is one."""
         self._started = True
         self.generation_id = generation_id
-        self.reply.start(self.request_id, generation_id)
+        left: Sequence[Named] = ()
+        if self.reservation is not None:
+            left = openai_allowance(self.reservation.allowance(monotonic(), time()))
+        self.reply.start(self.request_id, generation_id, left)
 
     def answer(self, message: Message) -> None:
         """Answer with one message."""

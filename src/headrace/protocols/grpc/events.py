@@ -65,6 +65,7 @@ def usage_message(usage: Usage) -> pb.Usage:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
         cached_tokens=usage.cached_tokens,
+        limited_by=usage.limited_by or "",
     )
 
 

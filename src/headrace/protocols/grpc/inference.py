@@ -53,6 +53,8 @@ class Inference:
 
     @staticmethod
     def _answer(call: RpcCall, generation: Generation) -> None:
+        call.reservation = generation.reservation
+
         def done(result: Fold | HeadraceError) -> None:
             try:
                 if isinstance(result, HeadraceError):
@@ -125,6 +127,7 @@ class Inference:
         """Begin a generation, or join the one that this is a repeat of; answer with its events."""
 
         def then(generation: Generation) -> None:
+            call.reservation = generation.reservation
             if began is not None:
                 began(generation)
             shows = generation.wire_options

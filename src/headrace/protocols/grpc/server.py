@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from headrace.protocols.allowances import Named
 from headrace.protocols.grpc.call import HIGH_WATER_BYTES, LOW_WATER_BYTES
 from headrace.protocols.grpc.rpcs import Fields, Method, Rpcs
 from headrace.protocols.grpc.status import OK, Status
@@ -224,8 +225,8 @@ class AioReply:
         else:
             self._on_gone, self._on_drain = on_gone, on_drain
 
-    def start(self, request_id: str, generation_id: str) -> None:
-        self._metadata = (("x-request-id", request_id),)
+    def start(self, request_id: str, generation_id: str, left: Sequence[Named]) -> None:
+        self._metadata = (("x-request-id", request_id), *left)
         if generation_id:
             self._metadata += (("x-generation-id", generation_id),)
         self._awake()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from google.protobuf.any_pb2 import Any as Packed
 
 from headrace.domain.errors import HeadraceError
+from headrace.protocols.allowances import openai_allowance
 from headrace.protocols.grpc import headrace_pb2 as pb
 
 Trailer = tuple[str, str | bytes]
@@ -38,6 +39,8 @@ def status_of(error: HeadraceError, generation_id: str = "") -> Status:
     ]
     if error.retry_after_s is not None:
         trailers.append(("retry-after-ms", str(math.ceil(error.retry_after_s * 1000))))
+    if error.allowance is not None:
+        trailers += openai_allowance(error.allowance)
     if generation_id:
         trailers.append(("x-generation-id", generation_id))
     details = pb.StatusDetails(code=code, message=error.message, details=[packed(error)])

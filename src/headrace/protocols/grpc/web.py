@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.allowances import Named, openai_allowance
 from headrace.protocols.call import Call
 from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.grpc.call import RpcCall
@@ -129,8 +130,10 @@ class WebReply:
         if exchange.gone:
             self._left()
 
-    def start(self, request_id: str, generation_id: str) -> None:
-        named = [(b"x-generation-id", generation_id.encode())] if generation_id else []
+    def start(self, request_id: str, generation_id: str, left: Sequence[Named]) -> None:
+        named = _fields(left)
+        if generation_id:
+            named.append((b"x-generation-id", generation_id.encode()))
         self._named = named
         if self._streams and not self._over and not self._under_way:
             self._under_way = True
@@ -162,6 +165,8 @@ class WebReply:
         headers = [(b"content-type", kind.encode()), *self._named]
         if status.error is not None:
             headers += retry_headers(status.error)
+            if (left := status.error.allowance) is not None:
+                headers += _fields(openai_allowance(left))
             self._parts.clear()
         call.respond(http, headers, b"".join([*self._parts, data]))
 
@@ -177,8 +182,12 @@ class WebReply:
 
     def _deadline_passed(self) -> None:
         if self._streams and not self._under_way:
-            self.start(self._call.request_id, "")
+            self.start(self._call.request_id, "", ())
         self.end(status_of(_too_late()))
+
+
+def _fields(named: Sequence[Named]) -> list[Header]:
+    return [(name.encode(), value.encode()) for name, value in named]
 
 
 def _too_late() -> HeadraceError:
