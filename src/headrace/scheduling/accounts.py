@@ -38,6 +38,10 @@ class Tenant(Account):
 
     def relegate(self, now: float) -> None:
         """Put those at the top that had to start before ``now`` behind the others."""
+        if (
+            self.bid >= now and not self.aside
+        ):  # the first of them has to start no sooner than its bid
+            return
         while (entry := self.tickets.first()) is not None and entry[2].start_by < now:
             self.tickets.pop()
             entry[2].late = True

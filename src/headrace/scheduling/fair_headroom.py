@@ -75,7 +75,8 @@ class FairHeadroom(Fair):
         ticket.rescue_at = arrived + self._rescue_after * target_s
         key = ticket.start_by + steps(ticket.priority)
         tenant.tickets.push(key, ticket)
-        tenant.urgent.offer(tenant)
+        if ticket.start_by < tenant.bid:
+            tenant.urgent.offer(tenant)
         if ticket.terms.sheddable and not ticket.charged and ticket.start_by >= arrived:
             self._expiring.push(ticket.start_by, ticket)
         return key
@@ -113,11 +114,15 @@ class FairHeadroom(Fair):
             if least is None:
                 continue
             least.relegate(late)
-            lines = (level.urgent, level.urgent_late) if least.late.waiting else (level.urgent,)
-            for line in lines:
-                tenant = line.first(late, least.counter, headroom, soonest)
-                if tenant is not None:
-                    best, soonest = tenant, tenant.bid
+            counter = least.counter
+            for line in (level.urgent, level.urgent_late):
+                aside, bids = line.aside, line.bids
+                if (bids and bids[0][0] < soonest) or (aside and aside[0][0] <= counter):
+                    tenant = line.first(late, counter, headroom, soonest)
+                    if tenant is not None:
+                        best, soonest = tenant, tenant.bid
+                if not least.late.waiting:
+                    break
         entry = None if best is None else best.tickets.first()
         return best if entry is not None and entry[2].pressed_at <= late else None
 

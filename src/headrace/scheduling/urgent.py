@@ -20,14 +20,15 @@ class Urgent:
     A tenant stands aside while its counter is more than the headroom beyond the least. It is moved at most once for
     each time that its counter or its lateness changed, so finding the next one is O(log n). A tenant has one valid
     entry in all of the class, with its ``urgent_number``; others are dropped when they come to the top, or
-    are the majority. ``numbers``: new ones for entries, the same for all of the class.
+    are the majority. ``numbers``: new ones for entries, the same for all of the class. ``bids``, ``aside``: heaps
+    of entries; others may only look at them.
     """
 
-    __slots__ = ("_aside", "_bids", "_numbers")
+    __slots__ = ("_numbers", "aside", "bids")
 
     def __init__(self, numbers: Iterator[int]) -> None:
-        self._bids: Entries = []
-        self._aside: Entries = []
+        self.bids: Entries = []
+        self.aside: Entries = []
         self._numbers = numbers
 
     def offer(self, tenant: Tenant) -> None:
@@ -36,15 +37,14 @@ class Urgent:
             entry = tenant.tickets.first()
             if entry is not None and entry[2].start_by < tenant.bid:
                 tenant.bid = entry[2].start_by
-                self._bids = self._push(self._bids, tenant.bid, tenant)
+                self.bids = self._push(self.bids, tenant.bid, tenant)
 
     def first(self, now: float, least: float, headroom: float, before: float) -> Tenant | None:
         """Who has the least time left, if the first of its tickets must start ``before`` then; what had to start
         before ``now`` is relegated on the way, and who has late requests by that goes elsewhere. ``least``:
         the least counter of those with somebody waiting."""
-        if self._aside and self._aside[0][0] <= least:
-            self._bring_back(least, headroom)
-        bids = self._bids
+        self._bring_back(least, headroom)
+        bids = self.bids
         while bids:
             start, number, tenant = bids[0]
             if start >= before:
@@ -65,7 +65,7 @@ class Urgent:
                 tenant.leaves_urgent()
                 if entry is not None:
                     tenant.aside = True
-                    self._aside = self._push(self._aside, since, tenant)
+                    self.aside = self._push(self.aside, since, tenant)
             elif entry[2].start_by > start:
                 tenant.bid = entry[2].start_by
                 heapreplace(bids, (tenant.bid, number, tenant))
@@ -74,7 +74,7 @@ class Urgent:
         return None
 
     def _bring_back(self, least: float, headroom: float) -> None:
-        aside = self._aside
+        aside = self.aside
         while aside and aside[0][0] <= least:
             _, number, tenant = aside[0]
             if number != tenant.urgent_number:
