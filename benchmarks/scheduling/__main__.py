@@ -3,6 +3,7 @@
 check        does the model agree with what was measured on a GPU? Ends with 1 if not
 a10g         the policies on the measured trace
 overload     the policies on traces of Azure, Mooncake and ServeGen at 1, 1.5 and 3 times the capacity
+isolation    what one tenant's load does to the others
 sensitivity  fair-headroom with other settings, and with predictions that are wrong
 """
 
@@ -12,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.scheduling import a10g, overload, sensitivity
+from benchmarks.scheduling import a10g, isolation, overload, sensitivity
 
 
 def main() -> None:
@@ -21,7 +22,9 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("check", "a10g", "overload", "sensitivity"))
+    parser.add_argument(
+        "command", choices=("check", "a10g", "overload", "isolation", "sensitivity")
+    )
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="the traces' folder"
     )
@@ -37,6 +40,8 @@ def main() -> None:
         a10g.compare(data)
     elif args.command == "overload":
         overload.compare(data, args.traces)
+    elif args.command == "isolation":
+        isolation.compare(data)
     else:
         sensitivity.compare(data)
 

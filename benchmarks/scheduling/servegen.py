@@ -27,7 +27,7 @@ def servegen(
     hours = [rates[:, at : at + WINDOWS] for at in range(rates.shape[1] - WINDOWS)]
     first = max(range(len(hours)), key=lambda at: int((hours[at].min(axis=1) > 0).sum()))
     hour = hours[first]
-    share = requests / (hour.sum() * WINDOW_S)
+    share = requests / (float(hour.sum()) * WINDOW_S)
     random = Random(1)
     mix = []
     for rank, client in enumerate(np.argsort(-hour.sum(axis=1))):
