@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +22,8 @@ class Http2Exchange(BaseExchange, eq=False):
 
     open: bool = True
     stream: int = 0
+    window: Any = None
+    """The library's stream: ``outbound_flow_control_window`` is what it may send."""
     moved: float = 0.0
     """When something was last sent, or nothing was waiting."""
     started: bool = False
@@ -64,12 +66,16 @@ class Http2Exchange(BaseExchange, eq=False):
         connection: Http2Connection = self.connection
         if not self.started:
             raise RuntimeError("send before start")
-        if data and self.head.method != "HEAD":
-            if not self.unsent:
-                self.moved = connection.shared.now
-            self.unsent += data
-            connection.push(self)
-        if len(self.unsent) > HIGH_WATER_BYTES:
+        if not data or self.head.method == "HEAD":
+            return True
+        unsent = self.unsent
+        if not unsent:
+            if connection.send_at_once(self, data):
+                return True
+            self.moved = connection.shared.now
+        unsent += data
+        connection.push(self)
+        if len(unsent) > HIGH_WATER_BYTES:
             self.blocked = True
             return False
         return True
