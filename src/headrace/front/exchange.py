@@ -58,6 +58,8 @@ class Exchange(Protocol):
     body: bytes
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
+    has_trailers: bool
+    """Whether fields can follow the body: over HTTP/2."""
 
     @property
     def peer(self) -> str: ...
@@ -79,8 +81,9 @@ class Exchange(Protocol):
         """A piece of the streamed body, written at once. False: more than ``HIGH_WATER_BYTES`` are unsent,
         so send nothing more until ``on_drain``."""
 
-    def end(self) -> None:
-        """The streamed answer is complete; the connection may serve the next request."""
+    def end(self, trailers: Headers = ()) -> None:
+        """The streamed answer is complete; the connection may serve the next request. ``trailers``: fields
+        that follow it, where it ``has_trailers``."""
 
     def abort(self) -> None:
         """Break the connection (or reset the HTTP/2 stream)."""

@@ -266,7 +266,10 @@ class Http2Connection(asyncio.Protocol):
         if not unsent:
             exchange.moved = self.shared.now
             if exchange.ended:
-                self._try(frames.end_stream, stream)
+                if exchange.trailers is None:
+                    self._try(frames.end_stream, stream)
+                else:
+                    self._try(frames.send_headers, stream, exchange.trailers, True)
                 self._done(exchange)
                 self._flush()
             return False
@@ -276,7 +279,7 @@ class Http2Connection(asyncio.Protocol):
             size = min(frames.local_flow_control_window(stream), len(unsent), FRAME_BYTES)
             if size <= 0:
                 return False
-            last = exchange.ended and size == len(unsent)
+            last = exchange.ended and exchange.trailers is None and size == len(unsent)
             frames.send_data(stream, bytes(memoryview(unsent)[:size]), last)
         except ProtocolError:
             return False  # reset by the client; its event is on the way

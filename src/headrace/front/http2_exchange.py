@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ class Http2Exchange(BaseExchange, eq=False):
     """Implements ``Exchange``. ``unsent`` is what flow control, or a client that takes nothing, holds
     back: at most ``HIGH_WATER_BYTES`` and one ``send``."""
 
+    has_trailers: ClassVar[bool] = True
     open: bool = True
     stream: int = 0
     window: Any = None
@@ -28,6 +29,8 @@ class Http2Exchange(BaseExchange, eq=False):
     """When something was last sent, or nothing was waiting."""
     started: bool = False
     ended: bool = False
+    trailers: list[tuple[bytes, bytes]] | None = None
+    """What follows the body; None: it is the end."""
     unsent: bytearray = msgspec.field(default_factory=bytearray)
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
@@ -80,13 +83,15 @@ class Http2Exchange(BaseExchange, eq=False):
             return False
         return True
 
-    def end(self) -> None:
+    def end(self, trailers: Headers = ()) -> None:
         if not self.open:
             return
         connection: Http2Connection = self.connection
         if not self.started:
             raise RuntimeError("end before start")
         self.ended = True
+        if trailers:
+            self.trailers = pairs(lines(trailers))
         self.close()
         connection.push(self)
 

@@ -34,6 +34,10 @@ class Exchange(Protocol):
     on_drain: Callable[[], None] | None
 
     @property
+    def has_trailers(self) -> bool:
+        """Whether fields can follow the body: over HTTP/2."""
+
+    @property
     def head(self) -> Head: ...
 
     @property
@@ -49,8 +53,8 @@ class Exchange(Protocol):
     def send(self, data: bytes) -> bool:
         """A piece of the streamed body. False: too much is unsent, nothing more until ``on_drain``."""
 
-    def end(self) -> None:
-        """The streamed answer is complete."""
+    def end(self, trailers: Headers = ()) -> None:
+        """The streamed answer is complete. ``trailers``: fields that follow it, where it ``has_trailers``."""
 
     def abort(self) -> None:
         """Break the connection (or reset the HTTP/2 stream)."""

@@ -53,6 +53,10 @@ class TracedExchange:
         return self._exchange.gone
 
     @property
+    def has_trailers(self) -> bool:
+        return self._exchange.has_trailers
+
+    @property
     def on_drain(self) -> Callable[[], None] | None:
         return self._exchange.on_drain
 
@@ -68,8 +72,8 @@ class TracedExchange:
         self._status = status
         self._exchange.start(status, headers)
 
-    def end(self) -> None:
-        self._exchange.end()
+    def end(self, trailers: Headers = ()) -> None:
+        self._exchange.end(trailers)
         self._over(self._status)
 
     def abort(self) -> None:

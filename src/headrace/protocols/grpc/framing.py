@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 from urllib.parse import quote
 
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.errors import Header
 from headrace.protocols.grpc.codec import Codec
 from headrace.protocols.grpc.rpcs import Method
 from headrace.protocols.grpc.status import Status, packed
@@ -47,6 +48,8 @@ class Framing(Protocol):
     """Of one call. ``streams``: whether it is for methods that stream; None: for any."""
 
     streams: ClassVar[bool | None]
+    in_pieces: ClassVar[bool]
+    """Whether an answer of one message is sent like one of many."""
     content_type: str
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
@@ -59,6 +62,9 @@ class Framing(Protocol):
     def end(self, status: Status) -> bytes:
         """What says how the call ended."""
 
+    def trailers(self, status: Status) -> Sequence[Header]:
+        """The same as fields behind the body, where the framing has them there."""
+
     def head(self, status: Status) -> tuple[int, str]:
         """HTTP status and content type of an answer that is sent whole."""
 
@@ -67,6 +73,7 @@ class GrpcWeb:
     """Envelopes of flags, length and message; the trailers are the last."""
 
     streams: ClassVar[bool | None] = None
+    in_pieces: ClassVar[bool] = False
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
@@ -81,17 +88,26 @@ class GrpcWeb:
         return enveloped(0, self._codec.encode(message, self._method.response))
 
     def end(self, status: Status) -> bytes:
-        lines = [b"grpc-status: %d\r\n" % status.code]
-        if status.message:
-            lines.append(b"grpc-message: %b\r\n" % quote(status.message, safe=_PRINTABLE).encode())
-        for name, value in status.trailers:
-            if isinstance(value, bytes):
-                value = b64encode(value).rstrip(b"=").decode()
-            lines.append(f"{name}: {value}\r\n".encode("latin-1"))
+        lines = [b"%b: %b\r\n" % field for field in _fields(status)]
         return enveloped(_TRAILERS, b"".join(lines))
+
+    def trailers(self, status: Status) -> Sequence[Header]:
+        return ()
 
     def head(self, status: Status) -> tuple[int, str]:
         return 200, self.content_type
+
+
+class Grpc(GrpcWeb):
+    """gRPC itself: how the call ended is said behind the body."""
+
+    in_pieces: ClassVar[bool] = True
+
+    def end(self, status: Status) -> bytes:
+        return b""
+
+    def trailers(self, status: Status) -> Sequence[Header]:
+        return _fields(status)
 
 
 class GrpcWebText(GrpcWeb):
@@ -137,6 +153,7 @@ class ConnectUnary:
     """A body is a message; an error is an HTTP status and JSON."""
 
     streams: ClassVar[bool | None] = False
+    in_pieces: ClassVar[bool] = False
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
@@ -153,10 +170,25 @@ class ConnectUnary:
     def end(self, status: Status) -> bytes:
         return _encode_json(_connect_error(status)) if status.error is not None else b""
 
+    def trailers(self, status: Status) -> Sequence[Header]:
+        return ()
+
     def head(self, status: Status) -> tuple[int, str]:
         if status.error is None:
             return 200, self.content_type
         return _CONNECT_CODES[status.code][1], "application/json"
+
+
+def _fields(status: Status) -> list[Header]:
+    """How a call ended, as gRPC says it."""
+    fields = [(b"grpc-status", b"%d" % status.code)]
+    if status.message:
+        fields.append((b"grpc-message", quote(status.message, safe=_PRINTABLE).encode()))
+    for name, value in status.trailers:
+        if isinstance(value, bytes):
+            value = b64encode(value).rstrip(b"=").decode()
+        fields.append((name.encode("latin-1"), value.encode("latin-1")))
+    return fields
 
 
 def enveloped(flags: int, data: bytes) -> bytes:

@@ -21,6 +21,7 @@ from headrace.protocols.grpc.framing import (
     ConnectStream,
     ConnectUnary,
     Framing,
+    Grpc,
     GrpcWeb,
     GrpcWebText,
 )
@@ -34,6 +35,8 @@ _CONNECT_TIMEOUT = re.compile(r"\d{1,10}")
 _NO_CACHE = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
 _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
+    "application/grpc": (Grpc, "proto"),
+    "application/grpc+proto": (Grpc, "proto"),
     "application/grpc-web": (GrpcWeb, "proto"),
     "application/grpc-web+proto": (GrpcWeb, "proto"),
     "application/grpc-web+json": (GrpcWeb, "json"),
@@ -68,7 +71,7 @@ class Web:
                 " are spoken on this port, gRPC on one of its own.",
             )
         framing = kind(CODECS[codec], method, content_type)
-        reply = WebReply(call, method.streams, framing)
+        reply = WebReply(call, method.streams or framing.in_pieces, framing)
         rpc = RpcCall(reply, call.terms, call.request_id)
         try:
             reply.limit(_timeout_s(rpc))
@@ -156,7 +159,7 @@ class WebReply:
         call = self._call
         if self._under_way:
             call.exchange.send(data)
-            call.exchange.end()
+            call.exchange.end(self._framing.trailers(status))
             return
         http, kind = self._framing.head(status)
         headers = [(b"content-type", kind.encode()), *self._named]
