@@ -103,9 +103,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
             asked += wires.headrace(folder, mock.port)
             for peer in arguments.peers:
                 asked.append(wires.grpc_peer(peer, folder, mock.port))
-            chosen = [
-                wire for wire in asked if not arguments.only or wire.name in arguments.only
-            ]
+            chosen = [wire for wire in asked if not arguments.only or wire.name in arguments.only]
             chosen.append(wires.direct(mock))
             for number in range(arguments.rounds):
                 for scenario in arguments.scenarios:

@@ -51,9 +51,7 @@ class Inference:
 def _response(
     request: pb.ModelInferRequest, text: str | None, *, final: bool
 ) -> pb.ModelStreamInferResponse:
-    made = pb.ModelInferResponse(
-        model_name=request.model_name, model_version="1", id=request.id
-    )
+    made = pb.ModelInferResponse(model_name=request.model_name, model_version="1", id=request.id)
     made.parameters["triton_final_response"].bool_param = final
     if text is not None:
         made.outputs.add(name="text_output", datatype="BYTES", shape=[1])

@@ -70,6 +70,8 @@ class Connections:
         """Time of the last tick on the loop's clock: stale by up to a tick, and free to read."""
         self.heads = AnswerHeads(time.time())
         self.parser = HeadParser(limits)
+        self.http2_heads: dict[Any, Any] = {}
+        """What HTTP/2 remembers of heads; bounded there."""
         self.open: set[Connection] = set()
         """At most ``limits.connections`` and a tenth of it that is being refused."""
         self.arriving_bytes = 0

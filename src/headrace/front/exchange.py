@@ -58,8 +58,10 @@ class Exchange(Protocol):
     body: bytes
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
-    has_trailers: bool
-    """Whether fields can follow the body: over HTTP/2."""
+
+    @property
+    def has_trailers(self) -> bool:
+        """Whether fields can follow the body: over HTTP/2."""
 
     @property
     def peer(self) -> str: ...

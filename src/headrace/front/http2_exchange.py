@@ -9,6 +9,7 @@ import msgspec
 from headrace.front.answer import BODYLESS, lines, pairs
 from headrace.front.base import BaseExchange
 from headrace.front.exchange import HIGH_WATER_BYTES, Headers
+from headrace.front.http2_frames import block, status_field
 
 if TYPE_CHECKING:
     from headrace.front.http2 import Http2Connection
@@ -29,8 +30,8 @@ class Http2Exchange(BaseExchange, eq=False):
     """When something was last sent, or nothing was waiting."""
     started: bool = False
     ended: bool = False
-    trailers: list[tuple[bytes, bytes]] | None = None
-    """What follows the body; None: it is the end."""
+    trailers: bytes = b""
+    """The header block that follows the body, if one does."""
     unsent: bytearray = msgspec.field(default_factory=bytearray)
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
@@ -39,13 +40,13 @@ class Http2Exchange(BaseExchange, eq=False):
         connection: Http2Connection = self.connection
         if self.started:
             raise RuntimeError("respond after start")
-        fields = answer_fields(status, headers, connection.shared.heads.date)
+        fields = answer_block(status, headers, connection.shared.heads.date)
         if status not in BODYLESS:
-            fields.append((b"content-length", b"%d" % len(body)))
+            fields += block([(b"content-length", b"%d" % len(body))])
         self.started = True
         if self.head.method == "HEAD" or status in BODYLESS:
             body = b""
-        connection.send_head(self, fields, last=not body)
+        connection.send_fields(self, fields, last=not body)
         if not body:
             self.close()
         elif self.open:
@@ -59,9 +60,9 @@ class Http2Exchange(BaseExchange, eq=False):
         connection: Http2Connection = self.connection
         if self.started:
             raise RuntimeError("start twice")
-        fields = answer_fields(status, headers, connection.shared.heads.date)
+        fields = answer_block(status, headers, connection.shared.heads.date)
         self.started = True
-        connection.send_head(self, fields, last=False)
+        connection.send_fields(self, fields, last=False)
 
     def send(self, data: bytes) -> bool:
         if not self.open:
@@ -91,7 +92,7 @@ class Http2Exchange(BaseExchange, eq=False):
             raise RuntimeError("end before start")
         self.ended = True
         if trailers:
-            self.trailers = pairs(lines(trailers))
+            self.trailers = block(pairs(lines(trailers)))
         self.close()
         connection.push(self)
 
@@ -105,8 +106,8 @@ class Http2Exchange(BaseExchange, eq=False):
             self.connection.reset(self)
 
 
-def answer_fields(status: int, headers: Headers, date: bytes) -> list[tuple[bytes, bytes]]:
-    """The header fields of an answer. Raises ValueError for line breaks and NUL in them."""
-    block = lines(headers)
-    fields = pairs(block) if isinstance(headers, bytes) else headers
-    return [(b":status", b"%d" % status), (b"server", b"headrace"), (b"date", date), *fields]
+def answer_block(status: int, headers: Headers, date: bytes) -> bytes:
+    """The head of an answer as a header block. Raises ValueError for line breaks and NUL in its fields."""
+    whole = lines(headers)
+    fields = pairs(whole) if isinstance(headers, bytes) else headers
+    return status_field(status) + block(((b"server", b"headrace"), (b"date", date), *fields))

@@ -6,7 +6,7 @@ The wires (gRPC, gRPC-Web, Connect) differ behind :class:`Reply`; what is above 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -34,8 +34,8 @@ class Reply(Protocol):
     def start(self, request_id: str, generation_id: str) -> None:
         """The initial metadata; ``generation_id`` is empty without one."""
 
-    def send(self, message: bytes) -> bool:
-        """One message, serialized. False: too much is unsent, nothing more until ``on_drain``."""
+    def send(self, messages: Sequence[bytes]) -> bool:
+        """Messages, serialized. False: too much is unsent, nothing more until ``on_drain``."""
 
     def end(self, status: Status) -> None:
         """The call is over."""
@@ -84,7 +84,7 @@ class RpcCall:
         """Answer with one message."""
         if not self._started:
             self.start()
-        self.reply.send(message.SerializeToString())
+        self.reply.send((message.SerializeToString(),))
         self.reply.end(OK)
 
     def fail(self, error: HeadraceError) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -212,11 +212,11 @@ class AioReply:
             self._metadata += (("x-generation-id", generation_id),)
         self._awake()
 
-    def send(self, message: bytes) -> bool:
+    def send(self, messages: Sequence[bytes]) -> bool:
         if self._over or self._status is not None:
             return True
-        self._messages.append(message)
-        self._bytes += len(message)
+        self._messages.extend(messages)
+        self._bytes += sum(map(len, messages))
         if self._wake is not None:
             self._awake()
         if self._bytes > HIGH_WATER_BYTES:

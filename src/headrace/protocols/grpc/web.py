@@ -142,10 +142,11 @@ class WebReply:
             headers += [(b"x-request-id", request_id.encode()), *call.terms.common]
             call.exchange.start(200, headers)
 
-    def send(self, message: bytes) -> bool:
+    def send(self, messages: Sequence[bytes]) -> bool:
         if self._over:
             return True
-        data = self._framing.message(message)
+        frame = self._framing.message
+        data = b"".join([frame(message) for message in messages])
         if self._under_way:
             return self._call.exchange.send(data)
         self._parts.append(data)
