@@ -73,7 +73,6 @@ def headrace(folder: Path, mock_port: int) -> list[Wire]:
         Wire("SSE", child, partial(_ask_http, port, "text/event-stream")),
         Wire("NDJSON", child, partial(_ask_http, port, "application/x-ndjson")),
         Wire("gRPC", child, partial(_ask_rpc, grpc_port, GRPC)),
-        Wire("gRPC, own front", child, partial(_ask_rpc, port, GRPC)),
         Wire("gRPC-Web", child, partial(_ask_rpc, port, GRPC_WEB)),
     ]
 

@@ -139,9 +139,10 @@ class App:
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
-        self.front = await listen(self.api.handle, front_options(self.settings), self.outbox)
+        options = front_options(self.settings, self.grpc)
+        self.front = await listen(self.api.handle, options, self.outbox)
         if self.grpc is not None:
-            await self.grpc.start()
+            await self.grpc.start(self.api.handle, options, self.outbox)
         self.operations = self._operations()
         self._watch()
         self.gc_watch.settle()
@@ -164,7 +165,7 @@ class App:
         grace_s = self.settings.server.shutdown_grace_s
         logger.info("stopping: running generations have %g s", grace_s)
         if self.grpc is not None:
-            await self.grpc.leave()
+            self.grpc.leave()
         await self.service.close(grace_s)
         if self.grpc is not None:
             await self.grpc.close()
@@ -204,7 +205,7 @@ class App:
             self.metrics.fold()
             self.gc_watch.rest(not self.service.busy)
             if self.grpc is not None:
-                await self.grpc.look()
+                self.grpc.look()
 
     async def _look_at_cache(self, flow: Flow, replica: Replica[Engine]) -> None:
         """The embedded engine's share of cache in use, for ``/metrics``. It has one replica a model."""
@@ -325,7 +326,7 @@ def build_chain(settings: Settings) -> HookChain | None:
         raise HeadraceError(Code.INVALID_REQUEST, str(error), param="hooks") from error
 
 
-def front_options(settings: Settings) -> FrontOptions:
+def front_options(settings: Settings, grpc: Grpc | None) -> FrontOptions:
     """Where and how to listen."""
     server = settings.server
     tls = (
@@ -339,6 +340,7 @@ def front_options(settings: Settings) -> FrontOptions:
         uds=server.uds,
         tls=tls,
         refuse=refusal,
+        opens=None if grpc is None else grpc.opens,
         limits=FrontLimits(
             body_bytes=server.max_body_bytes,
             connections=server.max_connections,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from headrace.front.answer import AnswerHeads, Refuse
-from headrace.front.exchange import Handler
+from headrace.front.exchange import Handler, Opens
 from headrace.front.head import HeadParser
 from headrace.front.limits import Limits
 from headrace.front.outbox import Outbox
@@ -57,8 +57,10 @@ class Connections:
         http2: SpeakHttp2,
         tls: bool,
         outbox: Outbox | None = None,
+        opens: Opens | None = None,
     ) -> None:
         self.handler = handler
+        self.opens = opens
         self.refuse = refuse
         self.limits = limits
         self.http2 = http2

@@ -37,7 +37,7 @@ class Http1Exchange(BaseExchange, eq=False):
 
     def close(self) -> None:
         self.framing = _OVER
-        self.on_gone = self.on_drain = None
+        self.on_gone = self.on_drain = self.on_data = None
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         # What most answers need is here, without a call.

@@ -30,7 +30,7 @@ from h2.exceptions import ProtocolError
 from headrace.front.arrival import Arrival
 from headrace.front.body import OpenBody
 from headrace.front.connections import Connections
-from headrace.front.exchange import HIGH_WATER_BYTES
+from headrace.front.exchange import HIGH_WATER_BYTES, Head
 from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_block
 from headrace.front.http2_frames import FRAME_BYTES, Frames, block, status_field
 from headrace.front.http2_request import shared_head
@@ -160,6 +160,9 @@ class Http2Connection(asyncio.Protocol):
         except ProtocolError:
             self._terminate(ErrorCodes.PROTOCOL_ERROR)
             return
+        if self.shared.opens is not None and self.shared.opens(head):
+            self._begin(stream, head, b"", arrives=True)
+            return
         body = OpenBody(limits.body_bytes)
         self._arrivals[stream] = Arrival(self.shared, head, body)
         if expects_continue and event.stream_ended is None:
@@ -169,7 +172,13 @@ class Http2Connection(asyncio.Protocol):
 
     def _on_data(self, event: DataReceived) -> int:
         stream = event.stream_id
-        self._try(self._frames.acknowledge_received_data, event.flow_controlled_length, stream)
+        exchange = self._exchanges.get(stream)
+        if exchange is not None and exchange.arrives:
+            self.credit(stream, event.flow_controlled_length - len(event.data))
+            if event.data:
+                exchange.receive(bytes(event.data))
+            return 0 if event.data or event.stream_ended else 1
+        self.credit(stream, event.flow_controlled_length)
         arrival = self._arrivals.get(stream)
         if arrival is not None and event.data:
             try:
@@ -181,14 +190,25 @@ class Http2Connection(asyncio.Protocol):
 
     def _on_complete(self, stream: int) -> None:
         arrival = self._arrivals.pop(stream, None)
-        if arrival is None:
+        if arrival is not None:
+            self._begin(stream, arrival.head, arrival.close(), arrives=False)
             return
-        body = arrival.close()
+        exchange = self._exchanges.get(stream)
+        if exchange is not None and exchange.arrives:
+            exchange.receive(b"")
+
+    def _begin(self, stream: int, head: Head, body: bytes, *, arrives: bool) -> None:
         window = self._frames.streams.get(stream)
         if window is None:  # reset by the client; its event is on the way
             return
         exchange = Http2Exchange(
-            self, arrival.head, body, stream=stream, window=window, moved=self.shared.now
+            self,
+            head,
+            body,
+            arrives=arrives,
+            stream=stream,
+            window=window,
+            moved=self.shared.now,
         )
         self._exchanges[stream] = exchange
         try:
@@ -209,8 +229,15 @@ class Http2Connection(asyncio.Protocol):
         self._forget(stream)
         exchange = self._exchanges.pop(stream, None)
         if exchange is not None:
+            self.credit(stream, exchange.untaken)
             exchange.leave()
         self._rest()
+
+    def credit(self, stream: int, size: int) -> None:
+        """The client may send so many bytes more."""
+        if size:
+            self._try(self._frames.acknowledge_received_data, size, stream)
+            self._flush()
 
     # What goes out.
 
@@ -292,14 +319,14 @@ class Http2Connection(asyncio.Protocol):
         window = frames.streams.get(stream)
         if window is None:  # reset by the client
             return
-        more = [(b"content-length", b"%d" % len(body))]
+        more = [(b"content-length", b"%d" % len(body))] if body else []
         if refusal.status == 503:
             more.append((b"retry-after", b"1"))
         head = answer_block(refusal.status, headers, self.shared.heads.date) + block(more)
         with contextlib.suppress(ProtocolError):
             fits = len(body) <= min(frames.room(window), FRAME_BYTES)
-            self._write(frames.fields(window, head, last=False))
-            if fits:
+            self._write(frames.fields(window, head, last=not body))
+            if body and fits:
                 self._write(frames.data(window, body, last=True))
             if not (ended and fits):
                 frames.reset_stream(stream, ErrorCodes.NO_ERROR)
@@ -307,6 +334,10 @@ class Http2Connection(asyncio.Protocol):
 
     def _done(self, exchange: Http2Exchange) -> None:
         self._exchanges.pop(exchange.stream, None)
+        if exchange.arrives:  # the answer is complete before the request is
+            self._try(self._frames.reset_stream, exchange.stream, ErrorCodes.NO_ERROR)
+            self.credit(exchange.stream, exchange.untaken)
+            self._flush()
         self._rest()
 
     def _rest(self) -> None:

@@ -32,7 +32,21 @@ class Http2Exchange(BaseExchange, eq=False):
     ended: bool = False
     trailers: bytes = b""
     """The header block that follows the body, if one does."""
+    untaken: int = 0
+    """Bytes of an arriving body that the client has no credit for yet."""
     unsent: bytearray = msgspec.field(default_factory=bytearray)
+
+    def receive(self, data: bytes) -> None:
+        """A piece of the body, or its end; for the connection to call."""
+        self.arrives = bool(data)
+        self.untaken += len(data)
+        if self.on_data is not None:
+            self._tell(self.on_data, data)
+
+    def take(self, size: int) -> None:
+        connection: Http2Connection = self.connection
+        self.untaken -= size
+        connection.credit(self.stream, size)
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         if not self.open:
@@ -98,7 +112,7 @@ class Http2Exchange(BaseExchange, eq=False):
 
     def close(self) -> None:
         self.open = False
-        self.on_gone = self.on_drain = None
+        self.on_gone = self.on_drain = self.on_data = None
 
     def abort(self) -> None:
         if self.open:

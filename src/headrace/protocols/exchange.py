@@ -26,12 +26,21 @@ class Head(Protocol):
 
 
 class Exchange(Protocol):
-    """One HTTP request whose body is complete. Exactly one of ``respond`` or ``start … end`` answers it;
-    calls after the client is gone do nothing."""
+    """One HTTP request whose body is complete, if it is not said that it ``arrives``. Exactly one of ``respond``
+    or ``start … end`` answers it; calls after the client is gone do nothing."""
 
     body: bytes
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
+    on_data: Callable[[bytes], None] | None
+
+    @property
+    def arrives(self) -> bool:
+        """Whether more of the body is to come: ``on_data`` is called with each piece, and with an empty one at
+        its end."""
+
+    def take(self, size: int) -> None:
+        """So many bytes more of the body may come; at first 256 KiB may."""
 
     @property
     def has_trailers(self) -> bool:

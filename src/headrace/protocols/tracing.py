@@ -53,6 +53,21 @@ class TracedExchange:
         return self._exchange.gone
 
     @property
+    def on_data(self) -> Callable[[bytes], None] | None:
+        return self._exchange.on_data
+
+    @on_data.setter
+    def on_data(self, callback: Callable[[bytes], None] | None) -> None:
+        self._exchange.on_data = callback
+
+    @property
+    def arrives(self) -> bool:
+        return self._exchange.arrives
+
+    def take(self, size: int) -> None:
+        self._exchange.take(size)
+
+    @property
     def has_trailers(self) -> bool:
         return self._exchange.has_trailers
 

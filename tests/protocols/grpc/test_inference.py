@@ -435,11 +435,11 @@ def test_a_stream_that_the_server_breaks_off_says_where_to_read_on(kit: Any, rpc
             start = rpc.pb.StreamInferRequest(infer=rpc.pb.InferRequest(prompt="Hi"))
             call = client.StreamInfer(start)
             first = await call.read()
-            serving.streams.close()
+            serving.services.streams.close()
             last = await call.read()
             assert (last.seq, last.error.code) == (0, "interrupted")
             assert last.error.resume == rpc.pb.Resume(generation_id=first.generation_id, after=1)
             assert await call.code() == grpc.StatusCode.UNAVAILABLE
-            assert not len(serving.streams)
+            assert not len(serving.services.streams)
 
     kit.run(main())

@@ -254,7 +254,7 @@ async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
                 service, more=server.routes, limits=Limits(body_bytes=MESSAGE_BYTES)
             ) as url,
             httpx.AsyncClient(base_url=url, timeout=20) as client,
-            grpc.aio.insecure_channel(f"127.0.0.1:{server.port.port}") as channel,
+            grpc.aio.insecure_channel(server.address) as channel,
         ):
             for key in ("mine", "theirs"):
                 await client.post(CHAT, json=chat(), headers={"authorization": f"Bearer {key}"})

@@ -17,26 +17,27 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from headrace.front.tls import Tls
 from headrace.protocols.grpc.call import HIGH_WATER_BYTES
 
 
 def test_health_follows_the_models(kit: Any, rpc: Any) -> None:
     async def main() -> None:
         serving = rpc.Serving(kit.Service(kit.hello))
-        await serving.port.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port.port}") as channel:
+        await serving.start()
+        async with grpc.aio.insecure_channel(serving.address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             asked = health_pb2.HealthCheckRequest(service="headrace.v1.InferenceService")
             watch = health.Watch(asked)
             states = health_pb2.HealthCheckResponse
             assert (await watch.read()).status == states.NOT_SERVING
-            await serving.port.look(True)
+            serving.services.health.look(True)
             assert (await watch.read()).status == states.SERVING
             assert (await health.Check(health_pb2.HealthCheckRequest())).status == states.SERVING
-            await serving.port.leave()
+            serving.services.health.leave()
             assert (await watch.read()).status == states.NOT_SERVING
             watch.cancel()
-        await serving.port.close()
+        await serving.close()
 
     kit.run(main())
 
@@ -44,8 +45,8 @@ def test_health_follows_the_models(kit: Any, rpc: Any) -> None:
 def test_reflection_lists_the_services_and_needs_no_key(kit: Any, rpc: Any) -> None:
     async def main() -> None:
         serving = rpc.Serving(kit.Service(kit.hello, keys={"k": "acme"}))
-        await serving.port.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port.port}") as channel:
+        await serving.start()
+        async with grpc.aio.insecure_channel(serving.address) as channel:
             call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
             await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
             listed = (await call.read()).list_services_response.service
@@ -58,20 +59,20 @@ def test_reflection_lists_the_services_and_needs_no_key(kit: Any, rpc: Any) -> N
             await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
             assert (await call.read()).file_descriptor_response.file_descriptor_proto
             call.cancel()
-        await serving.port.close()
+        await serving.close()
 
     kit.run(main())
 
 
 def test_a_unix_socket(kit: Any, rpc: Any, tmp_path: Path) -> None:
     async def main() -> None:
-        address = f"unix:{tmp_path / 'socket'}"
-        serving = rpc.Serving(kit.Service(kit.hello), address=address)
-        await serving.port.start()
-        async with grpc.aio.insecure_channel(address) as channel:
+        path = str(tmp_path / "socket")
+        serving = rpc.Serving(kit.Service(kit.hello), uds=path)
+        await serving.start()
+        async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
             answer = await rpc.Client(channel).Infer(rpc.pb.InferRequest(prompt="Hi"))
             assert answer.text == "Hello wörld 😀\n"
-        await serving.port.close()
+        await serving.close()
 
     kit.run(main())
 
@@ -80,13 +81,13 @@ def test_tls(kit: Any, rpc: Any, tmp_path: Path) -> None:
     certificate = certified(tmp_path)
 
     async def main() -> None:
-        serving = rpc.Serving(kit.Service(kit.hello), certificate=str(certificate))
-        await serving.port.start()
+        serving = rpc.Serving(kit.Service(kit.hello), tls=Tls(certificate=str(certificate)))
+        await serving.start()
         trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
-        async with grpc.aio.secure_channel(f"127.0.0.1:{serving.port.port}", trusted) as channel:
+        async with grpc.aio.secure_channel(serving.address, trusted) as channel:
             answer = await rpc.Client(channel).Infer(rpc.pb.InferRequest(prompt="Hi"))
             assert answer.text == "Hello wörld 😀\n"
-        await serving.port.close()
+        await serving.close()
 
     kit.run(main())
 
@@ -122,24 +123,10 @@ def certified(folder: Path) -> Path:
 def test_an_address_that_is_taken_is_named(kit: Any, rpc: Any) -> None:
     async def main() -> None:
         async with rpc.talking(kit.Service(kit.hello)) as (_, serving):
-            address = f"127.0.0.1:{serving.port.port}"
-            other = rpc.Serving(kit.Service(kit.hello), address=address)
-            with pytest.raises(OSError, match=address):
-                await other.port.start()
-
-    kit.run(main())
-
-
-def test_more_calls_than_allowed_are_refused(kit: Any, rpc: Any) -> None:
-    async def main() -> None:
-        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
-        async with rpc.talking(service, calls=1) as (client, _):
-            start = rpc.pb.StreamInferRequest(infer=rpc.pb.InferRequest(prompt="Hi"))
-            call = client.StreamInfer(start)
-            await call.read()
-            error = await rpc.refused(client.Infer(rpc.pb.InferRequest(prompt="Hi")))
-            assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            call.cancel()
+            host, _, port = serving.address.rpartition(":")
+            other = rpc.Serving(kit.Service(kit.hello), host=host, port=int(port))
+            with pytest.raises(OSError, match=serving.address):
+                await other.start()
 
     kit.run(main())
 

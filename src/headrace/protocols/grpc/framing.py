@@ -1,7 +1,9 @@
-"""How messages and the status of a call lie in an HTTP body: gRPC-Web (binary, base64), Connect (streams, single)."""
+"""How messages and the status of a call lie in an HTTP body: gRPC, gRPC-Web (binary, base64), Connect (streams,
+single)."""
 
 from __future__ import annotations
 
+import zlib
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
@@ -16,11 +18,16 @@ from headrace.protocols.grpc.codec import Codec
 from headrace.protocols.grpc.rpcs import Method
 from headrace.protocols.grpc.status import Status, packed
 
+HEAD_BYTES = 5
+"""Of an envelope: flags, and the length of the message."""
 _COMPRESSED = 0x01
 _CONNECT_END = 0x02
 _TRAILERS = 0x80
 _PRINTABLE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 """Beside letters and digits: what `grpc-message` has as it is."""
+INFLATED_BYTES = 16 * 1024 * 1024
+"""Of a message that came compressed."""
+_WBITS = {b"gzip": 31, b"deflate": 15}
 _encode_json = msgspec.json.Encoder().encode
 
 _CONNECT_CODES: dict[int, tuple[str, int]] = {
@@ -50,6 +57,8 @@ class Framing(Protocol):
     streams: ClassVar[bool | None]
     in_pieces: ClassVar[bool]
     """Whether an answer of one message is sent like one of many."""
+    more_headers: ClassVar[Sequence[Header]]
+    """Of an answer that is sent in pieces."""
     content_type: str
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
@@ -74,6 +83,10 @@ class GrpcWeb:
 
     streams: ClassVar[bool | None] = None
     in_pieces: ClassVar[bool] = False
+    more_headers: ClassVar[Sequence[Header]] = (
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    )
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
@@ -88,7 +101,7 @@ class GrpcWeb:
         return enveloped(0, self._codec.encode(message, self._method.response))
 
     def end(self, status: Status) -> bytes:
-        lines = [b"%b: %b\r\n" % field for field in _fields(status)]
+        lines = [b"%b: %b\r\n" % field for field in status_fields(status)]
         return enveloped(_TRAILERS, b"".join(lines))
 
     def trailers(self, status: Status) -> Sequence[Header]:
@@ -102,12 +115,18 @@ class Grpc(GrpcWeb):
     """gRPC itself: how the call ended is said behind the body."""
 
     in_pieces: ClassVar[bool] = True
+    more_headers: ClassVar[Sequence[Header]] = ((b"grpc-accept-encoding", b"gzip, deflate"),)
+
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+        decode, kind = self._codec.decode, self._method.request
+        wbits = _WBITS.get(fields.get(b"grpc-encoding", b""))
+        return [decode(message, kind) for message in opened(body, wbits)]
 
     def end(self, status: Status) -> bytes:
         return b""
 
     def trailers(self, status: Status) -> Sequence[Header]:
-        return _fields(status)
+        return status_fields(status)
 
 
 class GrpcWebText(GrpcWeb):
@@ -154,6 +173,7 @@ class ConnectUnary:
 
     streams: ClassVar[bool | None] = False
     in_pieces: ClassVar[bool] = False
+    more_headers: ClassVar[Sequence[Header]] = ()
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
@@ -179,7 +199,7 @@ class ConnectUnary:
         return _CONNECT_CODES[status.code][1], "application/json"
 
 
-def _fields(status: Status) -> list[Header]:
+def status_fields(status: Status) -> list[Header]:
     """How a call ended, as gRPC says it."""
     fields = [(b"grpc-status", b"%d" % status.code)]
     if status.message:
@@ -195,22 +215,36 @@ def enveloped(flags: int, data: bytes) -> bytes:
     return b"%c%b%b" % (flags, len(data).to_bytes(4, "big"), data)
 
 
-def opened(body: bytes) -> list[bytes]:
-    """The messages of a body of envelopes. Raises ``INVALID_REQUEST`` and, for what is compressed,
-    ``METHOD_NOT_ALLOWED`` (gRPC's UNIMPLEMENTED)."""
+def opened(body: bytes, wbits: int | None = None) -> list[bytes]:
+    """The messages of a body of envelopes. ``wbits``: how they may be compressed, as zlib says it. Raises
+    ``INVALID_REQUEST`` and, for what is compressed otherwise, ``METHOD_NOT_ALLOWED`` (gRPC's UNIMPLEMENTED)."""
     found = []
     at = 0
     while at < len(body):
-        end = at + 5 + int.from_bytes(body[at + 1 : at + 5], "big")
-        if len(body) - at < 5 or end > len(body):
+        end = at + HEAD_BYTES + int.from_bytes(body[at + 1 : at + HEAD_BYTES], "big")
+        if len(body) - at < HEAD_BYTES or end > len(body):
             raise HeadraceError(Code.INVALID_REQUEST, "The body ends within a message.")
-        flags = body[at]
+        flags, message = body[at], body[at + HEAD_BYTES : end]
         if flags & _COMPRESSED:
-            raise _no_compression()
+            if wbits is None:
+                raise _no_compression()
+            message = _inflated(message, wbits)
         if not flags & (_TRAILERS | _CONNECT_END):
-            found.append(body[at + 5 : end])
+            found.append(message)
         at = end
     return found
+
+
+def _inflated(message: bytes, wbits: int) -> bytes:
+    decompress = zlib.decompressobj(wbits)
+    try:
+        data = decompress.decompress(message, INFLATED_BYTES)
+    except zlib.error:
+        raise HeadraceError(Code.INVALID_REQUEST, "A message cannot be decompressed.") from None
+    if decompress.unconsumed_tail:
+        said = f"A message is longer than {INFLATED_BYTES} bytes when it is decompressed."
+        raise HeadraceError(Code.BODY_TOO_LARGE, said)
+    return data
 
 
 def _decoded_four(piece: bytes) -> bytes:

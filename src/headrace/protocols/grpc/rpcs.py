@@ -38,7 +38,8 @@ Open = Callable[[RpcCall], Inbox]
 
 
 class Method(NamedTuple):
-    """``answer`` or ``open``: whether its client sends one message or streams them."""
+    """``answer`` or ``open``: whether its client sends one message or streams them. ``keyless``: anybody
+    may call it."""
 
     path: str
     request: type[Message]
@@ -47,10 +48,15 @@ class Method(NamedTuple):
     """Whether it answers with any number of messages."""
     answer: Answer | None = None
     open: Open | None = None
+    keyless: bool = False
 
 
 def methods_of(
-    service: ServiceDescriptor, answers: Mapping[str, Answer], opens: Mapping[str, Open]
+    service: ServiceDescriptor,
+    answers: Mapping[str, Answer],
+    opens: Mapping[str, Open],
+    *,
+    keyless: bool = False,
 ) -> Sequence[Method]:
     """The methods of a service as its descriptor has them. Raises ``KeyError`` for one that nobody answers."""
     found = []
@@ -64,6 +70,7 @@ def methods_of(
                 method.server_streaming,
                 None if streams_in else answers[method.name],
                 opens[method.name] if streams_in else None,
+                keyless,
             )
         )
     return found
@@ -84,7 +91,7 @@ class Rpcs:
     def ask(self, call: RpcCall, method: Method, data: bytes) -> Awaitable[None] | None:
         """Begin to answer a call with one message. What is returned must be awaited, and does not raise."""
         try:
-            self._admit(call)
+            self._admit(call, method)
             assert method.answer is not None
             waiting = method.answer(call, _decoded(method, data))
         except HeadraceError as error:
@@ -98,7 +105,7 @@ class Rpcs:
     async def converse(self, call: RpcCall, method: Method, messages: Messages) -> None:
         """Take all messages of a call whose client streams."""
         try:
-            self._admit(call)
+            self._admit(call, method)
             assert method.open is not None
             inbox = method.open(call)
             while (data := await messages()) is not None:
@@ -111,8 +118,9 @@ class Rpcs:
         except Exception:  # noqa: BLE001 - a boundary: every call gets an answer
             call.crash()
 
-    def _admit(self, call: RpcCall) -> None:
-        call.tenant = self._service.authenticate(call.terms.key)
+    def _admit(self, call: RpcCall, method: Method) -> None:
+        if not method.keyless:
+            call.tenant = self._service.authenticate(call.terms.key)
 
 
 Messages = Callable[[], Awaitable[bytes | None]]

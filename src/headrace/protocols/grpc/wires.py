@@ -1,7 +1,8 @@
-"""gRPC-Web and Connect on the HTTP port: the same methods, answered through an exchange.
+"""gRPC, gRPC-Web and Connect: the methods, answered through an exchange of HTTP.
 
-A route for each method; which protocol a request speaks, its content type says. Clients whose requests cannot
-be streamed (browsers) use all but ``Converse``; one that sends all its messages at once may use that too.
+A route for each method; which protocol a request speaks, its content type says. gRPC needs the trailers of
+HTTP/2. Clients whose requests cannot be streamed (browsers) use all but ``Converse``; one that sends all its
+messages at once may use that too. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md,
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md, https://connectrpc.com/docs/protocol
 """
 
@@ -12,9 +13,10 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.protocols.call import Call
 from headrace.protocols.errors import Header, retry_headers
+from headrace.protocols.exchange import Head
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.codec import CODECS
 from headrace.protocols.grpc.framing import (
@@ -24,7 +26,9 @@ from headrace.protocols.grpc.framing import (
     Grpc,
     GrpcWeb,
     GrpcWebText,
+    status_fields,
 )
+from headrace.protocols.grpc.incoming import Incoming
 from headrace.protocols.grpc.rpcs import Method, Rpcs
 from headrace.protocols.grpc.status import Status, status_of
 from headrace.protocols.router import Route
@@ -32,11 +36,13 @@ from headrace.protocols.router import Route
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _CONNECT_TIMEOUT = re.compile(r"\d{1,10}")
-_NO_CACHE = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+GRPC = b"application/grpc"
+_INTERNAL = 13
 
 _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
     "application/grpc": (Grpc, "proto"),
     "application/grpc+proto": (Grpc, "proto"),
+    "application/grpc+json": (Grpc, "json"),
     "application/grpc-web": (GrpcWeb, "proto"),
     "application/grpc-web+proto": (GrpcWeb, "proto"),
     "application/grpc-web+json": (GrpcWeb, "json"),
@@ -49,11 +55,13 @@ _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
 }
 
 
-class Web:
-    """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP."""
+class Wires:
+    """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP.
+    ``message_bytes``: the largest message of a call whose client streams."""
 
-    def __init__(self, rpcs: Rpcs) -> None:
+    def __init__(self, rpcs: Rpcs, message_bytes: int = 16 * 1024 * 1024) -> None:
         self._rpcs = rpcs
+        self._message_bytes = message_bytes
 
     def routes(self) -> Sequence[Route]:
         return [
@@ -61,21 +69,36 @@ class Web:
             for path, method in self._rpcs.methods.items()
         ]
 
+    def opens(self, head: Head) -> bool:
+        """Whether such a request is a call whose client streams: its messages are taken as they come."""
+        method = self._rpcs.methods.get(head.path)
+        if method is None or method.open is None:
+            return False
+        kind = dict(head.headers).get(b"content-type", b"")
+        return kind == GRPC or kind.startswith((GRPC + b"+", GRPC + b";"))
+
     def _answer(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
         content_type = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
         kind, codec = _FRAMINGS.get(content_type, (None, ""))
         if kind is None or kind.streams not in (None, method.streams or method.open is not None):
             raise HeadraceError(
                 Code.UNSUPPORTED_MEDIA_TYPE,
-                f"{content_type or 'No content type'} is none for {method.path} here: gRPC-Web and Connect"
-                " are spoken on this port, gRPC on one of its own.",
+                f"{content_type or 'No content type'} is none for {method.path}: gRPC, gRPC-Web and"
+                " Connect are spoken here.",
             )
+        exchange = call.exchange
+        if kind is Grpc and not exchange.has_trailers:
+            said = "gRPC needs HTTP/2; over HTTP/1.1 there are gRPC-Web and Connect."
+            raise HeadraceError(Code.UNSUPPORTED_MEDIA_TYPE, said)
         framing = kind(CODECS[codec], method, content_type)
-        reply = WebReply(call, method.streams or framing.in_pieces, framing)
+        reply = WireReply(call, method.streams or framing.in_pieces, framing)
         rpc = RpcCall(reply, call.terms, call.request_id)
         try:
             reply.limit(_timeout_s(rpc))
-            messages = framing.messages(call.exchange.body, call.terms.fields)
+            if exchange.arrives:
+                reply.incoming = Incoming(exchange, framing, call.terms.fields, self._message_bytes)
+                return self._rpcs.converse(rpc, method, reply.incoming.following)
+            messages = framing.messages(exchange.body, call.terms.fields)
             if method.open is not None:
                 return self._rpcs.converse(rpc, method, _one_by_one(messages))
             if len(messages) != 1:
@@ -87,7 +110,13 @@ class Web:
         return self._rpcs.ask(rpc, method, messages[0])
 
 
-class WebReply:
+def refusal(status: int, message: str) -> tuple[Sequence[Header], bytes]:
+    """Headers and body for what the front of the gRPC port itself refuses; ``status`` is that of HTTP."""
+    code = next((row.grpc for row in MEANINGS.values() if row.http == status), _INTERNAL)
+    return [(b"content-type", GRPC), *status_fields(Status(code, message))], b""
+
+
+class WireReply:
     """Implements ``Reply`` on an exchange. An answer of one message is sent whole, with its status."""
 
     __slots__ = (
@@ -100,6 +129,7 @@ class WebReply:
         "_streams",
         "_timer",
         "_under_way",
+        "incoming",
     )
 
     def __init__(self, call: Call, streams: bool, framing: Framing) -> None:
@@ -112,6 +142,8 @@ class WebReply:
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
         self._on_gone: Callable[[], None] | None = None
+        self.incoming: Incoming | None = None
+        """What the client sends, if that comes in the course of the call."""
 
     def limit(self, timeout_s: float | None) -> None:
         """End the call after so many seconds. Raises ``GENERATION_TIMEOUT`` if there are none."""
@@ -138,8 +170,9 @@ class WebReply:
         if self._streams and not self._over and not self._under_way:
             self._under_way = True
             call = self._call
-            headers = [(b"content-type", self._framing.content_type.encode()), *_NO_CACHE, *named]
+            headers = [(b"content-type", self._framing.content_type.encode()), *named]
             headers += [(b"x-request-id", request_id.encode()), *call.terms.common]
+            headers += self._framing.more_headers
             call.exchange.start(200, headers)
 
     def send(self, messages: Sequence[bytes]) -> bool:
@@ -176,6 +209,8 @@ class WebReply:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.incoming is not None:
+            self.incoming.close()
         if on_gone is not None:
             on_gone()
 
