@@ -23,7 +23,7 @@ async def serve(peer: Peer, port: int, engine_port: int) -> None:
 
 def main() -> None:
     name, command, *rest = sys.argv[1:]
-    peer: Peer = importlib.import_module(f"benchmarks.grpc_peers.{name}")  # type: ignore[assignment]
+    peer: Peer = importlib.import_module(f"benchmarks.grpc_peers.{name}")
     if command == "serve":
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(peer, int(rest[0]), int(rest[1])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import grpc
 
@@ -12,7 +12,7 @@ from benchmarks.grpc_peers.upstream import Upstream
 class Peer(Protocol):
     """One of the servers, as a module."""
 
-    def handler(self, upstream: Upstream) -> grpc.GenericRpcHandler[Any, Any]:
+    def handler(self, upstream: Upstream) -> grpc.GenericRpcHandler:
         """Its one method that matters."""
 
     def message(self, prompt: str, tokens: int) -> bytes:

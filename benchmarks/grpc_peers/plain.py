@@ -36,7 +36,7 @@ class Inference:
         )
 
 
-def handler(upstream: Upstream) -> grpc.GenericRpcHandler[Any, Any]:
+def handler(upstream: Upstream) -> grpc.GenericRpcHandler:
     method = grpc.unary_stream_rpc_method_handler(
         Inference(upstream).stream_infer,
         request_deserializer=pb.StreamInferRequest.FromString,

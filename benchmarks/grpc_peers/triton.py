@@ -73,7 +73,7 @@ def _texts(tensor: bytes) -> list[str]:
     return found
 
 
-def handler(upstream: Upstream) -> grpc.GenericRpcHandler[Any, Any]:
+def handler(upstream: Upstream) -> grpc.GenericRpcHandler:
     method = grpc.stream_stream_rpc_method_handler(
         Inference(upstream).model_stream_infer,
         request_deserializer=pb.ModelInferRequest.FromString,

@@ -119,7 +119,7 @@ class Servicer:
                 )
 
 
-def handler(upstream: Upstream) -> grpc.GenericRpcHandler[Any, Any]:
+def handler(upstream: Upstream) -> grpc.GenericRpcHandler:
     method = grpc.unary_stream_rpc_method_handler(
         Servicer(Engine(upstream)).generate,
         request_deserializer=pb.GenerateRequest.FromString,

@@ -56,6 +56,8 @@ class Http2Connection(asyncio.Protocol):
         self._strain = Strain(shared.now)
         self._arrivals: dict[int, Arrival] = {}  # with _exchanges: at most Limits.streams
         self._exchanges: dict[int, Http2Exchange] = {}
+        self._held: dict[int, Http2Exchange] = {}
+        """Those with unsent bytes."""
         self._paused = False
         self._closing = False
         self._frames_sent = 0
@@ -227,7 +229,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _on_reset(self, stream: int) -> None:
         self._forget(stream)
-        exchange = self._exchanges.pop(stream, None)
+        exchange = self._let_go(stream)
         if exchange is not None:
             self.credit(stream, exchange.untaken)
             exchange.leave()
@@ -261,6 +263,8 @@ class Http2Connection(asyncio.Protocol):
         """Send of the exchange's bytes what may be sent now."""
         while self._push(exchange):
             pass
+        if exchange.unsent and exchange.stream in self._exchanges:
+            self._held[exchange.stream] = exchange
 
     def _push(self, exchange: Http2Exchange) -> bool:
         """Send one frame. False: nothing can be sent now."""
@@ -288,6 +292,8 @@ class Http2Connection(asyncio.Protocol):
         if last:
             self._done(exchange)
             return False
+        if not unsent:
+            self._held.pop(exchange.stream, None)
         if len(unsent) <= LOW_WATER_BYTES:
             exchange.drained()
         return True
@@ -303,7 +309,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _push_all(self) -> None:
         """Let the exchanges take turns, a frame each, while something can be sent."""
-        moving = [exchange for exchange in self._exchanges.values() if exchange.unsent]
+        moving = list(self._held.values())
         while moving and not self._paused:
             moving = [exchange for exchange in moving if self._push(exchange)]
 
@@ -333,12 +339,16 @@ class Http2Connection(asyncio.Protocol):
         self._rest()
 
     def _done(self, exchange: Http2Exchange) -> None:
-        self._exchanges.pop(exchange.stream, None)
+        self._let_go(exchange.stream)
         if exchange.arrives:  # the answer is complete before the request is
             self._try(self._frames.reset_stream, exchange.stream, ErrorCodes.NO_ERROR)
             self.credit(exchange.stream, exchange.untaken)
             self._flush()
         self._rest()
+
+    def _let_go(self, stream: int) -> Http2Exchange | None:
+        self._held.pop(stream, None)
+        return self._exchanges.pop(stream, None)
 
     def _rest(self) -> None:
         """A stream has ended."""
@@ -386,6 +396,7 @@ class Http2Connection(asyncio.Protocol):
         """Nothing more comes from the client: let go of what it had begun."""
         for stream in tuple(self._arrivals):
             self._forget(stream)
+        self._held.clear()
         while self._exchanges:
             self._exchanges.popitem()[1].leave()
 

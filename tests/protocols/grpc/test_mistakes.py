@@ -162,6 +162,12 @@ def post(place: Place, path: str, body: Any, headers: Any = MINE) -> Awaitable[s
     return place.http("POST", path, json=body, headers=headers)
 
 
+async def in_no_time(place: Place) -> str:
+    """Without a code, which is there if the server is the first to notice."""
+    said = await place.grpc("Infer", pb.InferRequest(prompt="hang"), timeout_s=0.0)
+    return said.partition(" ")[0]
+
+
 CHAT = "/v1/chat/completions"
 ASKED = pb.InferRequest(prompt="x")
 WRONG_KEY = {"authorization": "Bearer wrong"}
@@ -198,7 +204,7 @@ ROWS: dict[str, dict[str, Ask]] = {
         **everywhere("Infer", lambda place: pb.InferRequest(prompt="x" * MESSAGE_BYTES)),
     },
     "a deadline of 0": {
-        "gRPC": lambda place: place.grpc("Infer", pb.InferRequest(prompt="hang"), timeout_s=0.0),
+        "gRPC": lambda place: in_no_time(place),
         "gRPC-Web": lambda place: place.web("Infer", ASKED, MINE | {"grpc-timeout": "0m"}),
         "Connect": lambda place: place.connect("Infer", ASKED, MINE | {"connect-timeout-ms": "0"}),
     },
