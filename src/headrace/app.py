@@ -248,7 +248,7 @@ class App:
         return Flow(
             built,
             queue,
-            metrics,
+            metrics.by_kind(),
             sampling(model.defaults),
             model.continuation == "exact",
         )

@@ -122,7 +122,6 @@ class Service:
             opening = self._chain.on_start(context)
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
-        flow.metrics.admitted_count += 1
         if opening is None and not self._rewrites:
             self._enqueue(generation, flow)
         else:
@@ -311,10 +310,12 @@ class Service:
             self._aborts.remove(generation.caller.tenant, token, generation)
         took_s = time.monotonic() - generation.admitted_at
         if type(end) is Finish:
-            flow.metrics.finished(end.reasons[0], took_s, end.usage)
+            meter = flow.meters[generation.request.kind]
+            meter.finished(end.reasons[0], took_s, end.usage)
         elif type(end) is Error:
             self._log(generation, "ended by %s: %s", end.code, end.message)
-            flow.metrics.failed(end.code, end.message, 0, took_s)
+            meter = flow.meters[generation.request.kind]
+            meter.failed(end.code, end.message, 0, took_s)
         if generation.trace is not None:
             generation.trace.ended(end)
         if self._news:
@@ -355,12 +356,14 @@ class Service:
         self, log: Log, flow: Flow, context: HookContext | None, keep_raw: bool
     ) -> Generation:
         """A generation on its log, found by its abort token from now on."""
+        meter = flow.meters[log.header.request.kind]
+        meter.admitted_count += 1
         generation = Generation(
             log,
             self,
             chain=self._chain,
             context=context,
-            meter=flow.metrics,
+            meter=meter,
             flow=flow,
             keep_raw=keep_raw,
         )
@@ -420,7 +423,7 @@ class Service:
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
         if not generation.started_at:
             generation.started_at = now = time.monotonic()
-            flow.metrics.started(now - generation.admitted_at)
+            flow.meters[generation.request.kind].started(now - generation.admitted_at)
         generation.place = place
         request = generation.request
         prefixes: tuple[Prefix, ...] = ()
@@ -535,7 +538,6 @@ class Service:
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
         generation = self._begin(log, flow, context, keep_raw=True)
-        flow.metrics.admitted_count += 1
         try:
             generation.rebuild(recovered.raw)
         except HeadraceError as error:

@@ -65,7 +65,7 @@ class Tracer:
         if trace is None or not trace.sampled:
             return None
         place = Place(self._spans, self._new_id, self._generations)
-        recorded = GenerationTrace(place, generation, trace, model, self._metrics.model(model))
+        recorded = GenerationTrace(place, generation, trace, self._metrics.model(model))
         generation.meter = recorded
         self._generations[generation.id] = recorded
         return recorded
