@@ -13,6 +13,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.front.sockets import CannotListen
 from headrace.protocols.port import Service
 from headrace.protocols.router import Route
+from headrace.protocols.tracing import Tracer
 from headrace.settings import Settings
 from headrace.settings.environment import without_fork_handlers
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Grpc:
     """``headrace.v1`` on all its wires. ``routes``: gRPC-Web and Connect, for the HTTP port."""
 
-    def __init__(self, settings: Settings, service: Service) -> None:
+    def __init__(self, settings: Settings, service: Service, tracer: Tracer | None) -> None:
         """Raises ``INVALID_REQUEST`` if the packages are missing."""
         try:
             from headrace.protocols.grpc.inference import Inference
@@ -35,7 +36,7 @@ class Grpc:
         self._settings = settings
         self._service = service
         self.streams = EventStreams()
-        self._rpcs = Rpcs(service, Inference(service, self.streams).methods())
+        self._rpcs = Rpcs(service, Inference(service, self.streams).methods(), tracer)
         self.routes: Sequence[Route] = Web(self._rpcs).routes()
         self._port: GrpcPort | None = None
 

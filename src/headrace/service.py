@@ -112,8 +112,6 @@ class Service:
             raise _shutting_down()
         flow = self._flow_of(request.model)
         request = flow.admit(request)
-        if self._tracer is not None and caller.trace is None:
-            caller = msgspec.structs.replace(caller, trace=self._tracer.follow(None))
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         context = opening = None
@@ -291,6 +289,8 @@ class Service:
 
     def prompted(self, generation: Generation) -> None:
         """In the next turn of the loop: several prompts at once need one run."""
+        if generation.trace is not None:
+            generation.trace.prompted()
         if generation.place is not None:
             asyncio.get_running_loop().call_soon(self._start_again, generation)
 
@@ -368,7 +368,7 @@ class Service:
             keep_raw=keep_raw,
         )
         self._running[generation.id] = generation
-        if self._tracer is not None:
+        if generation.caller.trace is not None and self._tracer is not None:
             generation.trace = self._tracer.generation(generation, flow.model.name)
         token = generation.caller.abort_token
         if token is not None:
@@ -439,8 +439,12 @@ class Service:
                 return
         live = request.stream or generation.durable
         caller = generation.caller
-        trace = generation.trace
-        told = caller.trace if trace is None else trace.attempt(place.replica.name)
+        if generation.trace is not None:
+            told = generation.trace.attempt(place.replica.name).lines
+        elif caller.trace is not None:
+            told = caller.trace.lines
+        else:
+            told = b"" if self._tracer is None else self._tracer.unrecorded()
         run = place.replica.engine.stream_infer(
             Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told),
             generation,
@@ -547,12 +551,14 @@ class Service:
         flow.queue.push_front(generation, time.monotonic())
         return True
 
-    @staticmethod
-    def _interrupt(log: Log, message: str) -> bool:
+    def _interrupt(self, log: Log, message: str) -> bool:
         """End a log that nobody goes on with."""
         code = Code.INTERRUPTED
         seq = log.appended_seq + 1
-        log.append([Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)])
+        end = Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)
+        log.append([end])
+        if self._tracer is not None:
+            self._tracer.interrupted(log.header, end)
         return False
 
     def _stay(self, generation: Generation, recovered: Recovered) -> None:

@@ -14,6 +14,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.grpc.codec import Codec
 from headrace.protocols.grpc.rpcs import Method
 from headrace.protocols.grpc.status import Status, packed
+from headrace.protocols.grpc.tracing import GRPC, System
 
 _COMPRESSED = 0x01
 _CONNECT_END = 0x02
@@ -41,12 +42,14 @@ _CONNECT_CODES: dict[int, tuple[str, int]] = {
     16: ("unauthenticated", 401),
 }
 """gRPC's numbers as Connect names them, with its HTTP status. https://connectrpc.com/docs/protocol#error-codes"""
+_CONNECT = System("connectrpc", ("", *(name for name, _ in _CONNECT_CODES.values())))
 
 
 class Framing(Protocol):
-    """Of one call. ``streams``: whether it is for methods that stream; None: for any."""
+    """Of one call. ``streams``: whether it is for methods that stream; None: for any. ``system``: whose it is."""
 
     streams: ClassVar[bool | None]
+    system: ClassVar[System]
     content_type: str
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
@@ -67,6 +70,7 @@ class GrpcWeb:
     """Envelopes of flags, length and message; the trailers are the last."""
 
     streams: ClassVar[bool | None] = None
+    system: ClassVar = GRPC
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
@@ -118,6 +122,7 @@ class ConnectStream(GrpcWeb):
     """Envelopes too; the last says in JSON how it ended."""
 
     streams: ClassVar[bool | None] = True
+    system: ClassVar = _CONNECT
 
     def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
         _refuse_compression(fields, b"connect-content-encoding")
@@ -137,6 +142,7 @@ class ConnectUnary:
     """A body is a message; an error is an HTTP status and JSON."""
 
     streams: ClassVar[bool | None] = False
+    system: ClassVar = _CONNECT
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec

@@ -200,6 +200,10 @@ class AioReply:
         self._on_gone: Callable[[], None] | None = None
         self._on_drain: Callable[[], None] | None = None
 
+    @property
+    def late(self) -> bool:
+        return self._context.time_remaining() <= 0  # far in the future without a deadline
+
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
         if self._over or self._status is not None:
             on_gone()

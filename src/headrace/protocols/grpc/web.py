@@ -69,7 +69,7 @@ class Web:
             )
         framing = kind(CODECS[codec], method, content_type)
         reply = WebReply(call, method.streams, framing)
-        rpc = RpcCall(reply, call.terms, call.request_id)
+        rpc = self._rpcs.begun(method, call.terms, call.request_id, reply, framing.system)
         try:
             reply.limit(_timeout_s(rpc))
             messages = framing.messages(call.exchange.body, call.terms.fields)
@@ -97,6 +97,7 @@ class WebReply:
         "_streams",
         "_timer",
         "_under_way",
+        "late",
     )
 
     def __init__(self, call: Call, streams: bool, framing: Framing) -> None:
@@ -107,6 +108,7 @@ class WebReply:
         self._named: list[Header] = []
         self._under_way = False
         self._over = False
+        self.late = False
         self._timer: asyncio.TimerHandle | None = None
         self._on_gone: Callable[[], None] | None = None
 
@@ -176,6 +178,7 @@ class WebReply:
             on_gone()
 
     def _deadline_passed(self) -> None:
+        self.late = True
         if self._streams and not self._under_way:
             self.start(self._call.request_id, "")
         self.end(status_of(_too_late()))
