@@ -202,7 +202,8 @@ class AioReply:
 
     @property
     def late(self) -> bool:
-        return self._context.time_remaining() <= 0  # far in the future without a deadline
+        left_s: Any = self._context.time_remaining()  # None without a deadline, whatever its type says
+        return left_s is not None and left_s <= 0
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
         if self._over or self._status is not None:
