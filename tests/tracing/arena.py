@@ -172,12 +172,12 @@ def collecting_over_grpc() -> Iterator[Collector]:
 
 
 class Upstream:
-    """An OpenAI-compatible server that keeps the headers it was sent. ``fail``: answers that break first;
-    ``pause_s``: before each token."""
+    """An OpenAI-compatible server that keeps the headers it was sent. ``fail``: answers that it refuses first;
+    ``cut``: streams that it breaks off first, after a word; ``pause_s``: before each token."""
 
     def __init__(self) -> None:
         self.headers: list[dict[str, str]] = []
-        self.fail = 0
+        self.fail = self.cut = 0
         self.pause_s = 0.0
         self.url = ""
 
@@ -209,12 +209,15 @@ class _Model(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
+        self.close_connection = True
         for word in ("The ", "mill ", "turns."):
             time.sleep(self.upstream.pause_s)
             self._chunk({"index": 0, "delta": {"content": word}, "finish_reason": None})
+            if self.upstream.cut > 0:
+                self.upstream.cut -= 1
+                return
         self._chunk({"index": 0, "delta": {}, "finish_reason": "stop"})
         self.wfile.write(b"data: [DONE]\n\n")
-        self.close_connection = True
 
     def _chunk(self, choice: dict[str, Any]) -> None:
         self.wfile.write(b"data: %s\n\n" % json.dumps({"choices": [choice]}).encode())
@@ -249,7 +252,9 @@ def answering() -> Iterator[Upstream]:
 class Server:
     """``headrace serve`` with an environment of its own, on one port and folder, however often it dies."""
 
-    def __init__(self, folder: Path, model: str, environment: Mapping[str, str], more: str) -> None:
+    def __init__(
+        self, folder: Path, model: str, environment: Mapping[str, str], more: str = ""
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._config = folder / "headrace.toml"
