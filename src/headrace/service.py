@@ -330,11 +330,15 @@ class Service:
         """What went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
         level = MEANINGS[Code(code)].log_level
         if level != "info":
+            caller = generation.caller
+            trace_id, span_id = caller.trace.ids if caller.trace is not None else ("", "")
             extra = {
                 "generation": generation.id,
-                "request_id": generation.caller.request_id,
+                "request_id": caller.request_id,
+                "trace_id": trace_id,
+                "span_id": span_id,
                 "model": generation.model,
-                "tenant": generation.caller.tenant,
+                "tenant": caller.tenant,
                 "code": code,
             }
             _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)

@@ -190,6 +190,16 @@ def test_without_tracing_the_context_is_handed_on_as_it_came(serve, upstream) ->
     assert not second.keys() & said.keys()
 
 
+def test_lines_of_the_log_name_the_clients_trace_though_nobody_records_it(serve, upstream) -> None:
+    upstream.fail = 99
+    server = serve(openai(upstream.url))
+    trace, span, headers = parent()
+    assert server.ask(headers).status_code == 502
+    server.end()
+    lines = [line for line in server.log if line.get("code") == "engine_failed"]
+    assert {(line["trace_id"], line["span_id"]) for line in lines} == {(trace, span)}
+
+
 def test_a_generation_goes_on_in_its_trace_after_kill_9(serve, http_collector, tmp_path) -> None:
     script = tmp_path / "script.json"
     script.write_text('{"scripts": [{"tokens": ["a ", "b ", "c "], "delay_ms": 300}]}')

@@ -126,7 +126,8 @@ class Call(msgspec.Struct, eq=False):
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and answer with 500 or, if an
         answer is under way, break it off."""
-        _logger.exception("request %s failed in the server", self.request_id)
+        named = {"request_id": self.request_id}
+        _logger.exception("request %s failed in the server", self.request_id, extra=named)
         if self.streams:
             self.exchange.abort()
         else:

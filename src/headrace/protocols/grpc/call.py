@@ -110,6 +110,7 @@ class RpcCall:
 
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and end the call."""
-        _logger.exception("request %s failed in the server", self.request_id)
+        named = {"request_id": self.request_id}
+        _logger.exception("request %s failed in the server", self.request_id, extra=named)
         said = f"The server failed at this request; its log says why under {self.request_id}."
         self.fail(HeadraceError(Code.INTERNAL, said))

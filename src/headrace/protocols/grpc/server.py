@@ -202,7 +202,9 @@ class AioReply:
 
     @property
     def late(self) -> bool:
-        left_s: Any = self._context.time_remaining()  # None without a deadline, whatever its type says
+        left_s: Any = (
+            self._context.time_remaining()
+        )  # None without a deadline, whatever its type says
         return left_s is not None and left_s <= 0
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
