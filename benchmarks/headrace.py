@@ -7,9 +7,11 @@ metrics with the operations port.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.child import GATEWAY_CORE, Child, free_port
+from benchmarks.collector import collecting
 from benchmarks.peers import Gateway
 
 KEY = "sk-benchmark"
@@ -63,22 +65,26 @@ class Server:
         core: int | str = GATEWAY_CORE,
         hooks: str = HOOKS,
         grpc_port: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port, self.ops_port = free_port(), free_port()
         self._folder = folder
         self._core = core
+        self._environment = environment
         self._config = folder / f"headrace-{self.port}.toml"
         grpc = "" if grpc_port is None else f"grpc_port = {grpc_port}"
         text = SERVER.format(
             port=self.port, ops_port=self.ops_port, key=KEY, folder=folder, grpc=grpc
         )
         self._config.write_text(text + hooks.format(folder=folder) + models)
+        self._name = "Headrace" if environment is None else "Headrace, traced"
         self.child = self.start()
 
     def start(self) -> Child:
         """Start the process; returns before it answers."""
         command = [sys.executable, "-m", "headrace", "serve", "--config", str(self._config)]
-        self.child = Child(command, self._folder / "headrace.log", self._core, cwd=REPOSITORY)
+        log = self._folder / "headrace.log"
+        self.child = Child(command, log, self._core, self._environment, REPOSITORY)
         return self.child
 
     def await_ready(self, timeout_s: float = 60) -> None:
@@ -89,7 +95,7 @@ class Server:
     def gateway(self) -> Gateway:
         """As the benchmarks address it. ``recover``: kill -9, then start it again on the same state."""
         headers = (f"Authorization: Bearer {KEY}",)
-        return Gateway("Headrace", self.child, self.port, headers, self._crash)
+        return Gateway(self._name, self.child, self.port, headers, self._crash)
 
     def _crash(self) -> Gateway:
         self.child.kill()
@@ -100,9 +106,17 @@ class Server:
 
 def headrace(folder: Path, mock_port: int) -> Gateway:
     """In front of the mock engine."""
-    home = folder / "headrace"
+    return _started(folder / "headrace", mock_port, None)
+
+
+def headrace_traced(folder: Path, mock_port: int) -> Gateway:
+    """The same, and one of a hundred requests is recorded."""
+    return _started(folder / "headrace-traced", mock_port, collecting("traceidratio", 0.01))
+
+
+def _started(home: Path, mock_port: int, environment: Mapping[str, str] | None) -> Gateway:
     home.mkdir()
-    server = Server(home, MOCK_MODEL.format(mock_port=mock_port))
+    server = Server(home, MOCK_MODEL.format(mock_port=mock_port), environment=environment)
     try:
         server.await_ready()
     except RuntimeError:

@@ -98,7 +98,7 @@ class App:
             ),
             tracer=tracer,
         )
-        self.grpc = Grpc(settings, self.service) if wanted(settings) else None
+        self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin),
@@ -249,7 +249,7 @@ class App:
         return Flow(
             built,
             queue,
-            metrics,
+            metrics.by_kind(),
             sampling(model.defaults),
             model.continuation == "exact",
         )

@@ -17,6 +17,7 @@ from headrace.front.outbox import Outbox
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.port import Service
 from headrace.protocols.router import Route
+from headrace.protocols.tracing import Tracer
 from headrace.settings import Settings
 
 _CLOSE_S = 1.0
@@ -27,7 +28,7 @@ class Grpc:
     """``headrace.v1`` on all its wires. ``routes``: for the HTTP API. The gRPC port has the same ones, and
     nothing else."""
 
-    def __init__(self, settings: Settings, service: Service) -> None:
+    def __init__(self, settings: Settings, service: Service, tracer: Tracer | None) -> None:
         """Raises ``INVALID_REQUEST`` if the packages are missing."""
         try:
             from headrace.protocols.grpc.services import Services
@@ -36,7 +37,7 @@ class Grpc:
             raise _missing(error) from error
         self._settings = settings
         self._service = service
-        self._services = Services(service, settings.server.max_body_bytes)
+        self._services = Services(service, settings.server.max_body_bytes, tracer)
         self._refusal = refusal
         self.routes: Sequence[Route] = self._services.wires.routes()
         self._front: Front | None = None

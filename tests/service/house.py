@@ -50,7 +50,7 @@ class House:
         self.metrics = Metrics()
         self.topics = Topics()
         queue: Queue[Any] = Queue(limits.queue, limits.queue_timeout_s)
-        self.flow = Flow(model, queue, self.metrics.model("m"), None)  # type: ignore[arg-type]
+        self.flow = Flow(model, queue, self.metrics.model("m").by_kind(), None)  # type: ignore[arg-type]
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(
             [self.flow],

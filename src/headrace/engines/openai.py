@@ -137,9 +137,8 @@ class OpenAIEngine(StreamingEngine):
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
             return run
-        trace = work.trace
         body = self._asking.body(request, live)
-        pool.send(with_body(self._heads[kind], body, b"" if trace is None else trace.lines), run)
+        pool.send(with_body(self._heads[kind], body, work.trace), run)
         return run
 
     async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
@@ -205,8 +204,8 @@ class OpenAIEngine(StreamingEngine):
         if pool is None:
             raise _not_loaded()
         sink = FanStream(run, ChatFold(index), work.live, self.on_failure)
-        head, lines = self._heads[work.request.kind], work.trace.lines if work.trace else b""
-        run.adopt(pool.send(with_body(head, body, lines), sink))
+        head = self._heads[work.request.kind]
+        run.adopt(pool.send(with_body(head, body, work.trace), sink))
 
     def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""

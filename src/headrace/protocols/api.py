@@ -29,7 +29,7 @@ from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
 from headrace.protocols.terms import Terms
 from headrace.protocols.tokenizer import Tokenizer
-from headrace.protocols.tracing import TracedExchange, Tracer
+from headrace.protocols.tracing import TracedExchange, Tracer, http_attributes
 
 _EXPOSED = (
     b"access-control-expose-headers",
@@ -90,7 +90,7 @@ class Api:
             if not terms.open:
                 if self._tracer is not None:
                     call.trace = trace = self._tracer.follow(terms.trace)
-                    if trace.sampled:
+                    if trace is not None and trace.sampled:
                         self._record(call, self._tracer, trace)
                 token = terms.read_token
                 call.tenant = (
@@ -113,17 +113,20 @@ class Api:
 
     @staticmethod
     def _record(call: Call, tracer: Tracer, trace: Trace) -> None:
-        terms, head = call.terms, call.exchange.head
-        span = tracer.request(
-            trace, terms.trace, head.method, terms.route, head.path, call.request_id
-        )
-        call.exchange = TracedExchange(call.exchange, span)
+        terms, exchange = call.terms, call.exchange
+        name = f"{exchange.head.method} {terms.route}"
+        attributes = http_attributes(exchange, terms.route)
+        call.span = tracer.request(trace, terms.trace, call.request_id, name, attributes)
+        call.exchange = TracedExchange(exchange, call.span)
 
     def _run(self, call: Call, waiting: Awaitable[None]) -> None:
         task = self._tasks.start(self._wait(call, waiting))
+        watching = call.exchange.on_gone
 
         def gone() -> None:
             task.cancel()
+            if watching is not None:
+                watching()
 
         call.exchange.on_gone = gone
 

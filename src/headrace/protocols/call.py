@@ -20,6 +20,7 @@ from headrace.domain.trace import Trace
 from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import Span
 
 _logger = logging.getLogger("headrace.protocols")
 _JSON = (b"content-type", b"application/json")
@@ -56,7 +57,9 @@ class Call(msgspec.Struct, eq=False):
     streams: bool = False
     """Whether the head of a streamed answer is out."""
     trace: Trace | None = None
-    """Whose parent is the span of this call, or who decided that there is none; None: nobody traces."""
+    """Whose parent is the span of this call, or who decided that there is none; None: nobody has."""
+    span: Span | None = None
+    """Where it is recorded."""
 
     __repr__ = object.__repr__  # a request has secrets
 
@@ -123,7 +126,8 @@ class Call(msgspec.Struct, eq=False):
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and answer with 500 or, if an
         answer is under way, break it off."""
-        _logger.exception("request %s failed in the server", self.request_id)
+        named = {"request_id": self.request_id}
+        _logger.exception("request %s failed in the server", self.request_id, extra=named)
         if self.streams:
             self.exchange.abort()
         else:

@@ -50,6 +50,10 @@ class Exchange(Protocol):
     def head(self) -> Head: ...
 
     @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+
+    @property
     def gone(self) -> bool:
         """Whether the client has left."""
 

@@ -20,6 +20,7 @@ from headrace.protocols.asking import (
     caller_of,
     chosen_form,
     cursor,
+    find,
     last_event_id,
     stream_events,
 )
@@ -228,7 +229,7 @@ class Responses:
 
     async def _find(self, call: Call, any_id: str) -> Generation:
         """A response of this tenant's that may be found again. Raises ``GENERATION_NOT_FOUND``."""
-        generation = await self._service.find(any_id, call.tenant)
+        generation = await find(call, self._service, any_id)
         if generation.wire != RESPONSES or not terms_of(generation).store:
             raise HeadraceError(
                 Code.GENERATION_NOT_FOUND, f"There is no response {any_id[:80]!r} of yours here."

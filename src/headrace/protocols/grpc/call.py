@@ -15,6 +15,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.grpc.status import OK, Status, status_of
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import Span
 
 _logger = logging.getLogger("headrace.protocols")
 
@@ -26,6 +27,10 @@ LOW_WATER_BYTES = 16 * 1024
 
 class Reply(Protocol):
     """The way to answer one RPC. Calls after the client is gone, or after ``end``, do nothing."""
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline of the call has passed."""
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
         """``on_gone``: called once, when the call is over: also if the client leaves or its deadline passes,
@@ -58,7 +63,16 @@ class Head:
 class RpcCall:
     """``terms``: what its metadata says. ``tenant``: whose key it had."""
 
-    __slots__ = ("_started", "generation_id", "reply", "request_id", "tenant", "terms", "trace")
+    __slots__ = (
+        "_started",
+        "generation_id",
+        "reply",
+        "request_id",
+        "span",
+        "tenant",
+        "terms",
+        "trace",
+    )
 
     def __init__(self, reply: Reply, terms: Terms, request_id: str) -> None:
         self.reply = reply
@@ -66,6 +80,7 @@ class RpcCall:
         self.request_id = request_id
         self.tenant = "default"
         self.trace: Trace | None = None
+        self.span: Span | None = None
         self.generation_id = ""
         self._started = False
 
@@ -95,6 +110,7 @@ class RpcCall:
 
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and end the call."""
-        _logger.exception("request %s failed in the server", self.request_id)
+        named = {"request_id": self.request_id}
+        _logger.exception("request %s failed in the server", self.request_id, extra=named)
         said = f"The server failed at this request; its log says why under {self.request_id}."
         self.fail(HeadraceError(Code.INTERNAL, said))

@@ -17,6 +17,7 @@ from headrace.protocols.errors import Header
 from headrace.protocols.grpc.codec import Codec
 from headrace.protocols.grpc.rpcs import Method
 from headrace.protocols.grpc.status import Status, packed
+from headrace.protocols.grpc.tracing import GRPC, System
 
 HEAD_BYTES = 5
 """Of an envelope: flags, and the length of the message."""
@@ -49,16 +50,18 @@ _CONNECT_CODES: dict[int, tuple[str, int]] = {
     16: ("unauthenticated", 401),
 }
 """gRPC's numbers as Connect names them, with its HTTP status. https://connectrpc.com/docs/protocol#error-codes"""
+_CONNECT = System("connectrpc", ("", *(name for name, _ in _CONNECT_CODES.values())))
 
 
 class Framing(Protocol):
-    """Of one call. ``streams``: whether it is for methods that stream; None: for any."""
+    """Of one call. ``streams``: whether it is for methods that stream; None: for any. ``system``: whose it is."""
 
     streams: ClassVar[bool | None]
     in_pieces: ClassVar[bool]
     """Whether an answer of one message is sent like one of many."""
     more_headers: ClassVar[Sequence[Header]]
     """Of an answer that is sent in pieces."""
+    system: ClassVar[System]
     content_type: str
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
@@ -87,6 +90,7 @@ class GrpcWeb:
         (b"cache-control", b"no-cache"),
         (b"x-accel-buffering", b"no"),
     )
+    system: ClassVar = GRPC
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
@@ -153,6 +157,7 @@ class ConnectStream(GrpcWeb):
     """Envelopes too; the last says in JSON how it ended."""
 
     streams: ClassVar[bool | None] = True
+    system: ClassVar = _CONNECT
 
     def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
         _refuse_compression(fields, b"connect-content-encoding")
@@ -174,6 +179,7 @@ class ConnectUnary:
     streams: ClassVar[bool | None] = False
     in_pieces: ClassVar[bool] = False
     more_headers: ClassVar[Sequence[Header]] = ()
+    system: ClassVar = _CONNECT
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec

@@ -14,9 +14,11 @@ from google.protobuf.message_factory import GetMessageClass
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.call import request_ids
-from headrace.protocols.grpc.call import Head, Reply, RpcCall
+from headrace.protocols.grpc.call import Reply, RpcCall
+from headrace.protocols.grpc.tracing import System, TracedReply, rpc_attributes
 from headrace.protocols.port import Service
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import Tracer
 
 Fields = tuple[tuple[bytes, bytes], ...]
 """Metadata; names in lower case."""
@@ -77,16 +79,28 @@ def methods_of(
 
 
 class Rpcs:
-    """``methods`` by their paths."""
+    """``methods`` by their paths. ``tracer``: records calls; None to record none."""
 
-    def __init__(self, service: Service, methods: Sequence[Method]) -> None:
+    def __init__(
+        self, service: Service, methods: Sequence[Method], tracer: Tracer | None = None
+    ) -> None:
         self._service = service
+        self._tracer = tracer
         self._new_id = request_ids()
         self.methods = {method.path: method for method in methods}
 
-    def call(self, method: Method, fields: Fields, reply: Reply) -> RpcCall:
-        terms = Terms(Head(method.path, fields))
-        return RpcCall(reply, terms, terms.request_id or self._new_id())
+    def begun(
+        self, method: Method, terms: Terms, request_id: str, reply: Reply, system: System
+    ) -> RpcCall:
+        """A call has come, over whatever wire."""
+        call = RpcCall(reply, terms, request_id)
+        if self._tracer is not None:
+            call.trace = trace = self._tracer.follow(terms.trace)
+            if trace is not None and trace.sampled:
+                name, attributes = method.path[1:], rpc_attributes(system, method.path)
+                call.span = self._tracer.request(trace, terms.trace, request_id, name, attributes)
+                call.reply = TracedReply(reply, call.span, system)
+        return call
 
     def ask(self, call: RpcCall, method: Method, data: bytes) -> Awaitable[None] | None:
         """Begin to answer a call with one message. What is returned must be awaited, and does not raise."""

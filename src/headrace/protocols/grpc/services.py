@@ -13,6 +13,7 @@ from headrace.protocols.grpc.status import Status
 from headrace.protocols.grpc.stream import EventStreams
 from headrace.protocols.grpc.wires import GRPC, Wires
 from headrace.protocols.port import Service
+from headrace.protocols.tracing import Tracer
 
 Handler = Callable[[Exchange], None]
 _UNIMPLEMENTED = 12
@@ -22,7 +23,7 @@ class Services:
     """``wires``: with the routes for the HTTP API. ``message_bytes``: see :class:`Wires`. ``streams``: those
     under way."""
 
-    def __init__(self, service: Service, message_bytes: int) -> None:
+    def __init__(self, service: Service, message_bytes: int, tracer: Tracer | None = None) -> None:
         self.streams = EventStreams()
         self.health = health.Health([SERVICE.full_name])
         named = [SERVICE.full_name, health.SERVICE.full_name]
@@ -32,7 +33,7 @@ class Services:
             *reflection.Reflection(named).methods(),
         ]
         self._paths = {method.path for method in methods}
-        self.wires = Wires(Rpcs(service, methods), message_bytes)
+        self.wires = Wires(Rpcs(service, methods, tracer), message_bytes)
 
     def alone(self, handler: Handler) -> Handler:
         """The handler of a port where there is nothing else. ``handler``: of the HTTP API."""

@@ -92,7 +92,7 @@ class Wires:
             raise HeadraceError(Code.UNSUPPORTED_MEDIA_TYPE, said)
         framing = kind(CODECS[codec], method, content_type)
         reply = WireReply(call, method.streams or framing.in_pieces, framing)
-        rpc = RpcCall(reply, call.terms, call.request_id)
+        rpc = self._rpcs.begun(method, call.terms, call.request_id, reply, framing.system)
         try:
             reply.limit(_timeout_s(rpc))
             if exchange.arrives:
@@ -130,6 +130,7 @@ class WireReply:
         "_timer",
         "_under_way",
         "incoming",
+        "late",
     )
 
     def __init__(self, call: Call, streams: bool, framing: Framing) -> None:
@@ -140,6 +141,7 @@ class WireReply:
         self._named: list[Header] = []
         self._under_way = False
         self._over = False
+        self.late = False
         self._timer: asyncio.TimerHandle | None = None
         self._on_gone: Callable[[], None] | None = None
         self.incoming: Incoming | None = None
@@ -215,6 +217,7 @@ class WireReply:
             on_gone()
 
     def _deadline_passed(self) -> None:
+        self.late = True
         if self._streams and not self._under_way:
             self.start(self._call.request_id, "")
         self.end(status_of(_too_late()))
