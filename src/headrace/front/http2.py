@@ -34,9 +34,9 @@ from h2.settings import SettingCodes, Settings
 from headrace.front.arrival import Arrival
 from headrace.front.body import OpenBody
 from headrace.front.connections import Connections
-from headrace.front.exchange import HIGH_WATER_BYTES
+from headrace.front.exchange import HIGH_WATER_BYTES, Head
 from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_fields
-from headrace.front.http2_request import request_head
+from headrace.front.http2_request import begun, request_head
 from headrace.front.peer import peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.strain import Strain
@@ -167,16 +167,19 @@ class Http2Connection(asyncio.Protocol):
         if self.shared.draining:
             self._try(self._frames.reset_stream, stream, ErrorCodes.REFUSED_STREAM)
             return
+        ended = event.stream_ended is not None
         try:
             head, length, expects_continue = request_head(event.headers, limits)
-            if length > limits.body_bytes:
-                raise Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
         except Refusal as refusal:
-            self._refuse(stream, refusal, ended=event.stream_ended is not None)
+            self._refuse(stream, refusal, begun(event.headers, limits), ended=ended)
+            return
+        if length > limits.body_bytes:
+            too_long = Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
+            self._refuse(stream, too_long, head, ended=ended)
             return
         body = OpenBody(limits.body_bytes)
         self._arrivals[stream] = Arrival(self.shared, head, body)
-        if expects_continue and event.stream_ended is None:
+        if expects_continue and not ended:
             self._try(self._frames.send_headers, stream, [(b":status", b"100")])
 
     def _on_data(self, event: DataReceived) -> int:
@@ -188,7 +191,8 @@ class Http2Connection(asyncio.Protocol):
                 arrival.take(bytes(event.data))
             except Refusal as refusal:
                 self._forget(stream)
-                self._refuse(stream, refusal, ended=event.stream_ended is not None)
+                ended = event.stream_ended is not None
+                self._refuse(stream, refusal, arrival.head, ended=ended)
         return 0 if event.data or event.stream_ended else 1
 
     def _on_complete(self, stream: int) -> None:
@@ -279,8 +283,8 @@ class Http2Connection(asyncio.Protocol):
         self._done(exchange)
         self._flush()
 
-    def _refuse(self, stream: int, refusal: Refusal, *, ended: bool) -> None:
-        headers, body = self.shared.refuse(refusal.status, refusal.message)
+    def _refuse(self, stream: int, refusal: Refusal, head: Head | None, *, ended: bool) -> None:
+        headers, body = self.shared.refuse(refusal.status, refusal.message, head)
         fields = answer_fields(refusal.status, headers, self.shared.heads.date)
         if refusal.status == 503:
             fields.append((b"retry-after", b"1"))
@@ -383,7 +387,8 @@ class Http2Connection(asyncio.Protocol):
         for stream, arrival in tuple(self._arrivals.items()):
             if arrival.late(now):
                 self._forget(stream)
-                self._refuse(stream, Refusal(408, "the body came too slowly"), ended=False)
+                refusal = Refusal(408, "the body came too slowly")
+                self._refuse(stream, refusal, arrival.head, ended=False)
         for exchange in tuple(self._exchanges.values()):
             if exchange.unsent and now - exchange.moved > self.shared.limits.stall_s:
                 self.reset(exchange)
