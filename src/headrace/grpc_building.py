@@ -36,7 +36,7 @@ class Grpc:
         self._service = service
         self.streams = EventStreams()
         self._rpcs = Rpcs(service, Inference(service, self.streams).methods())
-        self.routes: Sequence[Route] = Web(self._rpcs).routes()
+        self.routes: Sequence[Route] = Web(self._rpcs, settings.server.max_body_bytes).routes()
         self._port: GrpcPort | None = None
 
     @property

@@ -17,6 +17,8 @@ from headrace.protocols.grpc.server import GrpcOptions, GrpcPort
 from headrace.protocols.grpc.stream import EventStreams
 from headrace.protocols.grpc.web import Web
 
+WEB_MESSAGE_BYTES = 100_000
+
 
 class Client:
     """The methods of the service by their names, as grpc's own generated stubs have them."""
@@ -42,7 +44,7 @@ class Serving:
     def __init__(self, service: Any, **options: Any) -> None:
         self.streams = EventStreams()
         rpcs = Rpcs(service, Inference(service, self.streams).methods())
-        self.routes = Web(rpcs).routes()
+        self.routes = Web(rpcs, WEB_MESSAGE_BYTES).routes()
         self.port = GrpcPort(rpcs, GrpcOptions(**{"address": "127.0.0.1:0"} | options))
 
 

@@ -76,7 +76,8 @@ class Place:
         kind = {"content-type": "application/grpc-web+proto"}
         answer = await self.client.post(SERVICE + method, content=body, headers=headers | kind)
         if answer.status_code != 200:
-            return f"{answer.status_code} {answer.json()['error']['code']}"
+            said = answer.json()
+            return f"{answer.status_code} {said.get('error', said)['code']}"
         trailers = dict(answer.headers)
         data = answer.content
         while data:
@@ -165,6 +166,7 @@ def post(place: Place, path: str, body: Any, headers: Any = MINE) -> Awaitable[s
 CHAT = "/v1/chat/completions"
 ASKED = pb.InferRequest(prompt="x")
 WRONG_KEY = {"authorization": "Bearer wrong"}
+IN_BROTLI = MINE | {"content-encoding": "br"}
 NO_JSON = {"headers": MINE | {"content-type": "application/json"}, "content": b"{"}
 ROWS: dict[str, dict[str, Ask]] = {
     "a cursor beyond the newest event": {
@@ -221,6 +223,12 @@ ROWS: dict[str, dict[str, Ask]] = {
         "HTTP": lambda place: place.http("POST", CHAT, **NO_JSON),
         "Anthropic": lambda place: place.anthropic(b"{"),
         **everywhere("Infer", lambda place: b"\xff\xff"),
+    },
+    "a body in an encoding that is not taken": {
+        "HTTP": lambda place: post(place, CHAT, chat(), IN_BROTLI),
+        "Anthropic": lambda place: place.anthropic(message(), IN_BROTLI),
+        "gRPC-Web": lambda place: place.web("Infer", ASKED, MINE | {"grpc-encoding": "br"}),
+        "Connect": lambda place: place.connect("Infer", ASKED, IN_BROTLI),
     },
     "a value out of its range": {
         "HTTP": lambda place: post(place, CHAT, chat(temperature=9)),

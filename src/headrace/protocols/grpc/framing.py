@@ -11,9 +11,11 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.errors import Manner
 from headrace.protocols.grpc.codec import Codec
+from headrace.protocols.grpc.compression import decompressed, is_compressed
 from headrace.protocols.grpc.rpcs import Method
-from headrace.protocols.grpc.status import Status, packed
+from headrace.protocols.grpc.status import Status, packed, status_of
 
 _COMPRESSED = 0x01
 _CONNECT_END = 0x02
@@ -44,15 +46,18 @@ _CONNECT_CODES: dict[int, tuple[str, int]] = {
 
 
 class Framing(Protocol):
-    """Of one call. ``streams``: whether it is for methods that stream; None: for any."""
+    """Of one call. ``streams``: whether it is for methods that stream; None: for any. ``accepts``: the header that
+    tells clients how they may compress."""
 
     streams: ClassVar[bool | None]
+    accepts: ClassVar[bytes]
     content_type: str
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
-        """What the client sent, as serialized messages. Raises ``INVALID_REQUEST``."""
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
+        """What the client sent, as serialized messages, at most ``limit_bytes`` each. Raises ``INVALID_REQUEST``,
+        ``UNSUPPORTED_ENCODING``, ``BODY_TOO_LARGE``."""
 
     def message(self, message: bytes) -> bytes: ...
 
@@ -67,15 +72,19 @@ class GrpcWeb:
     """Envelopes of flags, length and message; the trailers are the last."""
 
     streams: ClassVar[bool | None] = None
+    accepts: ClassVar[bytes] = b"grpc-accept-encoding"
+    coding: ClassVar[bytes] = b"grpc-encoding"
+    """The header that says how messages are compressed."""
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
         self._method = method
         self.content_type = content_type
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
         decode, kind = self._codec.decode, self._method.request
-        return [decode(message, kind) for message in opened(body)]
+        limit = limit_bytes if is_compressed(fields.get(self.coding)) else None
+        return [decode(message, kind) for message in opened(body, limit)]
 
     def message(self, message: bytes) -> bytes:
         return enveloped(0, self._codec.encode(message, self._method.response))
@@ -97,7 +106,7 @@ class GrpcWeb:
 class GrpcWebText(GrpcWeb):
     """The same in base64, for clients that can only read text."""
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
         try:
             # Each piece that the client encoded may have its own padding.
             pieces = [body[at : at + 4] for at in range(0, len(body), 4)]
@@ -105,7 +114,7 @@ class GrpcWebText(GrpcWeb):
             data = whole if whole is not None else b"".join(map(_decoded_four, pieces))
         except NotBase64:
             raise HeadraceError(Code.INVALID_REQUEST, "The body is not base64.") from None
-        return super().messages(data, fields)
+        return super().messages(data, fields, limit_bytes)
 
     def message(self, message: bytes) -> bytes:
         return b64encode(super().message(message))
@@ -118,10 +127,8 @@ class ConnectStream(GrpcWeb):
     """Envelopes too; the last says in JSON how it ended."""
 
     streams: ClassVar[bool | None] = True
-
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
-        _refuse_compression(fields, b"connect-content-encoding")
-        return super().messages(body, fields)
+    accepts: ClassVar[bytes] = b"connect-accept-encoding"
+    coding: ClassVar[bytes] = b"connect-content-encoding"
 
     def end(self, status: Status) -> bytes:
         said: dict[str, object] = {}
@@ -137,14 +144,16 @@ class ConnectUnary:
     """A body is a message; an error is an HTTP status and JSON."""
 
     streams: ClassVar[bool | None] = False
+    accepts: ClassVar[bytes] = b"accept-encoding"
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
         self._method = method
         self.content_type = content_type
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
-        _refuse_compression(fields, b"content-encoding")
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
+        if is_compressed(fields.get(b"content-encoding")):
+            body = decompressed(body, limit_bytes)
         return [self._codec.decode(body, self._method.request)]
 
     def message(self, message: bytes) -> bytes:
@@ -163,26 +172,42 @@ def enveloped(flags: int, data: bytes) -> bytes:
     return b"%c%b%b" % (flags, len(data).to_bytes(4, "big"), data)
 
 
-def opened(body: bytes) -> list[bytes]:
-    """The messages of a body of envelopes. Raises ``INVALID_REQUEST`` and, for what is compressed,
-    ``METHOD_NOT_ALLOWED`` (gRPC's UNIMPLEMENTED)."""
+def opened(body: bytes, limit_bytes: int | None) -> list[bytes]:
+    """The messages of a body of envelopes, those that are compressed as they were. ``limit_bytes``: for these; None:
+    nobody said how they would be. Raises ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
     found = []
     at = 0
     while at < len(body):
         end = at + 5 + int.from_bytes(body[at + 1 : at + 5], "big")
         if len(body) - at < 5 or end > len(body):
             raise HeadraceError(Code.INVALID_REQUEST, "The body ends within a message.")
-        flags = body[at]
-        if flags & _COMPRESSED:
-            raise _no_compression()
-        if not flags & (_TRAILERS | _CONNECT_END):
-            found.append(body[at + 5 : end])
+        flags, message = body[at], body[at + 5 : end]
         at = end
+        if flags & (_TRAILERS | _CONNECT_END):
+            continue
+        if flags & _COMPRESSED:
+            if limit_bytes is None:
+                said = "A message is compressed, and no header says how."
+                raise HeadraceError(Code.INVALID_REQUEST, said)
+            message = decompressed(message, limit_bytes)
+        found.append(message)
     return found
 
 
 def _decoded_four(piece: bytes) -> bytes:
     return b64decode(piece, validate=True)
+
+
+class ConnectManner:
+    """Implements :class:`headrace.protocols.errors.Manner`, for what fails before it is a call."""
+
+    id_header: bytes | None = None
+
+    def failure(self, error: HeadraceError, request_id: str) -> tuple[int, bytes]:
+        return error.meaning.http, _encode_json(_connect_error(status_of(error)))
+
+
+CONNECT_MANNER: Manner = ConnectManner()
 
 
 def _connect_error(status: Status) -> dict[str, object]:
@@ -198,12 +223,3 @@ def _connect_error(status: Status) -> dict[str, object]:
             }
         ],
     }
-
-
-def _refuse_compression(fields: Mapping[bytes, bytes], name: bytes) -> None:
-    if fields.get(name, b"identity").lower() != b"identity":
-        raise _no_compression()
-
-
-def _no_compression() -> HeadraceError:
-    return HeadraceError(Code.METHOD_NOT_ALLOWED, "Compressed messages are not taken here.")

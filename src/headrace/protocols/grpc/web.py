@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from headrace.domain.errors import Code, HeadraceError
@@ -17,7 +17,10 @@ from headrace.protocols.call import Call
 from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.codec import CODECS
+from headrace.protocols.grpc.compression import ACCEPTED
+from headrace.protocols.grpc.connect_query import read_query
 from headrace.protocols.grpc.framing import (
+    CONNECT_MANNER,
     ConnectStream,
     ConnectUnary,
     Framing,
@@ -47,18 +50,24 @@ _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
 
 
 class Web:
-    """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP."""
+    """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP.
+    ``message_bytes``: a message that came compressed is at most so long."""
 
-    def __init__(self, rpcs: Rpcs) -> None:
+    def __init__(self, rpcs: Rpcs, message_bytes: int) -> None:
         self._rpcs = rpcs
+        self._message_bytes = message_bytes
 
     def routes(self) -> Sequence[Route]:
-        return [
-            Route("POST", path, partial(self._answer, method), open=True)
-            for path, method in self._rpcs.methods.items()
-        ]
+        found = []
+        for path, method in self._rpcs.methods.items():
+            posted = partial(self._post, method)
+            found.append(Route("POST", path, posted, open=True, manner=CONNECT_MANNER))
+            if method.safe:
+                got = partial(self._get, method)
+                found.append(Route("GET", path, got, open=True, manner=CONNECT_MANNER))
+        return found
 
-    def _answer(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+    def _post(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
         content_type = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
         kind, codec = _FRAMINGS.get(content_type, (None, ""))
         if kind is None or kind.streams not in (None, method.streams or method.open is not None):
@@ -68,11 +77,30 @@ class Web:
                 " are spoken on this port, gRPC on one of its own.",
             )
         framing = kind(CODECS[codec], method, content_type)
+        return self._answer(method, call, framing, call.exchange.body, call.terms.fields)
+
+    def _get(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+        """Connect's other form of a call that changes nothing: its message is in the query."""
+        said = read_query(call.exchange.head.query)
+        framing = ConnectUnary(CODECS[said.codec], method, f"application/{said.codec}")
+        return self._answer(method, call, framing, said.message, said.fields)
+
+    def _answer(
+        self,
+        method: Method,
+        call: Call,
+        framing: Framing,
+        body: bytes,
+        fields: Mapping[bytes, bytes],
+    ) -> Awaitable[None] | None:
         reply = WebReply(call, method.streams, framing)
         rpc = RpcCall(reply, call.terms, call.request_id)
         try:
             reply.limit(_timeout_s(rpc))
-            messages = framing.messages(call.exchange.body, call.terms.fields)
+            if rpc.header(b"connect-protocol-version") not in (None, "1"):
+                said = "`connect-protocol-version` must be 1."
+                raise HeadraceError(Code.INVALID_REQUEST, said)
+            messages = framing.messages(body, fields, self._message_bytes)
             if method.open is not None:
                 return self._rpcs.converse(rpc, method, _one_by_one(messages))
             if len(messages) != 1:
@@ -130,8 +158,9 @@ class WebReply:
             self._left()
 
     def start(self, request_id: str, generation_id: str) -> None:
-        named = [(b"x-generation-id", generation_id.encode())] if generation_id else []
-        self._named = named
+        named = self._named = [(self._framing.accepts, ACCEPTED)]
+        if generation_id:
+            named.append((b"x-generation-id", generation_id.encode()))
         if self._streams and not self._over and not self._under_way:
             self._under_way = True
             call = self._call
