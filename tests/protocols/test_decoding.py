@@ -146,6 +146,12 @@ def test_what_clients_send_without_meaning_anything_here_is_taken() -> None:
     assert request.extra is None
 
 
+def test_what_is_not_to_be_stored_is_not_kept() -> None:
+    assert not chat(store=False).keep
+    assert chat(store=None).keep
+    assert chat().keep
+
+
 def test_an_option_that_nobody_here_knows_is_left_to_the_engine() -> None:
     assert chat(mirostat=2, dry_base=1.5).extra == {"mirostat": 2, "dry_base": 1.5}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -298,6 +299,29 @@ def test_an_error_is_a_status_without_a_stream_and_before_one(kit: Any) -> None:
             assert (await create(client, stream=True)).status_code == 504
             found = await client.get(f"/v1/responses/resp_{service.generations[0].id[4:]}")
             assert found.json()["status"] == "failed"
+
+    kit.run(main())
+
+
+def test_one_that_is_not_stored_is_resumed_while_it_runs(kit: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
+        async with kit.talking(service) as client:
+            body = {"model": "scripted", "input": "x", "store": False, "stream": True}
+            answer = asyncio.create_task(client.post("/v1/responses", json=body))
+            generation = await service.generation(0)
+            assert not generation.request.keep
+            assert (await client.get(f"/v1/responses/resp_{generation.id[4:]}")).status_code == 404
+            headers = {"last-event-id": "1", "x-generation-id": generation.id}
+            resumed = asyncio.create_task(client.post("/v1/responses", json=body, headers=headers))
+            while generation.clients + len(generation.readers) < 3:
+                generation.attached.clear()
+                await generation.attached.wait()
+            generation.write(kit.token(2, "b"), kit.finish(3))
+            whole, rest = (await answer).text, (await resumed).text
+        assert '"delta":"b"' in rest
+        assert '"delta":"a"' not in rest
+        assert whole.endswith(rest.removeprefix("retry: 5000\n"))
 
     kit.run(main())
 

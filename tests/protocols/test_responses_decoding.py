@@ -73,7 +73,8 @@ def test_a_text_becomes_a_request() -> None:
     assert request.user == "u"
     assert request.parallel_tool_calls is False
     assert request.extra == {"top_k": 4}
-    assert (terms.instructions, terms.metadata, terms.store) == ("Be brief.", {"a": "b"}, True)
+    assert (terms.instructions, terms.metadata) == ("Be brief.", {"a": "b"})
+    assert request.keep
 
 
 def test_items_become_messages() -> None:

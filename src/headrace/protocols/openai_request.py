@@ -82,6 +82,7 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     safety_identifier: Identity | None = None
+    store: bool | None = None
     # lacking
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
@@ -96,7 +97,6 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
     messages: Annotated[tuple[Message, ...], Meta(min_length=1)]
     max_completion_tokens: MaxTokens | None = None
     # harmless
-    store: bool | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
@@ -198,6 +198,7 @@ def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
         response_format=body.response_format,
         user=body.safety_identifier or body.user,
         extra=plain_extra(unknown),
+        keep=body.store is not False,
     )
     return request, _wire_options(body), body.session_id
 

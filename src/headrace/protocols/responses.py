@@ -229,7 +229,7 @@ class Responses:
     async def _find(self, call: Call, any_id: str) -> Generation:
         """A response of this tenant's that may be found again. Raises ``GENERATION_NOT_FOUND``."""
         generation = await self._service.find(any_id, call.tenant)
-        if generation.wire != RESPONSES or not terms_of(generation).store:
+        if generation.wire != RESPONSES or not generation.request.keep:
             raise HeadraceError(
                 Code.GENERATION_NOT_FOUND, f"There is no response {any_id[:80]!r} of yours here."
             )

@@ -149,7 +149,7 @@ def response_object(
         prompt_cache_key=terms.prompt_cache_key,
         safety_identifier=terms.safety_identifier,
         service_tier=terms.service_tier or "default",
-        store=terms.store,
+        store=request.keep,
         temperature=1.0 if sampling.temperature is None else sampling.temperature,
         text={"format": _format(request), "verbosity": "medium"},
         tool_choice=_tool_choice(request.tool_choice),

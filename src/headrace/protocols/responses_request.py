@@ -97,7 +97,6 @@ class ResponseTerms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     its wire's options. ``before``: messages of earlier responses, behind the instructions."""
 
     background: bool = False
-    store: bool = True
     instructions: str | None = None
     previous_response_id: str | None = None
     before: int = 0
@@ -164,10 +163,10 @@ def response_request(
         response_format=_response_format(body.text),
         user=body.safety_identifier or body.user,
         extra=plain_extra(unknown),
+        keep=body.store is not False,
     )
     terms = ResponseTerms(
         background=body.background is True,
-        store=body.store is not False,
         instructions=body.instructions,
         previous_response_id=body.previous_response_id,
         before=len(earlier.messages),
