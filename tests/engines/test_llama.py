@@ -644,6 +644,7 @@ def test_tools_that_the_template_knows_go_through_it(run, engine, done):
             sink, outcome = await done(llama, Work(request))
             (call,) = calls_of(sink.all)
             assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "Paris"})
+            assert {total for _, total in sink.prefills} == {outcome.usage.prompt_tokens}
             assert outcome.reasons == ("tool_calls",)
             told = calls_of(sink.all[:2])
             rest, _ = await done(llama, Work(request, (Prefix("", (), 2, told),)))

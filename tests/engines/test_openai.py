@@ -109,6 +109,28 @@ def result(upstream, seen, run):
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
 
 
+@pytest.mark.parametrize(
+    ("first", "prefills"),
+    [
+        ({"prompt_token_ids": [7, 8, 9]}, [(3, 3)] * 2),  # vLLM, once for each choice
+        ({"prompt_progress": {"total": 9, "processed": 8}}, [(8, 9)] * 2),  # llama.cpp
+        ({"usage": {"prompt_tokens": 4, "completion_tokens": 0}}, [(4, 4)] * 2),
+        ({"prompt_token_ids": None}, []),
+        ({}, []),
+    ],
+)
+def test_the_length_of_the_prompt_is_told_before_any_output(result, first, prefills):
+    beginning = chunk("", role="assistant") | first
+    said = (beginning, beginning, chunk("a"), chunk("b"), chunk(reason="stop"))
+    usage = {"choices": [], "usage": USAGE}
+    for prefixes in ((), (Prefix("so", (), 1),)):
+        work = Work(chat(), prefixes)
+        sink, outcome, _ = result(Fake(stream(*said, usage)), work, dialect="vllm")
+        assert (sink.prefills, outcome.usage) == (prefills, Usage(5, 2, 3))
+    sink, _, _ = result(Fake(stream(chunk("a"), beginning, chunk(reason="stop"))), Work(chat()))
+    assert sink.prefills == []
+
+
 def test_a_streamed_answer_becomes_deltas_reasons_and_usage(result):
     said = stream(
         chunk("", role="assistant"), chunk("Hel"), chunk("lo"), chunk(reason="stop"),

@@ -134,6 +134,7 @@ class Asking:
             "stream": stream,
             "stream_options": _USAGE if stream and self._stream_usage else None,
             "return_token_ids": stream and self.dialect.token_ids,
+            "return_progress": stream and self.dialect.progress,
         }
 
     def _filled(self, request: Request, stream: bool) -> Body:

@@ -11,7 +11,8 @@ EXTENSIONS = ("top_k", "min_p", "repeat_penalty", "ignore_eos")
 class Dialect(msgspec.Struct, frozen=True):
     """``extensions``: our name of an option and the upstream's. ``extra``: engine-specific options that
     are passed through. ``prefill``: goes on from an assistant's message that it is given unfinished.
-    ``token_ids``: says the ids of its tokens when asked. ``tokenize``: the path that counts tokens and
+    ``token_ids``: says the ids of its tokens when asked. ``progress``: how much of a prompt it has computed, too.
+    ``tokenize``: the path that counts tokens and
     the field of its text; empty where there is none."""
 
     name: str
@@ -20,6 +21,7 @@ class Dialect(msgspec.Struct, frozen=True):
     prefill: bool = False
     stream_usage: bool = True
     token_ids: bool = False
+    progress: bool = False
     tokenize: tuple[str, str] = ("", "")
 
 
@@ -68,6 +70,7 @@ LLAMA = Dialect(
         "ignore_eos": "ignore_eos",
     },
     extra=_LLAMA_EXTRA,
+    progress=True,
     tokenize=("/tokenize", "content"),
 )
 DIALECTS = {dialect.name: dialect for dialect in (OPENAI, VLLM, SGLANG, LLAMA)}

@@ -12,6 +12,7 @@ import logging
 import ssl
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -132,7 +133,7 @@ class OpenAIEngine(StreamingEngine):
             return self._continue(work, sink)
         kind, live = request.kind, work.live
         choices = request.sampling.n if kind == "chat" else request.choices
-        run = SoloRun(sink, ChatFold(0), live, choices, self)
+        run = SoloRun(sink, ChatFold(0, sink.prefill if live else None), live, choices, self)
         pool = self._pool
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
@@ -204,7 +205,8 @@ class OpenAIEngine(StreamingEngine):
         pool = self._pool
         if pool is None:
             raise _not_loaded()
-        sink = FanStream(run, ChatFold(index), work.live, self.on_failure)
+        fold = ChatFold(index, partial(run.prefill, index) if work.live else None)
+        sink = FanStream(run, fold, work.live, self.on_failure)
         head, lines = self._heads[work.request.kind], work.trace.lines if work.trace else b""
         run.adopt(pool.send(with_body(head, body, lines), sink))
 
