@@ -110,6 +110,17 @@ def test_blocks_become_messages() -> None:
     )
 
 
+def test_where_the_assistant_speaks_last_the_answer_goes_on_from_it() -> None:
+    user, begun = {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Once"}
+    request = asked(messages=[user, begun])
+    assert (request.goes_on, request.messages[-1]) == (True, Message("assistant", "Once"))
+    assert not asked(messages=[user, begun, user]).goes_on
+    thought = [{"type": "thinking", "thinking": "Hm.", "signature": ""}]
+    assert not asked(messages=[user, {"role": "assistant", "content": thought}]).goes_on
+    error = refusal(messages=[user, {"role": "assistant", "content": [USE]}])
+    assert (error.code, error.param) == (Code.INVALID_REQUEST, "messages")
+
+
 def test_tools_and_choices_are_those_of_chat() -> None:
     request = asked(tools=[TOOL | CACHED | {"type": "custom"}, {"name": "f", "input_schema": {}}])
     assert request.tools == [

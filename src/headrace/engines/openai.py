@@ -159,7 +159,11 @@ class OpenAIEngine(StreamingEngine):
         if field != "prompt":  # only vLLM's takes a conversation
             raise no_tokenizer()
         tools = {"tools": request.tools} if request.tools else {}
-        asked = {"messages": request.messages, "add_generation_prompt": True}
+        asked = {
+            "messages": request.messages,
+            "add_generation_prompt": not request.goes_on,
+            "continue_final_message": request.goes_on,
+        }
         return len(tokenized(await self._told(path, asked | tools)).ids)
 
     async def _told(self, path: str, fields: dict[str, Any]) -> bytes:

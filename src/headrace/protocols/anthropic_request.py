@@ -1,7 +1,8 @@
 """The body of Anthropic's Messages API, and how it becomes a :class:`Request`.
 
 Blocks become messages: the results of tools are messages of the role ``tool``, what an assistant said and
-called is one message. What no engine here has is refused by its name.
+called is one message. Where the last is the assistant's, the answer goes on from it. What no engine here has
+is refused by its name.
 https://docs.anthropic.com/en/api/messages
 """
 
@@ -132,6 +133,9 @@ def _request(body: CountBody, sampling: Sampling, unknown: Unknown | None) -> Re
         messages.insert(0, Message("system", _text_of(body.system, "system")))
     if not messages:
         raise refuse("messages", "say nothing")
+    goes_on = messages[-1].role == "assistant"
+    if goes_on and messages[-1].tool_calls:
+        raise refuse("messages", "end with a call of a tool; its result has to follow")
     tools = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(body.tools or ())]
     choice, parallel = _tool_choice(body.tool_choice)
     return Request(
@@ -144,6 +148,7 @@ def _request(body: CountBody, sampling: Sampling, unknown: Unknown | None) -> Re
         parallel_tool_calls=parallel,
         response_format=_format(body.output_config),
         extra=plain_extra(unknown),
+        goes_on=goes_on,
     )
 
 
