@@ -42,10 +42,12 @@ class Place:
         answer = await self.client.request(method, path, **options)
         return f"{answer.status_code} {answer.json()['error']['code']}"
 
-    async def anthropic(self, body: Any, headers: Any = MINE) -> str:
+    async def anthropic(
+        self, body: Any, headers: Any = MINE, method: str = "POST", path: str = "/v1/messages"
+    ) -> str:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         kind = {"content-type": "application/json"}
-        answer = await self.client.post("/v1/messages", content=data, headers=headers | kind)
+        answer = await self.client.request(method, path, content=data, headers=headers | kind)
         return f"{answer.status_code} {answer.json()['error']['type']}"
 
     async def grpc(
@@ -206,9 +208,16 @@ ROWS: dict[str, dict[str, Ask]] = {
     },
     "a path or method that is not there": {
         "HTTP": lambda place: post(place, "/v1/nothing", {}),
+        "Anthropic": lambda place: place.anthropic(message(), path="/v1/messages/nothing"),
         **everywhere("Nothing", lambda place: ASKED),
     },
-    "a verb that the path lacks": {"HTTP": lambda place: place.http("DELETE", CHAT)},
+    "a verb that the path lacks": {
+        "HTTP": lambda place: place.http("DELETE", CHAT),
+        "Anthropic": lambda place: place.anthropic(b"", method="DELETE"),
+    },
+    "an operation that is not there, where ids have others": {
+        "HTTP": lambda place: post(place, "/v1/responses/compact", {}),
+    },
     "a model that is not there": {
         "HTTP": lambda place: post(place, CHAT, chat(model="nope")),
         "Anthropic": lambda place: place.anthropic(message(model="nope")),
