@@ -22,6 +22,7 @@ from headrace.domain.request import Sampling
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
+from headrace.front.answer import Refuse
 from headrace.front.limits import Limits as FrontLimits
 from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.outbox import Outbox
@@ -29,7 +30,6 @@ from headrace.front.sockets import named
 from headrace.front.tls import Tls
 from headrace.grpc_building import Grpc, wanted
 from headrace.protocols.api import Api, ApiOptions
-from headrace.protocols.errors import refusal
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
@@ -139,7 +139,7 @@ class App:
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
-        options = front_options(self.settings, self.grpc)
+        options = front_options(self.settings, self.api.refuse, self.grpc)
         self.front = await listen(self.api.handle, options, self.outbox)
         if self.grpc is not None:
             await self.grpc.start(self.api.handle, options, self.outbox)
@@ -326,7 +326,7 @@ def build_chain(settings: Settings) -> HookChain | None:
         raise HeadraceError(Code.INVALID_REQUEST, str(error), param="hooks") from error
 
 
-def front_options(settings: Settings, grpc: Grpc | None) -> FrontOptions:
+def front_options(settings: Settings, refuse: Refuse, grpc: Grpc | None) -> FrontOptions:
     """Where and how to listen."""
     server = settings.server
     tls = (
@@ -339,7 +339,7 @@ def front_options(settings: Settings, grpc: Grpc | None) -> FrontOptions:
         port=server.port,
         uds=server.uds,
         tls=tls,
-        refuse=refusal,
+        refuse=refuse,
         opens=None if grpc is None else grpc.opens,
         limits=FrontLimits(
             body_bytes=server.max_body_bytes,

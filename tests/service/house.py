@@ -83,10 +83,16 @@ class House:
         abort_token: str | None = None,
         tenant: str = "default",
         session: str | None = None,
+        keep: bool = True,
         **sampling: Any,
     ) -> Generation:
         request = Request(
-            "m", "chat", (Message("user", text),), sampling=Sampling(**sampling), stream=stream
+            model="m",
+            kind="chat",
+            messages=(Message("user", text),),
+            sampling=Sampling(**sampling),
+            stream=stream,
+            keep=keep,
         )
         caller = Caller(tenant, leaving=leaving, abort_token=abort_token, session_id=session)
         return self.service.submit(request, caller, "native", {})

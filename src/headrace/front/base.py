@@ -79,7 +79,7 @@ class BaseExchange(msgspec.Struct, eq=False):
         if self.started:
             self.abort()
         else:
-            headers, body = self.connection.shared.refuse(500, "internal error")
+            headers, body = self.connection.shared.refuse(500, "internal error", self.head)
             self.respond(500, headers, body)
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ from headrace.front.connections import Connections
 from headrace.front.exchange import HIGH_WATER_BYTES, Head
 from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_block
 from headrace.front.http2_frames import FRAME_BYTES, Frames, block, status_field
-from headrace.front.http2_request import shared_head
+from headrace.front.http2_request import begun, shared_head
 from headrace.front.peer import peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.strain import Strain
@@ -151,23 +151,26 @@ class Http2Connection(asyncio.Protocol):
         if self.shared.draining:
             self._try(self._frames.reset_stream, stream, ErrorCodes.REFUSED_STREAM)
             return
+        ended = event.stream_ended is not None
         try:
             known = self.shared.http2_heads
             head, length, expects_continue = shared_head(event.headers, limits, known)
-            if length > limits.body_bytes:
-                raise Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
         except Refusal as refusal:
-            self._refuse(stream, refusal, ended=event.stream_ended is not None)
+            self._refuse(stream, refusal, begun(event.headers, limits), ended=ended)
             return
         except ProtocolError:
             self._terminate(ErrorCodes.PROTOCOL_ERROR)
+            return
+        if length > limits.body_bytes:
+            too_long = Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
+            self._refuse(stream, too_long, head, ended=ended)
             return
         if self.shared.opens is not None and self.shared.opens(head):
             self._begin(stream, head, b"", arrives=True)
             return
         body = OpenBody(limits.body_bytes)
         self._arrivals[stream] = Arrival(self.shared, head, body)
-        if expects_continue and event.stream_ended is None:
+        if expects_continue and not ended:
             self._write(
                 self._frames.fields(self._frames.streams[stream], status_field(100), last=False)
             )
@@ -187,7 +190,8 @@ class Http2Connection(asyncio.Protocol):
                 arrival.take(bytes(event.data))
             except Refusal as refusal:
                 self._forget(stream)
-                self._refuse(stream, refusal, ended=event.stream_ended is not None)
+                ended = event.stream_ended is not None
+                self._refuse(stream, refusal, arrival.head, ended=ended)
         return 0 if event.data or event.stream_ended else 1
 
     def _on_complete(self, stream: int) -> None:
@@ -319,8 +323,8 @@ class Http2Connection(asyncio.Protocol):
         self._done(exchange)
         self._flush()
 
-    def _refuse(self, stream: int, refusal: Refusal, *, ended: bool) -> None:
-        headers, body = self.shared.refuse(refusal.status, refusal.message)
+    def _refuse(self, stream: int, refusal: Refusal, head: Head | None, *, ended: bool) -> None:
+        headers, body = self.shared.refuse(refusal.status, refusal.message, head)
         frames = self._frames
         window = frames.streams.get(stream)
         if window is None:  # reset by the client
@@ -328,10 +332,10 @@ class Http2Connection(asyncio.Protocol):
         more = [(b"content-length", b"%d" % len(body))] if body else []
         if refusal.status == 503:
             more.append((b"retry-after", b"1"))
-        head = answer_block(refusal.status, headers, self.shared.heads.date) + block(more)
+        answer = answer_block(refusal.status, headers, self.shared.heads.date) + block(more)
         with contextlib.suppress(ProtocolError):
             fits = len(body) <= min(frames.room(window), FRAME_BYTES)
-            self._write(frames.fields(window, head, last=not body))
+            self._write(frames.fields(window, answer, last=not body))
             if body and fits:
                 self._write(frames.data(window, body, last=True))
             if not (ended and fits):
@@ -439,7 +443,8 @@ class Http2Connection(asyncio.Protocol):
         for stream, arrival in tuple(self._arrivals.items()):
             if arrival.late(now):
                 self._forget(stream)
-                self._refuse(stream, Refusal(408, "the body came too slowly"), ended=False)
+                refusal = Refusal(408, "the body came too slowly")
+                self._refuse(stream, refusal, arrival.head, ended=False)
         for exchange in tuple(self._exchanges.values()):
             if exchange.unsent and now - exchange.moved > self.shared.limits.stall_s:
                 self.reset(exchange)

@@ -85,6 +85,14 @@ def request_head(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Http2
     )
 
 
+def begun(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Head | None:
+    """What the target of a head that is refused says; None if it is not good either."""
+    try:
+        return Head(*_target({bytes(name): bytes(value) for name, value in fields}, limits), ())
+    except Refusal:
+        return None
+
+
 def _target(pseudo: dict[bytes, bytes], limits: Limits) -> tuple[str, str, str]:
     method = pseudo.get(b":method", b"").decode("latin-1")
     raw = pseudo.get(b":path", b"")

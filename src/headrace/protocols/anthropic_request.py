@@ -1,7 +1,8 @@
 """The body of Anthropic's Messages API, and how it becomes a :class:`Request`.
 
 Blocks become messages: the results of tools are messages of the role ``tool``, what an assistant said and
-called is one message. What no engine here has is refused by its name.
+called is one message. Where the last is the assistant's, the answer goes on from it. What no engine here has
+is refused by its name.
 https://docs.anthropic.com/en/api/messages
 """
 
@@ -23,9 +24,11 @@ from headrace.protocols.openai_request import (
     MaxTokens,
     Name,
     Stops,
-    plain_extra,
+    engine_options,
 )
 
+ENGINE_NAMES = {"reasoning_effort": "output_config.effort"}
+"""An option of some engines, as Anthropic has it."""
 MAX_MESSAGES = 100_000
 """Messages of one request."""
 
@@ -42,7 +45,10 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Thinking(msgspec.Struct, gc=False):
+    """``adaptive``: as much as the model likes, which is what engines do."""
+
     type: str
+    display: str | None = None
 
 
 class OutputConfig(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -132,8 +138,12 @@ def _request(body: CountBody, sampling: Sampling, unknown: Unknown | None) -> Re
         messages.insert(0, Message("system", _text_of(body.system, "system")))
     if not messages:
         raise refuse("messages", "say nothing")
+    goes_on = messages[-1].role == "assistant"
+    if goes_on and messages[-1].tool_calls:
+        raise refuse("messages", "end with a call of a tool; its result has to follow")
     tools = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(body.tools or ())]
     choice, parallel = _tool_choice(body.tool_choice)
+    effort = body.output_config.effort if body.output_config is not None else None
     return Request(
         model=body.model,
         kind="chat",
@@ -143,7 +153,8 @@ def _request(body: CountBody, sampling: Sampling, unknown: Unknown | None) -> Re
         tool_choice=choice,
         parallel_tool_calls=parallel,
         response_format=_format(body.output_config),
-        extra=plain_extra(unknown),
+        extra=engine_options(unknown, effort),
+        goes_on=goes_on,
     )
 
 
@@ -152,10 +163,11 @@ def _refuse_lacking_options(body: CountBody) -> None:
         value = getattr(body, param, None)
         if value is not None and value != nothing:
             raise _lacking(param)
-    if body.thinking is not None and body.thinking.type != "disabled":
-        raise _lacking("thinking")
-    if body.output_config is not None and body.output_config.effort is not None:
-        raise _lacking("output_config.effort")
+    if body.thinking is not None:
+        if body.thinking.type not in ("disabled", "adaptive"):
+            raise _lacking("thinking")
+        if body.thinking.display not in (None, "summarized"):
+            raise _lacking("thinking.display")
 
 
 def _lacking(param: str) -> Exception:
@@ -204,10 +216,14 @@ class ToolResultBlock(_Block, kw_only=True, gc=False):
 
 
 class ThinkingBlock(msgspec.Struct, gc=False):
+    """One that is redacted says nothing that an engine could read."""
+
     type: str
+    thinking: str = ""
 
 
-_KINDS: dict[str, type[msgspec.Struct]] = {
+Block = TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock
+_KINDS: dict[str, type[Block]] = {
     "text": TextBlock,
     "image": ImageBlock,
     "tool_use": ToolUseBlock,
@@ -232,6 +248,7 @@ def _messages(message: MessageParam, path: str) -> Iterator[Message]:
         return
     parts: list[Part] = []
     calls: list[dict[str, Any]] = []
+    thoughts = ""
     for place, block in _blocks(content, f"{path}.content", role):
         match block:
             case ToolResultBlock():
@@ -247,13 +264,18 @@ def _messages(message: MessageParam, path: str) -> Iterator[Message]:
                 parts.append(TextPart(block.text))
             case ImageBlock():
                 parts.append(_image(block.source, place))
-            case _:
-                pass  # what was thought is not told again
+            case ThinkingBlock():
+                thoughts += block.thinking
     if parts or calls:
-        yield Message(role, _joined(parts) if parts else None, tool_calls=calls or None)
+        yield Message(
+            role,
+            _joined(parts) if parts else None,
+            tool_calls=calls or None,
+            reasoning_content=thoughts or None,
+        )
 
 
-def _blocks(content: Blocks, path: str, within: str) -> Iterator[tuple[str, msgspec.Struct]]:
+def _blocks(content: Blocks, path: str, within: str) -> Iterator[tuple[str, Block]]:
     """Each with its path."""
     allowed = _ALLOWED[within]
     for at, value in enumerate(content):
@@ -306,16 +328,17 @@ def _text_of(content: str | Blocks, path: str) -> str:
 
 
 class Tool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """``strict`` and what follows it change nothing here."""
+    """``input_examples`` become those of its schema."""
 
     name: Name
     input_schema: dict[str, Any]
     type: Literal["custom"] | None = None
     description: str | None = None
     strict: bool | None = None
+    input_examples: list[dict[str, Any]] | None = None
+    # harmless
     cache_control: dict[str, Any] | None = None
     eager_input_streaming: bool | None = None
-    input_examples: list[dict[str, Any]] | None = None
     # lacking
     defer_loading: bool | None = None
     allowed_callers: list[str] | None = None
@@ -341,9 +364,14 @@ def _tool(value: dict[str, Any], path: str) -> dict[str, Any]:
         raise _lacking(f"{path}.defer_loading")
     if tool.allowed_callers not in (None, [], ["direct"]):
         raise _lacking(f"{path}.allowed_callers")
-    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    schema = tool.input_schema
+    if tool.input_examples:
+        schema = schema | {"examples": tool.input_examples}
+    function: dict[str, Any] = {"name": tool.name, "parameters": schema}
     if tool.description is not None:
         function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
     return {"type": "function", "function": function}
 
 

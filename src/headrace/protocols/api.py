@@ -14,7 +14,8 @@ import msgspec
 from headrace.domain.errors import HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.anthropic import Messages
-from headrace.protocols.call import Call, request_ids
+from headrace.protocols.call import JSON, Call, request_ids
+from headrace.protocols.errors import OPENAI, Header, refusal, retry_headers
 from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
@@ -106,6 +107,20 @@ class Api:
         except Exception:  # noqa: BLE001 - a boundary: every request gets an answer
             call.crash()
 
+    def refuse(self, status: int, message: str, head: Head | None) -> tuple[list[Header], bytes]:
+        """What the front refuses by itself, as it is said at the head's path. ``head``: as far as it is known.
+        Never raises."""
+        error = refusal(status, message)
+        terms: Terms | None = None if head is None else head.known or self._conclude(head)
+        manner = OPENAI if head is None else self._router.manner(head.path)
+        request_id = (terms and terms.request_id) or self._new_id()
+        headers = [JSON, *retry_headers(error), (b"x-request-id", request_id.encode())]
+        if manner.id_header is not None:
+            headers.append((manner.id_header, request_id.encode()))
+        if terms is not None:
+            headers += terms.common
+        return headers, manner.failure(error, request_id)[1]
+
     async def close(self) -> None:
         """Cancel the handlers that wait; streams end with their logs."""
         await self._tasks.close()
@@ -151,7 +166,11 @@ class Api:
         if head.method == "OPTIONS":
             terms.handler, terms.open = self._options, True
             return self._options
-        route, terms.argument = self._router.find(head.method, head.path)
+        try:
+            route, terms.argument = self._router.find(head.method, head.path)
+        except HeadraceError:
+            terms.manner = self._router.manner(head.path)
+            raise
         if route.by_token and terms.key is None:
             terms.read_token = call.query().get("token")
         terms.handler, terms.open = route.handler, route.open

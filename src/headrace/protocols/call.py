@@ -23,7 +23,7 @@ from headrace.protocols.terms import Terms
 from headrace.protocols.tracing import Span
 
 _logger = logging.getLogger("headrace.protocols")
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
 _TOOK = b"openai-processing-ms"
 """How long the call had been going on when its answer began, in whole milliseconds."""
 _NAMED = "x-generation-id: %s\r\nopenai-processing-ms: %d\r\nx-request-id: %s\r\n%s"
@@ -106,7 +106,7 @@ class Call(msgspec.Struct, eq=False):
 
     def json(self, body: Any, status: int = 200, headers: Sequence[Header] = ()) -> None:
         """Answer with a value as JSON."""
-        self.respond(status, [_JSON, *headers], _encode(body))
+        self.respond(status, [JSON, *headers], _encode(body))
 
     def start(self, content_type: str, generation_id: str) -> None:
         """The head of an answer that is streamed from a generation's log."""
@@ -121,7 +121,7 @@ class Call(msgspec.Struct, eq=False):
     def fail(self, error: HeadraceError, headers: Sequence[Header] = ()) -> None:
         """Answer with an error."""
         status, body = self.terms.manner.failure(error, self.request_id)
-        self.respond(status, [_JSON, *retry_headers(error), *headers], body)
+        self.respond(status, [JSON, *retry_headers(error), *headers], body)
 
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and answer with 500 or, if an

@@ -22,14 +22,16 @@ from headrace.protocols.openai_request import (
     MaxTokens,
     Name,
     Penalty,
-    plain_extra,
+    engine_options,
 )
 
 MAX_ITEMS = 4096
 """Items of one input."""
 LOGPROBS = "message.output_text.logprobs"
-HARMLESS = ("reasoning.encrypted_content",)
-"""What may be asked to be included and is never there."""
+HARMLESS = ("reasoning.encrypted_content", "message.input_image.image_url")
+"""What may be asked to be included and is never there, or always."""
+ENGINE_NAMES = {"reasoning_effort": "reasoning.effort", "verbosity": "text.verbosity"}
+"""Options of some engines, as Responses has them."""
 
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]],
@@ -65,13 +67,15 @@ class ResponsesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc
     safety_identifier: Identity | None = None
     session_id: Identity | None = None
     # harmless
-    stream_options: dict[str, Any] | None = None
+    stream_options: StreamOptions | None = None
     max_tool_calls: MaxTokens | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     # lacking
+    access_programs: Any = None
+    image: Any = None
     truncation: str | None = None
     reasoning: ReasoningOptions | None = None
     conversation: Any = None
@@ -86,10 +90,20 @@ class TextOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     verbosity: str | None = None
 
 
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Nothing is obfuscated here."""
+
+    include_obfuscation: bool | None = None
+
+
 class ReasoningOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """``effort`` is the engine's to take; the rest are lacking."""
+
     effort: str | None = None
     summary: str | None = None
     generate_summary: str | None = None
+    context: str | None = None
+    mode: str | None = None
 
 
 class ResponseTerms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -97,12 +111,10 @@ class ResponseTerms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     its wire's options. ``before``: messages of earlier responses, behind the instructions."""
 
     background: bool = False
-    store: bool = True
     instructions: str | None = None
     previous_response_id: str | None = None
     before: int = 0
     metadata: dict[str, str] = {}
-    service_tier: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     max_tool_calls: int | None = None
@@ -117,6 +129,8 @@ class Earlier(msgspec.Struct, frozen=True, gc=False):
 _body = Body(ResponsesBody)
 
 _LACKS: tuple[tuple[str, Any], ...] = (
+    ("access_programs", None),
+    ("image", None),
     ("truncation", "disabled"),
     ("conversation", None),
     ("prompt", None),
@@ -125,6 +139,13 @@ _LACKS: tuple[tuple[str, Any], ...] = (
     ("moderation", None),
 )
 """Options that nothing here has, and the value that asks for nothing."""
+_REASONING_LACKS = (
+    ("summary", "none"),
+    ("generate_summary", "none"),
+    ("context", "auto"),
+    ("mode", "standard"),
+)
+"""The same in ``reasoning``."""
 
 
 def decode_responses(body: bytes) -> tuple[ResponsesBody, Unknown | None]:
@@ -163,16 +184,19 @@ def response_request(
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_response_format(body.text),
         user=body.safety_identifier or body.user,
-        extra=plain_extra(unknown),
+        extra=engine_options(
+            unknown,
+            body.reasoning.effort if body.reasoning is not None else None,
+            body.text.verbosity if body.text is not None else None,
+        ),
+        keep=body.store is not False,
     )
     terms = ResponseTerms(
         background=body.background is True,
-        store=body.store is not False,
         instructions=body.instructions,
         previous_response_id=body.previous_response_id,
         before=len(earlier.messages),
         metadata=body.metadata or {},
-        service_tier=body.service_tier,
         prompt_cache_key=body.prompt_cache_key,
         safety_identifier=body.safety_identifier,
         max_tool_calls=body.max_tool_calls,
@@ -202,11 +226,9 @@ def _refuse_lacking_options(body: ResponsesBody) -> None:
         if value is not None and value != nothing:
             raise _lacking(param)
     if body.reasoning is not None:
-        for name in ("effort", "summary", "generate_summary"):
-            if getattr(body.reasoning, name) not in (None, "none"):
+        for name, nothing in _REASONING_LACKS:
+            if getattr(body.reasoning, name) not in (None, nothing):
                 raise _lacking(f"reasoning.{name}")
-    if body.text is not None and body.text.verbosity not in (None, "medium"):
-        raise _lacking("text.verbosity")
 
 
 def _lacking(param: str) -> Exception:
@@ -243,10 +265,16 @@ class CallOutputItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
     output: str | list[dict[str, Any]]
 
 
+class ReasoningText(msgspec.Struct, gc=False):
+    text: str
+
+
 class ReasoningItem(_Item, kw_only=True, gc=False):
+    """``summary``, and what is encrypted, says nothing that an engine could read."""
+
     type: str
     summary: list[dict[str, Any]] = []
-    content: list[dict[str, Any]] | None = None
+    content: list[ReasoningText] | None = None
 
 
 _KINDS: dict[str, type[_Item]] = {
@@ -260,6 +288,7 @@ _KINDS: dict[str, type[_Item]] = {
 def _messages(items: Sequence[dict[str, Any]]) -> list[Message]:
     found: list[Message] = []
     calls: list[dict[str, Any]] = []
+    thoughts = ""
     for position, value in enumerate(items):
         path = f"input[{position}]"
         item = _item(value, path)
@@ -267,24 +296,35 @@ def _messages(items: Sequence[dict[str, Any]]) -> list[Message]:
             function = {"name": item.name, "arguments": item.arguments}
             calls.append({"id": item.call_id, "type": "function", "function": function})
             continue
-        if calls and not isinstance(item, ReasoningItem):
-            found.append(_calling(found, calls))
-            calls = []
+        if isinstance(item, ReasoningItem):
+            thoughts += "".join(thought.text for thought in item.content or ())
+            continue
+        if calls:
+            found.append(_calling(found, calls, thoughts))
+            calls, thoughts = [], ""
         if isinstance(item, MessageItem):
-            found.append(Message(item.role, _content(item.content, f"{path}.content")))
+            content = _content(item.content, f"{path}.content")
+            if item.role == "assistant":
+                found.append(Message(item.role, content, reasoning_content=thoughts or None))
+                thoughts = ""
+            else:
+                found.append(Message(item.role, content))
         elif isinstance(item, CallOutputItem):
             said = _content(item.output, f"{path}.output")
             found.append(Message("tool", said, tool_call_id=item.call_id))
     if calls:
-        found.append(_calling(found, calls))
+        found.append(_calling(found, calls, thoughts))
     return found
 
 
-def _calling(found: list[Message], calls: list[dict[str, Any]]) -> Message:
+def _calling(found: list[Message], calls: list[dict[str, Any]], thoughts: str) -> Message:
     """The assistant's message that makes these calls: one with what it said right before them."""
-    if found and found[-1].role == "assistant" and found[-1].tool_calls is None:
-        return msgspec.structs.replace(found.pop(), tool_calls=calls)
-    return Message("assistant", None, tool_calls=calls)
+    last = found[-1] if found else None
+    if last is None or last.role != "assistant" or last.tool_calls is not None:
+        return Message("assistant", None, tool_calls=calls, reasoning_content=thoughts or None)
+    found.pop()
+    thoughts = (last.reasoning_content or "") + thoughts
+    return msgspec.structs.replace(last, tool_calls=calls, reasoning_content=thoughts or None)
 
 
 def _item(value: dict[str, Any], path: str) -> _Item:

@@ -3,7 +3,6 @@ single)."""
 
 from __future__ import annotations
 
-import zlib
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,11 @@ from urllib.parse import quote
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.protocols.errors import Header
+from headrace.protocols.errors import Header, Manner
 from headrace.protocols.grpc.codec import Codec
+from headrace.protocols.grpc.compression import decompressed, is_compressed
 from headrace.protocols.grpc.rpcs import Method
-from headrace.protocols.grpc.status import Status, packed
+from headrace.protocols.grpc.status import Status, packed, status_of
 from headrace.protocols.grpc.tracing import GRPC, System
 
 HEAD_BYTES = 5
@@ -26,9 +26,6 @@ _CONNECT_END = 0x02
 _TRAILERS = 0x80
 _PRINTABLE = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 """Beside letters and digits: what `grpc-message` has as it is."""
-INFLATED_BYTES = 16 * 1024 * 1024
-"""Of a message that came compressed."""
-_WBITS = {b"gzip": 31, b"deflate": 15}
 _encode_json = msgspec.json.Encoder().encode
 
 _CONNECT_CODES: dict[int, tuple[str, int]] = {
@@ -54,7 +51,8 @@ _CONNECT = System("connectrpc", ("", *(name for name, _ in _CONNECT_CODES.values
 
 
 class Framing(Protocol):
-    """Of one call. ``streams``: whether it is for methods that stream; None: for any. ``system``: whose it is."""
+    """Of one call. ``streams``: whether it is for methods that stream; None: for any. ``system``: whose it is.
+    ``accepts``: the header that tells clients how they may compress."""
 
     streams: ClassVar[bool | None]
     in_pieces: ClassVar[bool]
@@ -62,12 +60,14 @@ class Framing(Protocol):
     more_headers: ClassVar[Sequence[Header]]
     """Of an answer that is sent in pieces."""
     system: ClassVar[System]
+    accepts: ClassVar[bytes]
     content_type: str
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
-        """What the client sent, as serialized messages. Raises ``INVALID_REQUEST``."""
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
+        """What the client sent, as serialized messages, at most ``limit_bytes`` each. Raises ``INVALID_REQUEST``,
+        ``UNSUPPORTED_ENCODING``, ``BODY_TOO_LARGE``."""
 
     def message(self, message: bytes) -> bytes: ...
 
@@ -91,15 +91,19 @@ class GrpcWeb:
         (b"x-accel-buffering", b"no"),
     )
     system: ClassVar = GRPC
+    accepts: ClassVar[bytes] = b"grpc-accept-encoding"
+    coding: ClassVar[bytes] = b"grpc-encoding"
+    """The header that says how messages are compressed."""
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
         self._method = method
         self.content_type = content_type
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
         decode, kind = self._codec.decode, self._method.request
-        return [decode(message, kind) for message in opened(body)]
+        limit = limit_bytes if is_compressed(fields.get(self.coding)) else None
+        return [decode(message, kind) for message in opened(body, limit)]
 
     def message(self, message: bytes) -> bytes:
         return enveloped(0, self._codec.encode(message, self._method.response))
@@ -119,12 +123,7 @@ class Grpc(GrpcWeb):
     """gRPC itself: how the call ended is said behind the body."""
 
     in_pieces: ClassVar[bool] = True
-    more_headers: ClassVar[Sequence[Header]] = ((b"grpc-accept-encoding", b"gzip, deflate"),)
-
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
-        decode, kind = self._codec.decode, self._method.request
-        wbits = _WBITS.get(fields.get(b"grpc-encoding", b""))
-        return [decode(message, kind) for message in opened(body, wbits)]
+    more_headers: ClassVar[Sequence[Header]] = ()
 
     def end(self, status: Status) -> bytes:
         return b""
@@ -136,7 +135,7 @@ class Grpc(GrpcWeb):
 class GrpcWebText(GrpcWeb):
     """The same in base64, for clients that can only read text."""
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
         try:
             # Each piece that the client encoded may have its own padding.
             pieces = [body[at : at + 4] for at in range(0, len(body), 4)]
@@ -144,7 +143,7 @@ class GrpcWebText(GrpcWeb):
             data = whole if whole is not None else b"".join(map(_decoded_four, pieces))
         except NotBase64:
             raise HeadraceError(Code.INVALID_REQUEST, "The body is not base64.") from None
-        return super().messages(data, fields)
+        return super().messages(data, fields, limit_bytes)
 
     def message(self, message: bytes) -> bytes:
         return b64encode(super().message(message))
@@ -158,10 +157,8 @@ class ConnectStream(GrpcWeb):
 
     streams: ClassVar[bool | None] = True
     system: ClassVar = _CONNECT
-
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
-        _refuse_compression(fields, b"connect-content-encoding")
-        return super().messages(body, fields)
+    accepts: ClassVar[bytes] = b"connect-accept-encoding"
+    coding: ClassVar[bytes] = b"connect-content-encoding"
 
     def end(self, status: Status) -> bytes:
         said: dict[str, object] = {}
@@ -180,14 +177,16 @@ class ConnectUnary:
     in_pieces: ClassVar[bool] = False
     more_headers: ClassVar[Sequence[Header]] = ()
     system: ClassVar = _CONNECT
+    accepts: ClassVar[bytes] = b"accept-encoding"
 
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None:
         self._codec = codec
         self._method = method
         self.content_type = content_type
 
-    def messages(self, body: bytes, fields: Mapping[bytes, bytes]) -> list[bytes]:
-        _refuse_compression(fields, b"content-encoding")
+    def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
+        if is_compressed(fields.get(b"content-encoding")):
+            body = decompressed(body, limit_bytes)
         return [self._codec.decode(body, self._method.request)]
 
     def message(self, message: bytes) -> bytes:
@@ -221,9 +220,9 @@ def enveloped(flags: int, data: bytes) -> bytes:
     return b"%c%b%b" % (flags, len(data).to_bytes(4, "big"), data)
 
 
-def opened(body: bytes, wbits: int | None = None) -> list[bytes]:
-    """The messages of a body of envelopes. ``wbits``: how they may be compressed, as zlib says it. Raises
-    ``INVALID_REQUEST`` and, for what is compressed otherwise, ``METHOD_NOT_ALLOWED`` (gRPC's UNIMPLEMENTED)."""
+def opened(body: bytes, limit_bytes: int | None) -> list[bytes]:
+    """The messages of a body of envelopes, those that are compressed as they were. ``limit_bytes``: for these; None:
+    nobody said how they would be. Raises ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
     found = []
     at = 0
     while at < len(body):
@@ -231,30 +230,32 @@ def opened(body: bytes, wbits: int | None = None) -> list[bytes]:
         if len(body) - at < HEAD_BYTES or end > len(body):
             raise HeadraceError(Code.INVALID_REQUEST, "The body ends within a message.")
         flags, message = body[at], body[at + HEAD_BYTES : end]
-        if flags & _COMPRESSED:
-            if wbits is None:
-                raise _no_compression()
-            message = _inflated(message, wbits)
-        if not flags & (_TRAILERS | _CONNECT_END):
-            found.append(message)
         at = end
+        if flags & (_TRAILERS | _CONNECT_END):
+            continue
+        if flags & _COMPRESSED:
+            if limit_bytes is None:
+                said = "A message is compressed, and no header says how."
+                raise HeadraceError(Code.INVALID_REQUEST, said)
+            message = decompressed(message, limit_bytes)
+        found.append(message)
     return found
-
-
-def _inflated(message: bytes, wbits: int) -> bytes:
-    decompress = zlib.decompressobj(wbits)
-    try:
-        data = decompress.decompress(message, INFLATED_BYTES)
-    except zlib.error:
-        raise HeadraceError(Code.INVALID_REQUEST, "A message cannot be decompressed.") from None
-    if decompress.unconsumed_tail:
-        said = f"A message is longer than {INFLATED_BYTES} bytes when it is decompressed."
-        raise HeadraceError(Code.BODY_TOO_LARGE, said)
-    return data
 
 
 def _decoded_four(piece: bytes) -> bytes:
     return b64decode(piece, validate=True)
+
+
+class ConnectManner:
+    """Implements :class:`headrace.protocols.errors.Manner`, for what fails before it is a call."""
+
+    id_header: bytes | None = None
+
+    def failure(self, error: HeadraceError, request_id: str) -> tuple[int, bytes]:
+        return error.meaning.http, _encode_json(_connect_error(status_of(error)))
+
+
+CONNECT_MANNER: Manner = ConnectManner()
 
 
 def _connect_error(status: Status) -> dict[str, object]:
@@ -270,12 +271,3 @@ def _connect_error(status: Status) -> dict[str, object]:
             }
         ],
     }
-
-
-def _refuse_compression(fields: Mapping[bytes, bytes], name: bytes) -> None:
-    if fields.get(name, b"identity").lower() != b"identity":
-        raise _no_compression()
-
-
-def _no_compression() -> HeadraceError:
-    return HeadraceError(Code.METHOD_NOT_ALLOWED, "Compressed messages are not taken here.")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -40,14 +41,15 @@ Open = Callable[[RpcCall], Inbox]
 
 
 class Method(NamedTuple):
-    """``answer`` or ``open``: whether its client sends one message or streams them. ``keyless``: anybody
-    may call it."""
+    """``answer`` or ``open``: whether its client sends one message or streams them. ``safe``: one that does has no
+    side effects. ``keyless``: anybody may call it."""
 
     path: str
     request: type[Message]
     response: type[Message]
     streams: bool
     """Whether it answers with any number of messages."""
+    safe: bool
     answer: Answer | None = None
     open: Open | None = None
     keyless: bool = False
@@ -70,6 +72,7 @@ def methods_of(
                 GetMessageClass(method.input_type),
                 GetMessageClass(method.output_type),
                 method.server_streaming,
+                method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
                 None if streams_in else answers[method.name],
                 opens[method.name] if streams_in else None,
                 keyless,

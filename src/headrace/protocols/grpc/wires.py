@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
@@ -19,7 +19,10 @@ from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.exchange import Head
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.codec import CODECS
+from headrace.protocols.grpc.compression import ACCEPTED
+from headrace.protocols.grpc.connect_query import read_query
 from headrace.protocols.grpc.framing import (
+    CONNECT_MANNER,
     ConnectStream,
     ConnectUnary,
     Framing,
@@ -57,17 +60,21 @@ _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
 
 class Wires:
     """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP.
-    ``message_bytes``: the largest message of a call whose client streams."""
+    ``message_bytes``: the largest message of a call whose client streams, and of one that came compressed."""
 
     def __init__(self, rpcs: Rpcs, message_bytes: int = 16 * 1024 * 1024) -> None:
         self._rpcs = rpcs
         self._message_bytes = message_bytes
 
     def routes(self) -> Sequence[Route]:
-        return [
-            Route("POST", path, partial(self._answer, method), open=True)
-            for path, method in self._rpcs.methods.items()
-        ]
+        found = []
+        for path, method in self._rpcs.methods.items():
+            posted = partial(self._post, method)
+            found.append(Route("POST", path, posted, open=True, manner=CONNECT_MANNER))
+            if method.safe:
+                got = partial(self._get, method)
+                found.append(Route("GET", path, got, open=True, manner=CONNECT_MANNER))
+        return found
 
     def opens(self, head: Head) -> bool:
         """Whether such a request is a call whose client streams: its messages are taken as they come."""
@@ -77,7 +84,7 @@ class Wires:
         kind = dict(head.headers).get(b"content-type", b"")
         return kind == GRPC or kind.startswith((GRPC + b"+", GRPC + b";"))
 
-    def _answer(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+    def _post(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
         content_type = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
         kind, codec = _FRAMINGS.get(content_type, (None, ""))
         if kind is None or kind.streams not in (None, method.streams or method.open is not None):
@@ -91,14 +98,34 @@ class Wires:
             said = "gRPC needs HTTP/2; over HTTP/1.1 there are gRPC-Web and Connect."
             raise HeadraceError(Code.UNSUPPORTED_MEDIA_TYPE, said)
         framing = kind(CODECS[codec], method, content_type)
+        return self._answer(method, call, framing, exchange.body, call.terms.fields)
+
+    def _get(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+        """Connect's other form of a call that changes nothing: its message is in the query."""
+        said = read_query(call.exchange.head.query)
+        framing = ConnectUnary(CODECS[said.codec], method, f"application/{said.codec}")
+        return self._answer(method, call, framing, said.message, said.fields)
+
+    def _answer(
+        self,
+        method: Method,
+        call: Call,
+        framing: Framing,
+        body: bytes,
+        fields: Mapping[bytes, bytes],
+    ) -> Awaitable[None] | None:
+        exchange = call.exchange
         reply = WireReply(call, method.streams or framing.in_pieces, framing)
         rpc = self._rpcs.begun(method, call.terms, call.request_id, reply, framing.system)
         try:
             reply.limit(_timeout_s(rpc))
+            if rpc.header(b"connect-protocol-version") not in (None, "1"):
+                said = "`connect-protocol-version` must be 1."
+                raise HeadraceError(Code.INVALID_REQUEST, said)
             if exchange.arrives:
-                reply.incoming = Incoming(exchange, framing, call.terms.fields, self._message_bytes)
+                reply.incoming = Incoming(exchange, framing, fields, self._message_bytes)
                 return self._rpcs.converse(rpc, method, reply.incoming.following)
-            messages = framing.messages(exchange.body, call.terms.fields)
+            messages = framing.messages(body, fields, self._message_bytes)
             if method.open is not None:
                 return self._rpcs.converse(rpc, method, _one_by_one(messages))
             if len(messages) != 1:
@@ -167,8 +194,9 @@ class WireReply:
             self._left()
 
     def start(self, request_id: str, generation_id: str) -> None:
-        named = [(b"x-generation-id", generation_id.encode())] if generation_id else []
-        self._named = named
+        named = self._named = [(self._framing.accepts, ACCEPTED)]
+        if generation_id:
+            named.append((b"x-generation-id", generation_id.encode()))
         if self._streams and not self._over and not self._under_way:
             self._under_way = True
             call = self._call
