@@ -18,8 +18,6 @@ from headrace.protocols.grpc.inference import SERVICE
 from headrace.protocols.grpc.services import Services
 from headrace.protocols.grpc.wires import refusal
 
-WEB_MESSAGE_BYTES = 100_000
-
 
 class Client:
     """The methods of the service by their names, as grpc's own generated stubs have them."""

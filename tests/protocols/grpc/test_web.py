@@ -42,7 +42,7 @@ async def post(client: Any, method: str, body: bytes, kind: str, **headers: str)
 
 
 def talking(kit: Any, rpc: Any, service: Any, **options: Any) -> Any:
-    return kit.talking(service, more=rpc.Serving(service).routes, **options)
+    return kit.talking(service, more=rpc.Serving(service, 100_000).routes, **options)
 
 
 def test_one_answer_and_its_trailers_are_in_one_body(kit: Any, rpc: Any) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.protocols.call import Call
@@ -56,6 +57,10 @@ _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
     "application/proto": (ConnectUnary, "proto"),
     "application/json": (ConnectUnary, "json"),
 }
+
+
+LEEWAY_S = 0.02
+"""A client's clock of a call began before ours: at its deadline it leaves, and may be here first."""
 
 
 class Wires:
@@ -137,7 +142,7 @@ class Wires:
         return self._rpcs.ask(rpc, method, messages[0])
 
 
-def refusal(status: int, message: str) -> tuple[Sequence[Header], bytes]:
+def refusal(status: int, message: str, head: Head | None) -> tuple[Sequence[Header], bytes]:
     """Headers and body for what the front of the gRPC port itself refuses; ``status`` is that of HTTP."""
     code = next((row.grpc for row in MEANINGS.values() if row.http == status), _INTERNAL)
     return [(b"content-type", GRPC), *status_fields(Status(code, message))], b""
@@ -148,6 +153,7 @@ class WireReply:
 
     __slots__ = (
         "_call",
+        "_due",
         "_framing",
         "_named",
         "_on_gone",
@@ -157,7 +163,6 @@ class WireReply:
         "_timer",
         "_under_way",
         "incoming",
-        "late",
     )
 
     def __init__(self, call: Call, streams: bool, framing: Framing) -> None:
@@ -168,7 +173,7 @@ class WireReply:
         self._named: list[Header] = []
         self._under_way = False
         self._over = False
-        self.late = False
+        self._due = inf
         self._timer: asyncio.TimerHandle | None = None
         self._on_gone: Callable[[], None] | None = None
         self.incoming: Incoming | None = None
@@ -180,7 +185,12 @@ class WireReply:
             raise _too_late()
         if timeout_s is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(timeout_s, self._deadline_passed)
+            self._due = loop.time() + timeout_s
+            self._timer = loop.call_at(self._due, self._deadline_passed)
+
+    @property
+    def late(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._due - LEEWAY_S
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
         if self._over:
@@ -245,7 +255,6 @@ class WireReply:
             on_gone()
 
     def _deadline_passed(self) -> None:
-        self.late = True
         if self._streams and not self._under_way:
             self.start(self._call.request_id, "")
         self.end(status_of(_too_late()))
