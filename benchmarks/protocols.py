@@ -33,6 +33,7 @@ COLUMNS = (
     ("us_saturated", "µs/event saturated"),
     ("us_paced", "µs/event paced"),
     ("events_per_s", "events/s saturated"),
+    ("busy", "of its core"),
     ("first_p50_ms", "added first token p50 ms"),
     ("first_p99_ms", "p99 ms"),
     ("saturated_first_p50_ms", "saturated p50 ms"),
@@ -79,6 +80,8 @@ class Bench:
         report = wire.ask(self._folder, tokens, options).result()
         time.sleep(SETTLE_S)
         report["cpu_s"] = machine.cpu_s(wire.child.pid) - before
+        if report["messages"] < report["tokens"]:
+            raise SystemExit(f"{wire.name} puts several tokens into one message")
         if report["failed"] or report["refused"] or report["incomplete"]:
             counts = {key: report[key] for key in ("failed", "refused", "incomplete")}
             print(f"! {wire.name}: {counts} {report['error']}", file=sys.stderr)

@@ -14,11 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from headrace.front.tls import Tls
 from headrace.protocols.grpc.call import HIGH_WATER_BYTES
+from headrace.protocols.grpc.framing import INFLATED_BYTES
 
 
 def test_health_follows_the_models(kit: Any, rpc: Any) -> None:
@@ -60,6 +62,133 @@ def test_reflection_lists_the_services_and_needs_no_key(kit: Any, rpc: Any) -> N
             assert (await call.read()).file_descriptor_response.file_descriptor_proto
             call.cancel()
         await serving.close()
+
+    kit.run(main())
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"file_containing_symbol": "nobody.knows"}, 5),
+        ({"file_by_filename": "nothing.proto"}, 5),
+        ({"all_extension_numbers_of_type": "headrace.v1.Event"}, 12),
+    ],
+)
+def test_reflection_says_what_is_not_there(kit: Any, rpc: Any, asked: Any, code: int) -> None:
+    async def main() -> None:
+        async with (
+            rpc.talking(kit.Service(kit.hello)) as (_, serving),
+            grpc.aio.insecure_channel(serving.address) as channel,
+        ):
+            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+            request = reflection_pb2.ServerReflectionRequest(**asked)
+            await call.write(request)
+            response = await call.read()
+            assert response.original_request == request
+            assert response.error_response.error_code == code
+            await call.done_writing()
+            assert await call.read() is grpc.aio.EOF
+            assert await call.code() == grpc.StatusCode.OK
+
+    kit.run(main())
+
+
+def test_reflection_gives_a_file_and_before_it_what_it_needs(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with (
+            rpc.talking(kit.Service(kit.hello)) as (_, serving),
+            grpc.aio.insecure_channel(serving.address) as channel,
+        ):
+            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+            symbol = "headrace.v1.InferenceService"
+            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+            files = (await call.read()).file_descriptor_response.file_descriptor_proto
+            pool = descriptor_pool.DescriptorPool()
+            for file in files:
+                pool.AddSerializedFile(file)
+            assert pool.FindServiceByName(symbol).methods_by_name["StreamInfer"].server_streaming
+            call.cancel()
+
+    kit.run(main())
+
+
+def test_health_of_a_service_that_is_not_there(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with (
+            rpc.talking(kit.Service(kit.hello)) as (_, serving),
+            grpc.aio.insecure_channel(serving.address) as channel,
+        ):
+            health = health_pb2_grpc.HealthStub(channel)
+            asked = health_pb2.HealthCheckRequest(service="nobody")
+            assert (await rpc.refused(health.Check(asked))).code() == grpc.StatusCode.NOT_FOUND
+            watch = health.Watch(asked)
+            unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            assert (await watch.read()).status == unknown
+            watch.cancel()
+
+    kit.run(main())
+
+
+def test_a_watch_ends_with_its_server(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with rpc.talking(kit.Service(kit.hello)) as (_, serving):
+            async with grpc.aio.insecure_channel(serving.address) as channel:
+                watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+                await watch.read()
+                serving.services.close()
+                assert await watch.code() == grpc.StatusCode.UNAVAILABLE
+
+    kit.run(main())
+
+
+def test_a_method_that_is_not_there(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with (
+            rpc.talking(kit.Service(kit.hello)) as (_, serving),
+            grpc.aio.insecure_channel(serving.address) as channel,
+        ):
+            for path in ("/headrace.v1.InferenceService/Nothing", "/v1/models"):
+                error = await rpc.refused(channel.unary_unary(path)(b""))
+                assert error.code() == grpc.StatusCode.UNIMPLEMENTED
+                assert error.details() == f"There is no method {path}."
+
+    kit.run(main())
+
+
+def test_the_http_port_speaks_grpc_too(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        routes = rpc.Serving(service).routes
+        async with kit.serving(service, more=routes) as url:
+            async with grpc.aio.insecure_channel(url.removeprefix("http://")) as channel:
+                answer = await rpc.Client(channel).Infer(rpc.pb.InferRequest(prompt="Hi"))
+                assert answer.text == "Hello wörld 😀\n"
+
+    kit.run(main())
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_messages_may_come_compressed(kit: Any, rpc: Any, compression: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        async with rpc.talking(service) as (client, _):
+            asked = rpc.pb.InferRequest(prompt="Hi " * 1000)
+            await client.Infer(asked, compression=compression)
+            assert service.generations[0].request.prompts == ("Hi " * 1000,)
+            call = client.Converse(compression=compression)
+            await call.write(rpc.pb.ConverseRequest(infer=asked))
+            assert [event async for event in call][-1].finish.reason == "stop"
+            assert service.generations[1].request.prompts == ("Hi " * 1000,)
+
+    kit.run(main())
+
+
+def test_a_compressed_message_cannot_grow_without_bound(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with rpc.talking(kit.Service(kit.hello)) as (client, _):
+            asked = rpc.pb.InferRequest(prompt="x" * (INFLATED_BYTES + 1))
+            error = await rpc.refused(client.Infer(asked, compression=grpc.Compression.Gzip))
+            assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
     kit.run(main())
 
@@ -150,7 +279,7 @@ def test_a_client_that_does_not_read_stops_its_reader_and_gets_everything_later(
                 assert generation.last_seq * len(text) < 64 * 2**20, "there is no back-pressure"
                 await asyncio.sleep(0)
             on_the_way = subscription.seen * len(text)
-            assert on_the_way < 1_000_000 + HIGH_WATER_BYTES
+            assert on_the_way < 4_000_000 + HIGH_WATER_BYTES  # the client's window grows
             generation.write(kit.finish(generation.last_seq + 1))
             seqs = [event.seq async for event in call]
             assert seqs == list(range(1, generation.last_seq + 1))
