@@ -51,7 +51,7 @@ _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
 
 class Web:
     """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP.
-    ``message_bytes``: a message that came compressed is at most so long."""
+    ``message_bytes``: what came compressed in one call is at most so long."""
 
     def __init__(self, rpcs: Rpcs, message_bytes: int) -> None:
         self._rpcs = rpcs
