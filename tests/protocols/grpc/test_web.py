@@ -219,14 +219,14 @@ def test_messages_may_come_as_gzip(kit: Any, rpc: Any) -> None:
     async def main() -> None:
         service = kit.Service(kit.hello)
         message = gzip.compress(rpc.pb.InferRequest(prompt=TEXT).SerializeToString())
-        halves = gzip.compress(b'{"prompt": ') + gzip.compress(f'"{TEXT}"}}'.encode())
+        plain_json = gzip.compress(json.dumps({"prompt": TEXT}).encode())
         start = gzip.compress(json.dumps({"infer": {"prompt": TEXT}}).encode())
         stream = "application/connect+json"
         async with talking(kit, rpc, service) as client:
             for method, body, kind, header in (
                 ("Infer", envelope(message, 1), WEB, "grpc_encoding"),
                 ("Infer", message, "application/proto", "content_encoding"),
-                ("Infer", halves, "application/json", "content_encoding"),
+                ("Infer", plain_json, "application/json", "content_encoding"),
                 ("StreamInfer", envelope(start, 1), stream, "connect_content_encoding"),
             ):
                 answer = await post(client, method, body, kind, **{header: "gzip"})
@@ -249,7 +249,7 @@ def test_messages_may_come_as_gzip(kit: Any, rpc: Any) -> None:
         (b"abc", "gzip", "invalid_argument"),
         (gzip.compress(b"{}")[:-1], "gzip", "invalid_argument"),
         (gzip.compress(b" " * 100_001), "gzip", "resource_exhausted"),
-        (gzip.compress(b" " * 60_000) * 2, "gzip", "resource_exhausted"),
+        (gzip.compress(b"{}") + gzip.compress(b""), "gzip", "invalid_argument"),
         (b"{}", "br", "unimplemented"),
     ],
 )
@@ -267,6 +267,20 @@ def test_what_cannot_be_decompressed_is_refused_and_never_held_whole(
                 ((_, trailers),) = opened(answer.content)
                 assert status(trailers)["grpc-status"] == "12"
                 assert answer.headers["grpc-accept-encoding"] == "gzip"
+        assert service.generations == []
+
+    kit.run(main())
+
+
+def test_all_compressed_messages_of_a_call_are_bounded_together(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        large = rpc.pb.ConverseRequest(infer=rpc.pb.InferRequest(prompt="x" * 60_000))
+        body = envelope(gzip.compress(large.SerializeToString()), 1) * 2
+        async with talking(kit, rpc, service) as client:
+            answer = await post(client, "Converse", body, WEB, grpc_encoding="gzip")
+        ((_, trailers),) = opened(answer.content)
+        assert status(trailers)["headrace-code"] == "body_too_large"
         assert service.generations == []
 
     kit.run(main())

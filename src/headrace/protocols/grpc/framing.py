@@ -66,8 +66,8 @@ class Framing(Protocol):
     def __init__(self, codec: Codec, method: Method, content_type: str) -> None: ...
 
     def messages(self, body: bytes, fields: Mapping[bytes, bytes], limit_bytes: int) -> list[bytes]:
-        """What the client sent, as serialized messages, at most ``limit_bytes`` each. Raises ``INVALID_REQUEST``,
-        ``UNSUPPORTED_ENCODING``, ``BODY_TOO_LARGE``."""
+        """What the client sent, as serialized messages; of compressed ones at most ``limit_bytes`` together. Raises
+        ``INVALID_REQUEST``, ``UNSUPPORTED_ENCODING``, ``BODY_TOO_LARGE``."""
 
     def message(self, message: bytes) -> bytes: ...
 
@@ -221,8 +221,8 @@ def enveloped(flags: int, data: bytes) -> bytes:
 
 
 def opened(body: bytes, limit_bytes: int | None) -> list[bytes]:
-    """The messages of a body of envelopes, those that are compressed as they were. ``limit_bytes``: for these; None:
-    nobody said how they would be. Raises ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
+    """The messages of a body of envelopes, those that are compressed as they were. ``limit_bytes``: of these
+    together; None: nobody said how they would be. Raises ``INVALID_REQUEST``, ``BODY_TOO_LARGE``."""
     found = []
     at = 0
     while at < len(body):
@@ -238,6 +238,7 @@ def opened(body: bytes, limit_bytes: int | None) -> list[bytes]:
                 said = "A message is compressed, and no header says how."
                 raise HeadraceError(Code.INVALID_REQUEST, said)
             message = decompressed(message, limit_bytes)
+            limit_bytes -= len(message)
         found.append(message)
     return found
 
