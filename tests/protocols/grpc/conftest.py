@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from headrace.domain.errors import HeadraceError
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.grpc.inference import SERVICE, Inference
 from headrace.protocols.grpc.rpcs import Rpcs
-from headrace.protocols.grpc.server import GrpcOptions, GrpcPort
+from headrace.protocols.grpc.server import GrpcOptions, GrpcPort, fields_of
 from headrace.protocols.grpc.stream import EventStreams
 from headrace.protocols.grpc.web import Web
 
@@ -84,6 +85,12 @@ def detail(error: grpc.aio.AioRpcError) -> pb.Error:
     return found
 
 
+def fields(metadata: list[tuple[str, str | bytes]]) -> Any:
+    """What a call with this metadata is understood by."""
+    context: Any = SimpleNamespace(invocation_metadata=lambda: metadata)
+    return fields_of(context)
+
+
 class Rpc:
     """The names above, for tests: a conftest cannot be imported."""
 
@@ -91,6 +98,7 @@ class Rpc:
     Serving = Serving
     pb = pb
     Error = HeadraceError
+    fields = staticmethod(fields)
     talking = staticmethod(talking)
     refused = staticmethod(refused)
     trailers = staticmethod(trailers)

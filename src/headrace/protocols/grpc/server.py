@@ -7,6 +7,7 @@ has taken a message, and one message of a call is under way at a time.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -29,6 +30,7 @@ _KEEPALIVE = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # as often as clients may ask
 )
+_GRPC_LOGGER = "grpc._cython.cygrpc"
 _STOP_S = 1.0
 """For what is being sent when the port closes."""
 
@@ -61,6 +63,7 @@ class GrpcPort:
     async def start(self) -> None:
         """Raises ``OSError`` for an address or a certificate that cannot be used."""
         options = self._options
+        logging.getLogger(_GRPC_LOGGER).addFilter(_is_no_clients_mistake)
         server = grpc.aio.server(
             options=[
                 *_KEEPALIVE,
@@ -117,6 +120,11 @@ class GrpcPort:
             raise OSError(f"cannot serve gRPC on {options.address}: {error}") from None
 
 
+def _is_no_clients_mistake(record: logging.LogRecord) -> bool:
+    """grpc logs a traceback for metadata that is no UTF-8, and for bytes that are no message of its own services."""
+    return not str(record.msg).startswith(("Invalid encoding on", "Unexpected [DecodeError]"))
+
+
 class _Handlers(grpc.GenericRpcHandler):
     """The methods as grpc wants them, with messages as bytes. A method with one answer is one that streams, to
     grpc: on the wire they are the same."""
@@ -165,9 +173,9 @@ async def _converse(
 
 
 def fields_of(context: Context) -> Fields:
-    """The metadata of a call as the headers of HTTP are."""
+    """The metadata of a call as the headers of HTTP are. Its texts were read as UTF-8."""
     return tuple(
-        (name.encode("latin-1"), value if isinstance(value, bytes) else value.encode("latin-1"))
+        (name.encode(), value if isinstance(value, bytes) else value.encode())
         for name, value in context.invocation_metadata() or ()
     )
 
