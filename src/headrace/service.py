@@ -128,19 +128,21 @@ class Service:
 
     async def find(self, any_id: str, tenant: str) -> AnyGeneration:
         found = find_ulid(any_id)
-        not_found = HeadraceError(
-            Code.GENERATION_NOT_FOUND, f"There is no generation {any_id[:80]!r} of yours here."
-        )
         if found is None:
-            raise not_found
+            raise _not_found(any_id)
         running = self._running.get("gen_" + found)
         if running is not None:
             if running.caller.tenant != tenant:
-                raise not_found
+                raise _not_found(any_id)
             return running
-        log = await self._hub.find("gen_" + found)
+        try:
+            log = await self._hub.find("gen_" + found)
+        except HeadraceError as error:
+            if error.code is Code.GENERATION_NOT_FOUND:
+                raise _not_found(any_id) from None  # nobody hears of others' by another word
+            raise
         if log.header.caller.tenant != tenant:
-            raise not_found
+            raise _not_found(any_id)
         return Kept(log)
 
     async def list(
@@ -592,6 +594,12 @@ class Service:
     def _flow_of(self, model: str) -> Flow:
         """Raises ``MODEL_NOT_FOUND``."""
         return self._flows.get(model) or self._flows[self._models.find(model).name]
+
+
+def _not_found(any_id: str) -> HeadraceError:
+    """Never a variable of who raises it: an error holds frames, and a frame that holds it is a cycle."""
+    said = f"There is no generation {any_id[:80]!r} of yours here."
+    return HeadraceError(Code.GENERATION_NOT_FOUND, said)
 
 
 def _shutting_down() -> HeadraceError:

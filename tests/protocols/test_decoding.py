@@ -332,7 +332,9 @@ def nested(depth: int) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("value", [nested(65), [2**64], {"a": [-(2**63) - 1]}])
+@pytest.mark.parametrize(
+    "value", [nested(65), [2**64], {"a": [-(2**63) - 1]}, [[0] * 9_000, [0] * 9_000]]
+)
 def test_a_free_form_value_that_could_not_be_stored_is_refused(value: Any) -> None:
     function = {"name": "f", "parameters": {"x": value}, "arguments": "{}"}
     call = {"type": "function", "id": "c", "function": function}

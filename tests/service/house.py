@@ -51,10 +51,11 @@ class House:
         self.topics = Topics()
         queue: Queue[Any] = Queue(limits.queue, limits.queue_timeout_s)
         self.flow = Flow(model, queue, self.metrics.model("m").by_kind(), None)  # type: ignore[arg-type]
+        self.hub = Hub(self.store)
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(
             [self.flow],
-            Hub(self.store),
+            self.hub,
             keys=Keys({}),
             read_tokens=ReadTokens(b"secret"),
             chain=HookChain(loaded) if loaded else None,

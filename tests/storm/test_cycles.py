@@ -84,6 +84,58 @@ def test_answers_leave_no_reference_cycles(front: Watched, model: str) -> None:
     assert sum(found.values()) <= NEARLY_NONE, found
 
 
+UNKNOWN = "01M8AMS68SQD6SFHQQYRP72VXZ"
+MISTAKES: list[tuple[str, str, Any]] = [
+    ("GET", "/v1/generations/none", None),
+    ("GET", f"/v1/generations/gen_{UNKNOWN}", None),
+    ("GET", f"/v1/generations/gen_{UNKNOWN}/events", None),
+    ("GET", f"/v1/responses/resp_{UNKNOWN}", None),
+    ("GET", "/v1/generations/{id}/events?after=99", None),
+    ("GET", "/v1/generations/{id}/events?format=none", None),
+    ("POST", "/v1/generations/{id}/prompts", {"role": "user", "content": "late"}),
+    ("POST", "/v1/generations/{id}/prompts", {"role": "nobody"}),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "none"}),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "near", "unheard_of": 1}),
+    ("POST", "/v1/chat/completions", {"model": "near"}),
+    ("POST", "/v1/messages", CHAT | {"model": "near"}),
+    ("POST", "/v1/responses", {"model": "near", "input": []}),
+    ("POST", "/tokenize", {"content": "a"}),
+    ("PUT", "/v1/models", {}),
+    ("GET", "/none", None),
+]
+
+
+def err(front: Watched, id: str, count: int) -> None:
+    """So many mistakes, which all are refused."""
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)
+    for number in range(count):
+        method, path, body = MISTAKES[number % len(MISTAKES)]
+        sent = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"}
+        connection.request(method, path.format(id=id), sent, headers)
+        response = connection.getresponse()
+        answer = response.read()
+        assert 400 <= response.status < 500, answer
+    connection.close()
+
+
+def test_mistakes_leave_no_reference_cycles(front: Watched) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)
+    connection.request("POST", "/v1/infer", json.dumps({"prompt": "a", "model": "near"}))
+    response = connection.getresponse()
+    id = json.loads(response.read())["id"]
+    connection.close()
+    err(front, id, len(MISTAKES))
+    quiet(front)
+    front.garbage()
+
+    err(front, id, 10 * len(MISTAKES))
+    quiet(front)
+
+    found = front.garbage()
+    assert sum(found.values()) <= NEARLY_NONE, found
+
+
 @pytest.mark.parametrize("model", ["near", "far"])
 def test_clients_that_leave_leave_no_reference_cycles(front: Watched, model: str) -> None:
     for count in (8, REQUESTS):

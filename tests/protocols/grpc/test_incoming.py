@@ -15,7 +15,7 @@ from headrace.protocols.grpc.incoming import Incoming
 from headrace.protocols.grpc.rpcs import Method
 
 LIMIT = 1000
-METHOD = Method("/x", pb.ConverseRequest, pb.Event, True)
+METHOD = Method("/x", pb.ConverseRequest, pb.Event, streams=True, safe=False)
 
 
 class Exchange:
@@ -88,7 +88,7 @@ def test_nothing_is_taken_before_it_is_asked_for(kit: Any) -> None:
         (b"\0\0\0\xff\xff", Code.BODY_TOO_LARGE),
         (b"\0\0\0", Code.INVALID_REQUEST),
         (envelope(b"abc")[:-1], Code.INVALID_REQUEST),
-        (b"\x01\0\0\0\x01a", Code.METHOD_NOT_ALLOWED),
+        (b"\x01\0\0\0\x01a", Code.INVALID_REQUEST),
     ],
 )
 def test_what_is_no_message_is_refused(kit: Any, data: bytes, code: Code) -> None:

@@ -194,6 +194,21 @@ def test_connect_is_plain_json(kit: Any, rpc: Any) -> None:
     kit.run(main())
 
 
+def test_json_of_too_many_values_is_refused_before_it_is_read(kit: Any, rpc: Any) -> None:
+    """Reading it would take seconds, for which everybody waits. Commas in a text are none."""
+
+    async def main() -> None:
+        async with talking(kit, rpc, kit.Service(kit.hello)) as client:
+            kind = "application/json"
+            many = b'{"requests": [' + b",".join([b"{}"] * 70_000) + b"]}"
+            answer = await post(client, "BatchInfer", many, kind)
+            assert (answer.status_code, answer.json()["code"]) == (429, "resource_exhausted")
+            text = json.dumps({"prompt": "a, " * 70_000}).encode()
+            assert (await post(client, "Infer", text, kind)).status_code == 200
+
+    kit.run(main())
+
+
 def test_a_connect_stream_ends_with_its_error_in_json(kit: Any, rpc: Any) -> None:
     async def main() -> None:
         def script(generation: Any) -> None:

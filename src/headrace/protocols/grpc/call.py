@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from google.protobuf.message import Message
 
@@ -44,20 +44,6 @@ class Reply(Protocol):
 
     def end(self, status: Status) -> None:
         """The call is over."""
-
-
-class Head:
-    """The metadata of a call as :class:`~headrace.protocols.exchange.Head`, so that it is understood by the
-    same code as the headers of HTTP."""
-
-    __slots__ = ("headers", "known", "method", "path", "query")
-
-    def __init__(self, path: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        self.method = "POST"
-        self.path = path
-        self.query = ""
-        self.headers = headers
-        self.known: Any = None
 
 
 class RpcCall:

@@ -34,7 +34,10 @@ class Incoming:
             if end is not None and len(self._data) >= end:
                 message = bytes(self._data[:end])
                 del self._data[:end]
-                return self._framing.messages(message, self._fields, self._limit)[0]
+                found = self._framing.messages(message, self._fields, self._limit)
+                if not found:
+                    raise HeadraceError(Code.INVALID_REQUEST, "A message has flags of a trailer.")
+                return found[0]
             if self._over:
                 if self._data:
                     raise HeadraceError(Code.INVALID_REQUEST, "The call ends within a message.")

@@ -46,9 +46,10 @@ class Inference:
         generation = self.submit(call, asked, stream=False)
 
         def done(result: Fold | HeadraceError) -> None:
+            if isinstance(result, HeadraceError):
+                call.fail(result)
+                return
             try:
-                if isinstance(result, HeadraceError):
-                    raise result
                 call.answer(infer_response(generation, result))
             except HeadraceError as error:
                 call.fail(error)

@@ -21,9 +21,6 @@ from headrace.protocols.port import Service
 from headrace.protocols.terms import Terms
 from headrace.protocols.tracing import Tracer
 
-Fields = tuple[tuple[bytes, bytes], ...]
-"""Metadata; names in lower case."""
-
 
 class Inbox(Protocol):
     """Takes the messages of a call whose client streams. What they raise ends the call."""

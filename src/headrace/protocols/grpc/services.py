@@ -33,7 +33,8 @@ class Services:
             *reflection.Reflection(named).methods(),
         ]
         self._paths = {method.path for method in methods}
-        self.wires = Wires(Rpcs(service, methods, tracer), message_bytes)
+        self.rpcs = Rpcs(service, methods, tracer)
+        self.wires = Wires(self.rpcs, message_bytes)
 
     def alone(self, handler: Handler) -> Handler:
         """The handler of a port where there is nothing else. ``handler``: of the HTTP API."""

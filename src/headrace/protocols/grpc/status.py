@@ -35,6 +35,8 @@ class Status(NamedTuple):
 
 
 OK = Status()
+_MESSAGE_BYTES = 1000
+"""Of a message. It is in a status three times, and clients take 8 KiB of trailers; what a client sent may be in it."""
 
 
 def status_of(error: HeadraceError, generation_id: str = "") -> Status:
@@ -48,9 +50,10 @@ def status_of(error: HeadraceError, generation_id: str = "") -> Status:
         trailers.append(("retry-after-ms", str(math.ceil(error.retry_after_s * 1000))))
     if generation_id:
         trailers.append(("x-generation-id", generation_id))
-    details = pb.StatusDetails(code=code, message=error.message, details=[packed(error)])
+    message = _short(error.message)
+    details = pb.StatusDetails(code=code, message=message, details=[packed(error)])
     trailers.append(("grpc-status-details-bin", details.SerializeToString()))
-    return Status(code, error.message, tuple(trailers), error)
+    return Status(code, message, tuple(trailers), error)
 
 
 def packed(error: HeadraceError) -> Packed:
@@ -63,8 +66,15 @@ def packed(error: HeadraceError) -> Packed:
 def error_message(error: HeadraceError) -> pb.Error:
     return pb.Error(
         code=error.code.value,
-        message=error.message,
+        message=_short(error.message),
         retryable=error.meaning.retryable,
-        param=error.param or "",
+        param=_short(error.param or ""),
         retry_after_s=error.retry_after_s,
     )
+
+
+def _short(text: str) -> str:
+    data = text.encode()
+    if len(data) <= _MESSAGE_BYTES:
+        return text
+    return data[:_MESSAGE_BYTES].decode(errors="ignore") + "…"
