@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, peers, readback, table
-from benchmarks.headrace import KEY, headrace, headrace_traced
+from benchmarks.headrace import KEY, headrace
 from benchmarks.load import Load, Mock, Report, chat_body
 from benchmarks.peers import Gateway, Start
 
@@ -33,10 +33,7 @@ PEERS: dict[str, Start] = {
     "sglang-router": peers.sglang_router,
     "litellm": peers.litellm,
     "headrace": headrace,
-    "headrace-traced": headrace_traced,
 }
-ON_REQUEST = ("headrace-traced",)
-"""Beside the other Headrace, to see what traces cost: only with ``--only``."""
 HEAVY = ("LiteLLM",)
 """Too slow for the full load: fewer connections, and no scenario with a thousand streams."""
 FIRST_MS = 20.0
@@ -50,7 +47,7 @@ class Bench:
         self.mock = mock
         self.seconds = seconds
         self.direct_first_ms = 0.0
-        self.records: dict[str, list[Path]] = {}
+        self.records: list[Path] = []
 
     def load(
         self, gateway: Gateway, scenario: str, stream: bool, tokens: int, **options: float
@@ -70,9 +67,8 @@ class Bench:
         """Where this load's received events are kept, for a gateway that has a log to compare with."""
         if gateway.crash is None:
             return None
-        records = self.records.setdefault(gateway.name, [])
-        records.append(self.folder / f"received-{gateway.port}-{len(records)}.txt")
-        return records[-1]
+        self.records.append(self.folder / f"received-{len(self.records)}.txt")
+        return self.records[-1]
 
     def connections(self, gateway: Gateway, most: int) -> int:
         return min(most, 4) if gateway.name in HEAVY else most
@@ -141,23 +137,23 @@ def prove_log(bench: Bench, gateway: Gateway) -> Gateway:
     _read_back(bench, gateway, "after the run")
     assert gateway.crash is not None
     bench.mock.config(first_ms=5, gap_ms=2)
-    record = bench.folder / f"received-{gateway.port}-kill.txt"
+    record = bench.folder / "received-kill.txt"
     body = chat_body(stream=True, tokens=200)
     options = {"connections": 64, "seconds": 1.5, "timeout": 1}
     load = Load(bench.folder, gateway.port, [body], gateway.headers, options, record=record)
     time.sleep(1)
     gateway = gateway.crash()
     load.result()
-    bench.records[gateway.name].append(record)
+    bench.records.append(record)
     _read_back(bench, gateway, "after kill -9 under load and a new start")
     return gateway
 
 
 def _read_back(bench: Bench, gateway: Gateway, when: str) -> None:
-    found = readback.check(gateway.port, KEY, bench.records[gateway.name])
+    found = readback.check(gateway.port, KEY, bench.records)
     print(
-        f"{gateway.name}, {when}: {found.generations:,} generations read back, "
-        f"{found.events:,} received events compared, {len(found.missing)} generations incomplete",
+        f"{when}: {found.generations:,} generations read back, {found.events:,} received events compared, "
+        f"{len(found.missing)} generations incomplete",
         file=sys.stderr,
     )
     if found.missing:
@@ -220,7 +216,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    names = [name for name in PEERS if name not in ON_REQUEST]
+    names = [*PEERS]
     parser.add_argument("--only", default=",".join(names), help="gateways, by comma")
     parser.add_argument("--scenarios", default=",".join(name for name, _ in SCENARIOS))
     parser.add_argument("--rounds", type=int, default=3)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.child import GATEWAY_CORE, Child, free_port
-from benchmarks.collector import collecting
 from benchmarks.peers import Gateway
 
 KEY = "sk-benchmark"
@@ -77,7 +76,6 @@ class Server:
             port=self.port, ops_port=self.ops_port, key=KEY, folder=folder, grpc=grpc
         )
         self._config.write_text(text + hooks.format(folder=folder) + models)
-        self._name = "Headrace" if environment is None else "Headrace, traced"
         self.child = self.start()
 
     def start(self) -> Child:
@@ -95,7 +93,7 @@ class Server:
     def gateway(self) -> Gateway:
         """As the benchmarks address it. ``recover``: kill -9, then start it again on the same state."""
         headers = (f"Authorization: Bearer {KEY}",)
-        return Gateway(self._name, self.child, self.port, headers, self._crash)
+        return Gateway("Headrace", self.child, self.port, headers, self._crash)
 
     def _crash(self) -> Gateway:
         self.child.kill()
@@ -106,17 +104,9 @@ class Server:
 
 def headrace(folder: Path, mock_port: int) -> Gateway:
     """In front of the mock engine."""
-    return _started(folder / "headrace", mock_port, None)
-
-
-def headrace_traced(folder: Path, mock_port: int) -> Gateway:
-    """The same, and one of a hundred requests is recorded."""
-    return _started(folder / "headrace-traced", mock_port, collecting("traceidratio", 0.01))
-
-
-def _started(home: Path, mock_port: int, environment: Mapping[str, str] | None) -> Gateway:
+    home = folder / "headrace"
     home.mkdir()
-    server = Server(home, MOCK_MODEL.format(mock_port=mock_port), environment=environment)
+    server = Server(home, MOCK_MODEL.format(mock_port=mock_port))
     try:
         server.await_ready()
     except RuntimeError:

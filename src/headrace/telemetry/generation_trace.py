@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Finish
-from headrace.domain.request import Caller, Request
 from headrace.domain.trace import Trace
+from headrace.telemetry.begun import Begun
 from headrace.telemetry.histogram import Exemplar
 from headrace.telemetry.metrics import OPERATIONS, ModelMetrics
 from headrace.telemetry.span import MAX_MESSAGE, Kind, Span, SpanEvent, Spans
@@ -24,22 +24,6 @@ _SAMPLING = (
     *(("top_k", "top_k"), ("seed", "seed"), ("presence_penalty", "presence_penalty")),
     ("frequency_penalty", "frequency_penalty"),
 )
-
-
-class Begun(Protocol):
-    """What is known of a generation from its beginning. ``created``: float Unix seconds."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def created(self) -> float: ...
-
-    @property
-    def caller(self) -> Caller: ...
-
-    @property
-    def request(self) -> Request: ...
 
 
 class Generation(Begun, Protocol):
@@ -257,32 +241,6 @@ class GenerationTrace:
         if self._attempts > 1:
             attributes["headrace.attempts"] = self._attempts
         return attributes
-
-
-def cut_off(begun: Begun, trace: Trace, end: Error, span_id: int) -> Span:
-    """The span of a generation whose process died, and which nobody goes on with. What else was recorded of it
-    died too."""
-    operation = OPERATIONS[begun.request.kind]
-    return Span(
-        name=f"{operation} {begun.request.model}",
-        kind="internal",
-        trace=trace.trace_id,
-        id=span_id,
-        parent=trace.span_id,
-        tracestate=trace.tracestate,
-        start=int(begun.created * 1e9),
-        end=int(end.timestamp * 1e9),
-        attributes={
-            "gen_ai.operation.name": operation,
-            "gen_ai.request.model": begun.request.model,
-            "gen_ai.response.id": begun.id,
-            "headrace.generation.id": begun.id,
-            "headrace.request.id": begun.caller.request_id,
-            "headrace.tenant": begun.caller.tenant,
-            "error.type": end.code,
-        },
-        error=end.message[:MAX_MESSAGE],
-    )
 
 
 class _Attempt(NamedTuple):

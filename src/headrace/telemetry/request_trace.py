@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from headrace.domain.trace import Trace
-from headrace.telemetry.generation_trace import Begun
+from headrace.telemetry.begun import Begun
 from headrace.telemetry.span import MAX_MESSAGE, Link, Span
 
 Attributes = Mapping[str, str | int]

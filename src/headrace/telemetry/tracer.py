@@ -10,7 +10,8 @@ import random
 
 from headrace.domain.event import Error
 from headrace.domain.trace import Trace
-from headrace.telemetry.generation_trace import Begun, Generation, GenerationTrace, Place, cut_off
+from headrace.telemetry.begun import Begun, cut_off
+from headrace.telemetry.generation_trace import Generation, GenerationTrace, Place
 from headrace.telemetry.metrics import Metrics
 from headrace.telemetry.request_trace import Attributes, RequestTrace
 from headrace.telemetry.sampling import Sampler
