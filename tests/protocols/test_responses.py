@@ -246,6 +246,12 @@ def test_a_stream_is_resumed_by_either_cursor_and_by_its_post(kit: Any) -> None:
                 assert [one["sequence_number"] for one in found] == numbers[after + 1 :]
             bad = await client.get(f"{path}&starting_after=x")
             assert bad.json()["error"]["param"] == "starting_after"
+            for query, param in (
+                ("stream=maybe", "stream"),
+                ("starting_after=x", "starting_after"),
+            ):
+                bad = await client.get(f"/v1/responses/resp_{generation[4:]}?{query}")
+                assert (bad.status_code, bad.json()["error"]["param"]) == (400, param)
 
     kit.run(main())
 

@@ -176,9 +176,14 @@ class Responses:
 
     async def read(self, call: Call, any_id: str) -> None:
         query = call.query()
+        stream = query.get("stream", "").lower()
+        if stream not in ("", "false", "0", "true", "1"):
+            raise refuse("stream", "must be true or false")
+        asked = query.get("starting_after")
+        after = None if asked is None else cursor(asked, "starting_after")
         generation = await self._find(call, any_id)
-        if query.get("stream", "").lower() not in ("", "false", "0"):
-            self._stream(call, generation, query.get("starting_after"))
+        if stream in ("true", "1"):
+            self._stream(call, generation, after)
             return
         if call.terms.read_token is not None:
             raise HeadraceError(Code.INVALID_API_KEY, "A token is for `stream=true` only.")
@@ -226,13 +231,13 @@ class Responses:
         )
         call.json(listed, headers=named(generation))
 
-    def _stream(self, call: Call, generation: Generation, starting_after: str | None) -> None:
+    def _stream(self, call: Call, generation: Generation, starting_after: int | None) -> None:
         """``starting_after`` is a number of a message, ``Last-Event-ID`` one of the log's; both may be there: an
         ``EventSource`` comes back to the URL it began with."""
         framing = FRAMINGS[chosen_form(call)]
         options = generation.wire_options | (stream_events(call) or {})
         if starting_after is not None:
-            options |= {STARTING_AFTER: cursor(starting_after, "starting_after")}
+            options |= {STARTING_AFTER: starting_after}
         after = last_event_id(call) or 0
         read_on(call, generation, RESPONSES, options, framing, self._streams, after)
 
