@@ -139,7 +139,7 @@ def _kind(method: str, path: str) -> str:
     return "deleted" if method == "delete" else path.split("/")[2]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180 * FACTOR)
 def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
     """All its checks but one: *positive data acceptance* knows no rule that a schema cannot say, such as
     "`top_logprobs` needs `logprobs`" or "this cursor is beyond the log's end"."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -13,59 +12,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.fuzzing import calm, examples
 from tests.protocols.grpc.bodies import Asked, asked, body_of, in_json, kind_for, understood
-from tests.protocols.grpc.place import PROPER, Place
+from tests.protocols.grpc.place import PROPER, Exchange, Place
 from tests.protocols.grpc.shapes import METHODS, PATH, message
 
 from headrace.front.exchange import Head
 
 REFUSALS = {400, 404, 405, 413, 415}
 """Of HTTP itself: what is no call of a method."""
-
-
-class Kept:
-    """Implements ``Exchange``: keeps the answer."""
-
-    def __init__(self, asked: Asked, body: bytes) -> None:
-        kind = (b"content-type", asked.kind.encode())
-        self.head = Head("POST", PATH + asked.method, "", (kind, *asked.headers))
-        self.body = body
-        self.on_gone: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
-        self.gone = self.arrives = self.has_trailers = False
-        self.status = 0
-        self.content_type = ""
-        self.answer = b""
-        self.over = False
-
-    def respond(self, status: int, headers: Any, body: bytes) -> None:
-        self.start(status, headers)
-        self.answer = body
-        self.over = True
-
-    def start(self, status: int, headers: Any) -> None:
-        assert not self.status
-        self.status = status
-        self.content_type = dict(headers).get(b"content-type", b"").decode()
-
-    def send(self, data: bytes) -> bool:
-        assert self.status
-        assert not self.over
-        self.answer += data
-        return True
-
-    def end(self, trailers: Any = ()) -> None:
-        assert self.status
-        assert not self.over
-        self.over = True
-
-    def abort(self) -> None:
-        raise AssertionError("the answer was broken off")
-
-    def leave(self) -> None:
-        self.gone = True
-        on_gone, self.on_gone, self.on_drain = self.on_gone, None, None
-        if on_gone is not None:
-            on_gone()
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +34,10 @@ def place(run: Any) -> Iterator[Place]:
     run(place.api.close())
 
 
-async def answered(place: Place, one: Asked) -> Kept:
-    """What it was answered with, before its client left."""
-    await place.refresh()
-    exchange = Kept(one, place.named(one.body))
-    place.api.handle(exchange)
-    await place.settle()
-    if not exchange.over:
-        assert place.house.service.busy
-    exchange.leave()
-    await place.judge()
-    assert sys.getrefcount(exchange) == 2, "somebody keeps the call"
-    return exchange
+async def answered(place: Place, one: Asked) -> Exchange:
+    kind = (b"content-type", one.kind.encode())
+    head = Head("POST", PATH + one.method, "", (kind, *one.headers))
+    return await place.answer(Exchange(head, place.named(one.body)))
 
 
 @examples(400)
