@@ -252,6 +252,9 @@ def test_a_stream_is_resumed_by_either_cursor_and_by_its_post(kit: Any) -> None:
             ):
                 bad = await client.get(f"/v1/responses/resp_{generation[4:]}?{query}")
                 assert (bad.status_code, bad.json()["error"]["param"]) == (400, param)
+            wrong = {"Last-Event-ID": "x"}
+            bad = await client.get(f"/v1/responses/resp_{generation[4:]}", headers=wrong)
+            assert (bad.status_code, bad.json()["error"]["param"]) == (400, "Last-Event-ID")
 
     kit.run(main())
 

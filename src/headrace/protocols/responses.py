@@ -175,15 +175,21 @@ class Responses:
             _Answer(call, generation).attach()
 
     async def read(self, call: Call, any_id: str) -> None:
+        """``starting_after`` is a number of a message, ``Last-Event-ID`` one of the log's; both may be there: an
+        ``EventSource`` comes back to the URL it began with."""
         query = call.query()
         stream = query.get("stream", "").lower()
         if stream not in ("", "false", "0", "true", "1"):
             raise refuse("stream", "must be true or false")
-        asked = query.get("starting_after")
-        after = None if asked is None else cursor(asked, "starting_after")
+        options: dict[str, Any] = {**(stream_events(call) or {})}
+        if "starting_after" in query:
+            options[STARTING_AFTER] = cursor(query["starting_after"], "starting_after")
+        after = last_event_id(call) or 0
         generation = await self._find(call, any_id)
         if stream in ("true", "1"):
-            self._stream(call, generation, after)
+            framing = FRAMINGS[chosen_form(call)]
+            options = generation.wire_options | options
+            read_on(call, generation, RESPONSES, options, framing, self._streams, after)
             return
         if call.terms.read_token is not None:
             raise HeadraceError(Code.INVALID_API_KEY, "A token is for `stream=true` only.")
@@ -230,16 +236,6 @@ class Responses:
             page, ids[0] if ids else None, ids[-1] if ids else None, len(items) > limit
         )
         call.json(listed, headers=named(generation))
-
-    def _stream(self, call: Call, generation: Generation, starting_after: int | None) -> None:
-        """``starting_after`` is a number of a message, ``Last-Event-ID`` one of the log's; both may be there: an
-        ``EventSource`` comes back to the URL it began with."""
-        framing = FRAMINGS[chosen_form(call)]
-        options = generation.wire_options | (stream_events(call) or {})
-        if starting_after is not None:
-            options |= {STARTING_AFTER: starting_after}
-        after = last_event_id(call) or 0
-        read_on(call, generation, RESPONSES, options, framing, self._streams, after)
 
     async def _find(self, call: Call, any_id: str) -> Generation:
         """A response of this tenant's that may be found again. Raises ``GENERATION_NOT_FOUND``."""

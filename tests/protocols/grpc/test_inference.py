@@ -475,3 +475,20 @@ def test_a_stream_that_the_server_breaks_off_says_where_to_read_on(kit: Any, rpc
             assert not len(serving.services.streams)
 
     kit.run(main())
+
+
+def test_an_answer_that_the_server_breaks_off_says_where_to_read_it(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
+        async with rpc.talking(service) as (client, serving):
+            call = client.Infer(rpc.pb.InferRequest(prompt="Hi"))
+            generation = await service.generation(0)
+            await generation.attached.wait()
+            serving.streams.close()
+            error = await rpc.refused(call)
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert rpc.detail(error).code == "interrupted"
+            assert rpc.trailers(error)["x-generation-id"] == generation.id
+            assert not len(serving.streams)
+
+    kit.run(main())

@@ -8,17 +8,16 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.asking import MAX_TOKEN, caller_of, find, stream_events
 from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import refuse
-from headrace.protocols.collector import Collector
-from headrace.protocols.fold import Fold
 from headrace.protocols.formats import NATIVE
 from headrace.protocols.generations import prompt_message
 from headrace.protocols.grpc import headrace_pb2 as pb
-from headrace.protocols.grpc.answers import batch_result, infer_response, model_info
+from headrace.protocols.grpc.answers import batch_result, model_info
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.requests import infer_request
 from headrace.protocols.grpc.rpcs import Answer, Method, methods_of
 from headrace.protocols.grpc.status import error_message
 from headrace.protocols.grpc.stream import EventStream, EventStreams
+from headrace.protocols.grpc.whole import WholeAnswer
 from headrace.protocols.infer import with_session
 from headrace.protocols.port import Generation, Service
 
@@ -44,22 +43,7 @@ class Inference:
 
     def infer(self, call: RpcCall, asked: pb.InferRequest) -> None:
         generation = self.submit(call, asked, stream=False)
-
-        def done(result: Fold | HeadraceError) -> None:
-            if isinstance(result, HeadraceError):
-                call.fail(result)
-                return
-            try:
-                call.answer(infer_response(generation, result))
-            except HeadraceError as error:
-                call.fail(error)
-            except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
-                call.crash()
-
-        collector = Collector(done=done)
-        call.start(generation.id)
-        call.reply.watch(collector.close, None)
-        collector.attach(generation, client=True)
+        WholeAnswer(call, generation, self._streams).attach()
 
     def batch_infer(self, call: RpcCall, asked: pb.BatchInferRequest) -> None:
         items = asked.requests

@@ -1,9 +1,10 @@
-"""A stream of events: the reader of a log that answers a call, and all such streams for the end of the server."""
+"""A stream of events: the reader of a log that answers a call, and all that read so for the end of the server."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import TYPE_NAMES, Error, Event
@@ -16,19 +17,26 @@ from headrace.protocols.grpc.status import OK
 from headrace.protocols.port import Generation
 
 
+class Waiting(Protocol):
+    """A call under way that reads a log."""
+
+    def interrupt(self) -> None:
+        """The server stops before the log has ended: tell the client."""
+
+
 class EventStreams:
-    """The streams under way; bounded by the calls that the wires allow."""
+    """Calls under way that read a log; bounded by the calls that the wires allow."""
 
     def __init__(self) -> None:
-        self._open: set[EventStream] = set()
+        self._open: set[Waiting] = set()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, stream: EventStream) -> None:
+    def add(self, stream: Waiting) -> None:
         self._open.add(stream)
 
-    def discard(self, stream: EventStream) -> None:
+    def discard(self, stream: Waiting) -> None:
         self._open.discard(stream)
 
     def close(self) -> None:
