@@ -23,6 +23,7 @@ from headrace.routing.model import Place
 from headrace.scheduling.policy import Ticket
 from headrace.streams.generation import Generation
 from headrace.streams.topics import Topics
+from headrace.tracing import Tracer
 
 _logger = logging.getLogger("headrace.service")
 _LEVELS = logging.getLevelNamesMapping()
@@ -31,7 +32,14 @@ _LEVELS = logging.getLevelNamesMapping()
 class Dispatcher:
     """Starts, moves and takes back the runs of generations. ``stopped``: nothing begins any more."""
 
-    def __init__(self, flows: Mapping[str, Flow], topics: Topics, limiting: Limiting) -> None:
+    def __init__(
+        self,
+        flows: Mapping[str, Flow],
+        topics: Topics,
+        limiting: Limiting,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self._tracer = tracer
         self._flows = flows
         self._topics = topics
         self._limiting = limiting
@@ -125,7 +133,7 @@ class Dispatcher:
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
         if not generation.started_at:
             generation.started_at = now = time.monotonic()
-            flow.metrics.started(now - generation.admitted_at)
+            flow.meters[generation.request.kind].started(now - generation.admitted_at)
         generation.place = place
         request = generation.request
         if request.cap is not None:
@@ -143,8 +151,12 @@ class Dispatcher:
                 return
         live = request.stream or generation.durable
         caller = generation.caller
-        trace = generation.trace
-        told = caller.trace if trace is None else trace.attempt(place.replica.name)
+        if generation.trace is not None:
+            told = generation.trace.attempt(place.replica.name).lines
+        elif caller.trace is not None:
+            told = caller.trace.lines
+        else:
+            told = b"" if self._tracer is None else self._tracer.unrecorded()
         engine = place.replica.engine
         work = Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told)
         if generation.reservation is None:
@@ -227,11 +239,15 @@ def report(generation: Generation, what: str, code: str, message: str) -> None:
     """Log what went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
     level = MEANINGS[Code(code)].log_level
     if level != "info":
+        caller = generation.caller
+        trace_id, span_id = caller.trace.ids if caller.trace is not None else ("", "")
         extra: dict[str, Any] = {
             "generation": generation.id,
-            "request_id": generation.caller.request_id,
+            "request_id": caller.request_id,
+            "trace_id": trace_id,
+            "span_id": span_id,
             "model": generation.model,
-            "tenant": generation.caller.tenant,
+            "tenant": caller.tenant,
             "code": code,
         }
         _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)

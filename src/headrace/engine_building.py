@@ -102,7 +102,8 @@ def script_options(model: Model) -> ScriptedOptions:
     except (OSError, msgspec.DecodeError) as error:
         message = f"models.script {path}: {error}"
         raise HeadraceError(Code.INVALID_REQUEST, message, param="models.script") from error
-    return msgspec.structs.replace(options, name=model.name)
+    slots = options.slots if model.slots is None else model.slots
+    return msgspec.structs.replace(options, name=model.name, slots=slots)
 
 
 def llama_options(model: Model, file: ModelFile, state: Path) -> LlamaOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,8 +24,8 @@ DEFAULTS = (
 """Sampling options that a model's settings may answer for a client that said nothing."""
 
 
-class ModelMetrics(Protocol):
-    """Counters of one model. Times in seconds."""
+class Counters(Protocol):
+    """What is counted of one kind of requests to one model. Times in seconds."""
 
     admitted_count: int
 
@@ -48,17 +48,17 @@ class ModelMetrics(Protocol):
 
 
 class Flow:
-    """``shares``: identical requests whose answer can only be one get one run; ``serving``: a replica is ready;
-    ``keeps_raw``: one can go on from raw output, which is only then worth its memory; ``context``: tokens of
-    prompt and answer together, 0 if not known; ``exact``: going on replays token by token also where the
-    client did not ask for it."""
+    """``meters``: its counters, by a request's kind; ``shares``: identical requests whose answer can only be one get
+    one run; ``serving``: a replica is ready; ``keeps_raw``: one can go on from raw output, which is only then worth
+    its memory; ``context``: tokens of prompt and answer together, 0 if not known; ``exact``: going on replays
+    token by token also where the client did not ask for it."""
 
     __slots__ = (
         "context",
         "defaults",
         "exact",
         "keeps_raw",
-        "metrics",
+        "meters",
         "model",
         "queue",
         "serving",
@@ -69,14 +69,14 @@ class Flow:
         self,
         model: Model[Engine],
         queue: Queue[Generation],
-        metrics: ModelMetrics,
+        meters: Mapping[str, Counters],
         defaults: Sampling | None,
         exact: bool = False,
         shares: bool = False,
     ) -> None:
         self.model = model
         self.queue = queue
-        self.metrics = metrics
+        self.meters = meters
         self.defaults = defaults
         self.exact = exact
         self.shares = shares

@@ -8,6 +8,7 @@ from headrace.domain.errors import MEANINGS, Code
 from headrace.domain.event import Error
 from headrace.streams.log import Log
 from headrace.streams.store import Recovered
+from headrace.tracing import Tracer
 
 
 def lives_on(recovered: Recovered) -> bool:
@@ -26,8 +27,11 @@ def left_at(recovered: Recovered) -> float:
     return time.monotonic() - away_s
 
 
-def interrupt(log: Log, message: str) -> None:
+def interrupt(log: Log, message: str, tracer: Tracer | None) -> None:
     """End a log that nobody goes on with."""
     code = Code.INTERRUPTED
     seq = log.appended_seq + 1
-    log.append([Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)])
+    end = Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)
+    log.append([end])
+    if tracer is not None:
+        tracer.interrupted(log.header, end)

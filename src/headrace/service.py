@@ -95,7 +95,7 @@ class Service:
         self._joining = Joining(hub.store, self.find, limits.join_retries_s)
         self._ulids = Ulids()
         self._closing = False
-        self._dispatcher = Dispatcher(self._flows, topics, self._limiting)
+        self._dispatcher = Dispatcher(self._flows, topics, self._limiting, tracer)
         self._idle: asyncio.Event = asyncio.Event()
 
     # What protocols ask.
@@ -119,8 +119,6 @@ class Service:
             raise _shutting_down()
         flow = self._flow_of(request.model)
         request = flow.admit(request)
-        if self._tracer is not None and caller.trace is None:
-            caller = msgspec.structs.replace(caller, trace=self._tracer.follow(None))
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
@@ -136,7 +134,6 @@ class Service:
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
         generation.reservation = reservation
-        flow.metrics.admitted_count += 1
         if opening is None and not self._rewrites:
             self._dispatcher.enqueue(generation, flow)
         else:
@@ -165,23 +162,21 @@ class Service:
 
     async def find(self, any_id: str, tenant: str) -> Generation | Kept:
         found = find_ulid(any_id)
-        not_found = HeadraceError(
-            Code.GENERATION_NOT_FOUND, f"There is no generation {any_id[:80]!r} of yours here."
-        )
         if found is None:
-            raise not_found
+            raise _not_found(any_id)
         running = self._running.get("gen_" + found)
         if running is not None:
             if running.caller.tenant != tenant:
-                raise not_found
+                raise _not_found(any_id)
             return running
         try:
             log = await self._hub.find("gen_" + found)
         except HeadraceError as error:
-            # In the same words as for another tenant's: nobody learns which ids there are.
-            raise (not_found if error.code is not_found.code else error) from None
+            if error.code is Code.GENERATION_NOT_FOUND:
+                raise _not_found(any_id) from None  # nobody hears of others' by another word
+            raise
         if log.header.caller.tenant != tenant:
-            raise not_found
+            raise _not_found(any_id)
         return Kept(log)
 
     async def list(
@@ -309,6 +304,8 @@ class Service:
         return self._dispatcher.run_failed(generation, error, final=self._closing)
 
     def prompted(self, generation: Generation) -> None:
+        if generation.trace is not None:
+            generation.trace.prompted()
         self._dispatcher.begin_again(generation)
 
     def ending(self, generation: Generation, end: Finish | Error) -> None:
@@ -326,10 +323,12 @@ class Service:
             self._aborts.remove(generation.caller.tenant, token, generation)
         took_s = time.monotonic() - generation.admitted_at
         if type(end) is Finish:
-            flow.metrics.finished(end.reasons[0], took_s, end.usage)
+            meter = flow.meters[generation.request.kind]
+            meter.finished(end.reasons[0], took_s, end.usage)
         elif type(end) is Error:
             report(generation, "ended by %s: %s", end.code, end.message)
-            flow.metrics.failed(end.code, end.message, 0, took_s)
+            meter = flow.meters[generation.request.kind]
+            meter.failed(end.code, end.message, 0, took_s)
         if generation.trace is not None:
             generation.trace.ended(end)
         if self._news:
@@ -355,17 +354,19 @@ class Service:
         self, log: Log, flow: Flow, context: HookContext | None, keep_raw: bool
     ) -> Generation:
         """A generation on its log, found by its abort token from now on."""
+        meter = flow.meters[log.header.request.kind]
+        meter.admitted_count += 1
         generation = Generation(
             log,
             self,
             chain=self._chain,
             context=context,
-            meter=flow.metrics,
+            meter=meter,
             flow=flow,
             keep_raw=keep_raw,
         )
         self._running[generation.id] = generation
-        if self._tracer is not None:
+        if generation.caller.trace is not None and self._tracer is not None:
             generation.trace = self._tracer.generation(generation, flow.model.name)
         token = generation.caller.abort_token
         if token is not None:
@@ -419,18 +420,17 @@ class Service:
             flow = self._flow_of(header.model)
         except HeadraceError:
             self._limiting.died(header.id, recovered.events, recovered.raw)
-            interrupt(log, f"Model {header.model} is no longer served.")
+            interrupt(log, f"Model {header.model} is no longer served.", self._tracer)
             return False
         if not lives_on(recovered):
             self._limiting.died(header.id, recovered.events, recovered.raw)
-            interrupt(log, "The server was restarted; send it again.")
+            interrupt(log, "The server was restarted; send it again.", self._tracer)
             return False
         context = None
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
         generation = self._begin(log, flow, context, keep_raw=True)
         generation.reservation = self._limiting.resume(generation)
-        flow.metrics.admitted_count += 1
         if header.caller.once is not None:
             self._joining.began(generation, header.caller.once.key)
         try:
@@ -454,6 +454,12 @@ class Service:
     def _flow_of(self, model: str) -> Flow:
         """Raises ``MODEL_NOT_FOUND``."""
         return self._flows.get(model) or self._flows[self._models.find(model).name]
+
+
+def _not_found(any_id: str) -> HeadraceError:
+    """Never a variable of who raises it: an error holds frames, and a frame that holds it is a cycle."""
+    said = f"There is no generation {any_id[:80]!r} of yours here."
+    return HeadraceError(Code.GENERATION_NOT_FOUND, said)
 
 
 def _shutting_down() -> HeadraceError:

@@ -31,7 +31,6 @@ from headrace.domain.tokens import Tokens
 from headrace.front.limits import Limits
 from headrace.front.listen import FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
-from headrace.protocols.errors import refusal
 from headrace.protocols.port import ModelCard, Reader, State
 
 TIMEOUT_S = 30.0
@@ -329,7 +328,7 @@ async def serving(
 ) -> AsyncIterator[str]:
     """The API of a service behind a real front; gives its URL."""
     api = Api(service, ApiOptions(**options), metrics=metrics, admin=admin, more=more)
-    options_ = FrontOptions(port=0, refuse=refusal, limits=limits or Limits(), tls=tls)
+    options_ = FrontOptions(port=0, refuse=api.refuse, limits=limits or Limits(), tls=tls)
     front = await listen(api.handle, options_)
     try:
         yield f"http{'s' if tls else ''}://127.0.0.1:{front.port}"

@@ -388,7 +388,11 @@ def test_only_its_owner_finds_a_generation_and_by_any_of_its_ids(run: Run) -> No
         assert (await house.service.find(generation.id, "a")).state == "failed"
         with pytest.raises(HeadraceError) as still_hidden:
             await house.service.find(generation.id, "b")
-        assert still_hidden.value.code is Code.GENERATION_NOT_FOUND
+        never = generation.id[:-1] + ("0" if generation.id[-1] != "0" else "1")
+        with pytest.raises(HeadraceError) as unknown:
+            await house.service.find(never, "b")
+        said = {error.value.message.replace(never, generation.id) for error in (hidden, unknown)}
+        assert said == {still_hidden.value.message}, "it can be told from one that never was"
 
     run(main())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.storm.arena import Crowd, Watched
+from tests.storm.arena import Crowd, Watched, traced
 from tests.storm.storms import FRONT, UPSTREAM, quiet
 
 SHORT = """
@@ -36,19 +36,23 @@ NEARLY_NONE = 20
 """Objects, of all requests together: what the standard library leaves now and then."""
 
 
-@pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "traced"])
+def front(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
     """A server that collects no garbage by itself, with an engine of its own and an upstream."""
     folder = tmp_path_factory.mktemp("cycles")
-    upstream = Watched(folder, "upstream", UPSTREAM, script=SHORT)
-    server = Watched(folder, "front", FRONT.format(url=upstream.url), "--no-gc", script=SHORT)
-    try:
-        upstream.wait_ready()
-        server.wait_ready()
-        yield server
-    finally:
-        server.stop()
-        upstream.stop()
+    with traced(request.param) as environment:
+        upstream = Watched(folder, "upstream", UPSTREAM, script=SHORT)
+        models = FRONT.format(url=upstream.url)
+        server = Watched(folder, "front", models, "--no-gc", script=SHORT, environment=environment)
+        try:
+            upstream.wait_ready()
+            server.wait_ready()
+            yield server
+        finally:
+            server.stop()
+            upstream.stop()
 
 
 def ask(front: Watched, model: str, count: int) -> None:
@@ -74,6 +78,58 @@ def test_answers_leave_no_reference_cycles(front: Watched, model: str) -> None:
     front.garbage()
 
     ask(front, model, REQUESTS)
+    quiet(front)
+
+    found = front.garbage()
+    assert sum(found.values()) <= NEARLY_NONE, found
+
+
+UNKNOWN = "01M8AMS68SQD6SFHQQYRP72VXZ"
+MISTAKES: list[tuple[str, str, Any]] = [
+    ("GET", "/v1/generations/none", None),
+    ("GET", f"/v1/generations/gen_{UNKNOWN}", None),
+    ("GET", f"/v1/generations/gen_{UNKNOWN}/events", None),
+    ("GET", f"/v1/responses/resp_{UNKNOWN}", None),
+    ("GET", "/v1/generations/{id}/events?after=99", None),
+    ("GET", "/v1/generations/{id}/events?format=none", None),
+    ("POST", "/v1/generations/{id}/prompts", {"role": "user", "content": "late"}),
+    ("POST", "/v1/generations/{id}/prompts", {"role": "nobody"}),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "none"}),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "near", "unheard_of": 1}),
+    ("POST", "/v1/chat/completions", {"model": "near"}),
+    ("POST", "/v1/messages", CHAT | {"model": "near"}),
+    ("POST", "/v1/responses", {"model": "near", "input": []}),
+    ("POST", "/tokenize", {"content": "a"}),
+    ("PUT", "/v1/models", {}),
+    ("GET", "/none", None),
+]
+
+
+def err(front: Watched, id: str, count: int) -> None:
+    """So many mistakes, which all are refused."""
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)
+    for number in range(count):
+        method, path, body = MISTAKES[number % len(MISTAKES)]
+        sent = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"}
+        connection.request(method, path.format(id=id), sent, headers)
+        response = connection.getresponse()
+        answer = response.read()
+        assert 400 <= response.status < 500, answer
+    connection.close()
+
+
+def test_mistakes_leave_no_reference_cycles(front: Watched) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)
+    connection.request("POST", "/v1/infer", json.dumps({"prompt": "a", "model": "near"}))
+    response = connection.getresponse()
+    id = json.loads(response.read())["id"]
+    connection.close()
+    err(front, id, len(MISTAKES))
+    quiet(front)
+    front.garbage()
+
+    err(front, id, 10 * len(MISTAKES))
     quiet(front)
 
     found = front.garbage()

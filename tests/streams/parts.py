@@ -56,6 +56,16 @@ class Collector:
         await self._news.wait()
 
 
+class ManualClock:
+    """Unix seconds that only move by hand."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def header(
     id: str,
     *,
@@ -64,8 +74,9 @@ def header(
     leaving: Leaving = CONTINUE,
     created: float = 1_795_346_282.0,
     key: str | None = None,
+    keep: bool = True,
 ) -> LogHeader:
-    request = Request("m", "chat", (Message("user", "Hello?"),))
+    request = Request("m", "chat", (Message("user", "Hello?"),), keep=keep)
     once = None if key is None else Once(key, b"digest")
     caller = Caller(tenant, session_id=session_id, leaving=leaving, once=once)
     return LogHeader(id, created, "m", request, caller)

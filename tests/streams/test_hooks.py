@@ -154,7 +154,7 @@ def test_a_refusal_at_the_start_is_passed_on_whatever_the_policy(run: Run) -> No
         run(main())
 
 
-def test_a_failing_hook_ends_the_generation_and_is_named() -> None:
+def test_a_failing_hook_ends_the_generation_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
     where, hooks = context(), chain(Breaks())
     for text in "ab":
         hooks.on_token(where, [Delta(text)])
@@ -162,6 +162,8 @@ def test_a_failing_hook_ends_the_generation_and_is_named() -> None:
         hooks.on_token(where, [Delta("c")])
     assert failed.value.code is Code.HOOK_FAILED
     assert "broken" not in failed.value.message
+    assert "gen_a" in caplog.text
+    assert "broken" in caplog.text, "nobody hears what is wrong with it"
 
 
 def test_a_failing_hook_is_skipped_for_this_generation_only_and_loses_nothing(

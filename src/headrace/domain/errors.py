@@ -31,6 +31,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
     CONFLICT = "conflict"
     KEY_REUSED = "idempotency_key_reused"
     CURSOR_GONE = "cursor_gone"
@@ -86,6 +87,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.METHOD_NOT_ALLOWED: Meaning(405, 12, _INVALID, False, "info"),
     Code.NOT_ACCEPTABLE: Meaning(406, 3, _INVALID, False, "info"),
     Code.UNSUPPORTED_MEDIA_TYPE: Meaning(415, 3, _INVALID, False, "info"),
+    Code.UNSUPPORTED_ENCODING: Meaning(415, 12, _INVALID, False, "info"),
     Code.CONFLICT: Meaning(409, 10, _INVALID, False, "info"),
     Code.KEY_REUSED: Meaning(422, 9, _INVALID, False, "info"),
     Code.CURSOR_GONE: Meaning(410, 11, _INVALID, False, "info"),

@@ -16,14 +16,17 @@ Unknown = dict[str, Any]
 MAX_DEPTH = 64
 """Levels of a free-form value (a JSON schema, a tool call)."""
 
+MAX_VALUES = 16 * 1024
+"""Values in one. They are looked at one by one, and everybody waits for that."""
+
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
 _AT = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 
 
 def check_json_body(call: Call) -> None:
-    """Raise ``UNSUPPORTED_MEDIA_TYPE`` or ``INVALID_JSON`` if the body cannot be JSON; what the head
-    says is remembered."""
+    """Raise ``UNSUPPORTED_MEDIA_TYPE``, ``UNSUPPORTED_ENCODING`` or ``INVALID_JSON`` if the body cannot be JSON;
+    what the head says is remembered."""
     terms = call.terms
     if not terms.sends_json:
         content_type = terms.fields.get(b"content-type", b"application/json")
@@ -31,6 +34,10 @@ def check_json_body(call: Call) -> None:
             raise HeadraceError(
                 Code.UNSUPPORTED_MEDIA_TYPE,
                 "The header Content-Type must be application/json, and the body JSON in UTF-8.",
+            )
+        if terms.fields.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+            raise HeadraceError(
+                Code.UNSUPPORTED_ENCODING, "The body must not be compressed (Content-Encoding)."
             )
         terms.sends_json = True
     if not call.exchange.body:
@@ -107,14 +114,18 @@ def decode_any(body: bytes) -> Any:
 
 def require_plain(value: Any, param: str) -> None:
     """Raise ``INVALID_REQUEST`` if a free-form value could not be stored or sent on: nested deeper than
-    ``MAX_DEPTH``, or with an integer beyond 64 bits."""
+    ``MAX_DEPTH``, with more than ``MAX_VALUES``, or with an integer beyond 64 bits."""
     rest = [(value, 1)]
+    values = 0
     while rest:
         item, depth = rest.pop()
         match item:
             case dict() | list():
                 if depth > MAX_DEPTH:
                     raise refuse(param, f"is nested deeper than {MAX_DEPTH} levels")
+                values += len(item)
+                if values > MAX_VALUES:
+                    raise refuse(param, f"has more than {MAX_VALUES} values in it")
                 inner = item.values() if isinstance(item, dict) else item
                 rest.extend([(entry, depth + 1) for entry in inner])
             case int() if not -(2**63) <= item < 2**64:

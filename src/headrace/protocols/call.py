@@ -22,9 +22,10 @@ from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.port import Reservation
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import Span
 
 _logger = logging.getLogger("headrace.protocols")
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
 _TOOK = b"openai-processing-ms"
 """How long the call had been going on when its answer began, in whole milliseconds."""
 _NAMED = "x-generation-id: %s\r\nopenai-processing-ms: %d\r\nx-request-id: %s\r\n%s"
@@ -61,7 +62,9 @@ class Call(msgspec.Struct, eq=False):
     reservation: Reservation | None = None
     """Of what this call began, where its caller has limits."""
     trace: Trace | None = None
-    """Whose parent is the span of this call, or who decided that there is none; None: nobody traces."""
+    """Whose parent is the span of this call, or who decided that there is none; None: nobody has."""
+    span: Span | None = None
+    """Where it is recorded."""
 
     __repr__ = object.__repr__  # a request has secrets
 
@@ -113,7 +116,7 @@ class Call(msgspec.Struct, eq=False):
 
     def json(self, body: Any, status: int = 200, headers: Sequence[Header] = ()) -> None:
         """Answer with a value as JSON."""
-        self.respond(status, [_JSON, *headers], _encode(body))
+        self.respond(status, [JSON, *headers], _encode(body))
 
     def start(self, content_type: str, generation_id: str) -> None:
         """The head of an answer that is streamed from a generation's log."""
@@ -132,7 +135,7 @@ class Call(msgspec.Struct, eq=False):
         manner = self.terms.manner
         status, body = manner.failure(error, self.request_id)
         left = manner.allowance(error.allowance) if error.allowance is not None else ()
-        self.respond(status, [_JSON, *retry_headers(error), *_fields(left), *headers], body)
+        self.respond(status, [JSON, *retry_headers(error), *_fields(left), *headers], body)
 
     def _left(self) -> Sequence[Named]:
         assert self.reservation is not None
@@ -141,7 +144,8 @@ class Call(msgspec.Struct, eq=False):
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and answer with 500 or, if an
         answer is under way, break it off."""
-        _logger.exception("request %s failed in the server", self.request_id)
+        named = {"request_id": self.request_id}
+        _logger.exception("request %s failed in the server", self.request_id, extra=named)
         if self.streams:
             self.exchange.abort()
         else:

@@ -19,9 +19,12 @@ class Collector(Fold, eq=False):
     subscription: Subscription | None = None
 
     def attach(self, generation: Generation, *, client: bool) -> None:
-        """Begin to read; a log that has ended is told of before this returns."""
+        """Begin to read; a log that has ended is told of before this returns. Closed already, it is a client that
+        has left."""
         subscription = generation.attach(self, client=client)
-        if self.done is not None:
+        if self.done is None:
+            subscription.close()
+        else:
             self.subscription = subscription
 
     def over(self) -> None:

@@ -153,6 +153,23 @@ PARAMETERS: dict[str, Json] = {
 }
 
 
+_MODEL = "smollm2-135m"
+_MESSAGES: list[Json] = [{"role": "user", "content": "Why is the sky blue?"}]
+EXAMPLES: dict[str, Json] = {
+    "ChatBody": {"model": _MODEL, "messages": _MESSAGES, "max_tokens": 50, "stream": True},
+    "CompletionBody": {"model": _MODEL, "prompt": "The mill", "max_tokens": 50},
+    "ResponsesBody": {"model": _MODEL, "input": "Write a story.", "background": True},
+    "MessagesBody": {"model": _MODEL, "messages": _MESSAGES, "max_tokens": 50},
+    "CountBody": {"model": _MODEL, "messages": _MESSAGES},
+    "InferBody": {"prompt": "The mill", "max_tokens": 50},
+    "TokenizeBody": {"content": "The mill"},
+    "DetokenizeBody": {"tokens": [504, 4889]},
+    "PromptBody": {"role": "user", "content": "Shorter, please."},
+    "AbortBody": {"token": "my-token"},
+}
+"""Of the bodies, by the names of their types."""
+
+
 class Operation(NamedTuple):
     """``body``, ``answer``: the types; a list of one type is an array. ``errors``: statuses beside 500, each with
     an ``error``."""
@@ -480,7 +497,9 @@ def _operation(operation: Operation) -> Json:
     if operation.body is not None:
         described["requestBody"] = {
             "required": operation.body is not AbortBody,
-            "content": {_JSON: {"schema": _schema(operation.body)}},
+            "content": {
+                _JSON: {"schema": _schema(operation.body), "example": _example(operation.body)}
+            },
         }
     if operation.path.startswith(("/v1/", "/tokenize", "/detokenize", "/metrics", "/admin/")):
         described["security"] = [{"key": []}, {}]
@@ -517,6 +536,10 @@ def _meaning(status: int) -> str:
         return "overloaded_error"
     codes = [code.value for code, meaning in MEANINGS.items() if meaning.http == status]
     return ", ".join(codes)
+
+
+def _example(kind: Any) -> Any:
+    return [_example(kind[0])] if isinstance(kind, list) else EXAMPLES[kind.__name__]
 
 
 def _schema(kind: Any) -> Json:

@@ -263,7 +263,7 @@ def _prompt(messages: Sequence[Message], context: HookContext, links: Sequence[_
             if type(answer) not in _PLAIN and isawaitable(answer):
                 answer = yield answer
         except Exception as error:
-            _judge(link, error)
+            _judge(link, context, error)
             _logger.error(
                 "hook %s failed at a prompt of %s", link.name, context.generation, exc_info=error
             )
@@ -344,11 +344,13 @@ def _bypassed(link: _Link, context: HookContext) -> bool:
     return context.bypassed is not None and link in context.bypassed
 
 
-def _judge(link: _Link, error: Exception) -> None:
+def _judge(link: _Link, context: HookContext, error: Exception) -> None:
     """Raise what an error of this hook means, unless the policy lets it pass."""
     if isinstance(error, HeadraceError) and error.code is Code.HOOK_REFUSED:
         raise error
     if link.on_error == "fail":
+        # Clients are not told more than its type; who is to repair it has to know where.
+        _logger.error("hook %s failed at %s", link.name, context.generation, exc_info=error)
         raise HeadraceError(
             Code.HOOK_FAILED,
             f"Hook {link.name} failed ({type(error).__name__}); the server's operator can repair it.",
@@ -357,7 +359,7 @@ def _judge(link: _Link, error: Exception) -> None:
 
 def _bypass(link: _Link, context: HookContext, error: Exception) -> None:
     """Raise what ends the generation, or note that this hook is skipped from now on."""
-    _judge(link, error)
+    _judge(link, context, error)
     if context.bypassed is None:
         context.bypassed = set()
     context.bypassed.add(link)

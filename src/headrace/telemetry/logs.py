@@ -43,7 +43,7 @@ FIELDS = (
 ROOT = "headrace"
 ACCESS = "headrace.access"
 
-GUESTS = ("opentelemetry",)
+GUESTS = ("grpc", "opentelemetry")
 """Libraries whose warnings are written like ours."""
 Ids = Callable[[str, str], tuple[str, str] | None]
 """From a generation's id and a request's, either of them may be empty, to trace id and span id in hex."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import grpc
@@ -203,6 +204,8 @@ def test_a_stream_that_fails_ends_with_the_event_and_its_status(kit: Any, rpc: A
         ({"prompt": "a", "options": {"stream": True}}, "options.stream"),
         ({"prompt": "a", "options": {"n": 1.5}}, "n"),
         ({"prompt": "a", "options": {"nonsense": 1}}, "nonsense"),
+        ({"prompt": "a", "options": {"n": math.nan}}, "options"),
+        ({"prompt": "a", "options": {"stop": [{"a": math.inf}]}}, "options"),
     ],
 )
 def test_a_mistake_names_its_field(kit: Any, rpc: Any, fields: Any, param: str) -> None:
@@ -211,6 +214,35 @@ def test_a_mistake_names_its_field(kit: Any, rpc: Any, fields: Any, param: str) 
             error = await rpc.refused(client.Infer(rpc.pb.InferRequest(**fields)))
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
             assert rpc.detail(error).param == param
+
+    kit.run(main())
+
+
+def test_options_are_the_values_that_json_would_have(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        async with rpc.talking(service) as (client, _):
+            asked = rpc.pb.InferRequest(messages=[rpc.pb.Message(role="user", content="Hi")])
+            schema = {"type": "json_object", "a": [3, 1e300, 0.5, None, True, {"b": "c"}]}
+            asked.options["response_format"] = schema
+            await client.Infer(asked)
+            assert service.generations[0].request.response_format == schema
+            asked.options["response_format"]["a"][0] = "x" * 300_000
+            error = await rpc.refused(client.Infer(asked))
+            assert rpc.detail(error).code == "body_too_large"
+
+    kit.run(main())
+
+
+def test_a_long_message_still_fits_into_the_trailers_that_clients_take(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with rpc.talking(kit.Service(kit.hello)) as (client, _):
+            asked = rpc.pb.InferRequest(prompt="Hi", options={"日" * 20_000: 1})
+            error = await rpc.refused(client.Infer(asked))
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert error.details().startswith("`日日")
+            assert error.details().endswith("…")
+            assert len(rpc.detail(error).param.encode()) < 1010
 
     kit.run(main())
 
@@ -435,11 +467,28 @@ def test_a_stream_that_the_server_breaks_off_says_where_to_read_on(kit: Any, rpc
             start = rpc.pb.StreamInferRequest(infer=rpc.pb.InferRequest(prompt="Hi"))
             call = client.StreamInfer(start)
             first = await call.read()
-            serving.streams.close()
+            serving.services.streams.close()
             last = await call.read()
             assert (last.seq, last.error.code) == (0, "interrupted")
             assert last.error.resume == rpc.pb.Resume(generation_id=first.generation_id, after=1)
             assert await call.code() == grpc.StatusCode.UNAVAILABLE
+            assert not len(serving.services.streams)
+
+    kit.run(main())
+
+
+def test_an_answer_that_the_server_breaks_off_says_where_to_read_it(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
+        async with rpc.talking(service) as (client, serving):
+            call = client.Infer(rpc.pb.InferRequest(prompt="Hi"))
+            generation = await service.generation(0)
+            await generation.attached.wait()
+            serving.streams.close()
+            error = await rpc.refused(call)
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert rpc.detail(error).code == "interrupted"
+            assert rpc.trailers(error)["x-generation-id"] == generation.id
             assert not len(serving.streams)
 
     kit.run(main())

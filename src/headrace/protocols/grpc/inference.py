@@ -8,20 +8,19 @@ from typing import Any
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Caller, Request
-from headrace.protocols.asking import MAX_TOKEN, caller_of, stream_events
+from headrace.protocols.asking import MAX_TOKEN, caller_of, find, stream_events
 from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import refuse
-from headrace.protocols.collector import Collector
-from headrace.protocols.fold import Fold
 from headrace.protocols.formats import NATIVE
 from headrace.protocols.generations import prompt_message
 from headrace.protocols.grpc import headrace_pb2 as pb
-from headrace.protocols.grpc.answers import batch_result, infer_response, model_info
+from headrace.protocols.grpc.answers import batch_result, model_info
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.requests import infer_request
 from headrace.protocols.grpc.rpcs import Answer, Method, methods_of
 from headrace.protocols.grpc.status import error_message
 from headrace.protocols.grpc.stream import EventStream, EventStreams
+from headrace.protocols.grpc.whole import WholeAnswer
 from headrace.protocols.infer import of_item, submitted, with_session
 from headrace.protocols.port import Generation, Service
 
@@ -51,24 +50,9 @@ class Inference:
     def infer(self, call: RpcCall, asked: pb.InferRequest) -> Awaitable[None] | None:
         return self._submit(self.asked(call, asked, stream=False), partial(self._answer, call))
 
-    @staticmethod
-    def _answer(call: RpcCall, generation: Generation) -> None:
+    def _answer(self, call: RpcCall, generation: Generation) -> None:
         call.reservation = generation.reservation
-
-        def done(result: Fold | HeadraceError) -> None:
-            try:
-                if isinstance(result, HeadraceError):
-                    raise result
-                call.answer(infer_response(generation, result))
-            except HeadraceError as error:
-                call.fail(error)
-            except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
-                call.crash()
-
-        collector = Collector(done=done)
-        call.start(generation.id)
-        call.reply.watch(collector.close, None)
-        collector.attach(generation, client=True)
+        WholeAnswer(call, generation, self._streams).attach()
 
     async def batch_infer(self, call: RpcCall, asked: pb.BatchInferRequest) -> None:
         items = asked.requests
@@ -148,7 +132,7 @@ class Inference:
 
     async def resume(self, call: RpcCall, place: pb.Resume) -> None:
         """Answer with the events of a generation that exists."""
-        generation = await self._service.find(place.generation_id, call.tenant)
+        generation = await find(call, self._service, place.generation_id)
         self.read(call, generation, place.after)
 
     def read(self, call: RpcCall, generation: Generation, after: int) -> None:
@@ -206,6 +190,6 @@ class Conversation:
         await self._service.prompt(generation, message)
 
     async def _resume(self, place: pb.Resume) -> None:
-        generation = await self._service.find(place.generation_id, self._call.tenant)
+        generation = await find(self._call, self._service, place.generation_id)
         self._generation = generation
         self._inference.read(self._call, generation, place.after)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import msgspec
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct, Value
 
+from headrace.domain.errors import Code
 from headrace.domain.request import Request
 from headrace.protocols.body import refuse
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.openai_request import chat_of, completion_of
 
-MAX_PROMPT_BYTES = 64 * 1024
-"""Of a message that is added to a running generation."""
+MAX_OPTIONS_BYTES = 256 * 1024
+"""Of the options of one request: what is in them is looked at value by value."""
+_WHOLE = 2.0**53
+"""Below it a float that is a whole number is that number."""
 _OWN = ("model", "prompt", "messages", "max_tokens", "temperature", "top_p", "stop", "seed")
 """Fields of the message itself, which may not be among its options."""
 _NOT_HERE = frozenset((*_OWN, "stream", "stream_options", "user", "session_id"))
@@ -46,24 +50,38 @@ def infer_request(asked: pb.InferRequest, default_model: str, *, stream: bool) -
 
 
 def _options(asked: pb.InferRequest) -> dict[str, Any]:
-    options: dict[str, Any] = _whole(MessageToDict(asked.options))
+    if asked.options.ByteSize() > MAX_OPTIONS_BYTES:
+        said = f"are longer than {MAX_OPTIONS_BYTES} bytes"
+        raise refuse("options", said, Code.BODY_TOO_LARGE)
+    options = _fields(asked.options)
     for name in options:
         if name in _NOT_HERE:
             raise refuse(f"options.{name}", "has a field of its own, or none over gRPC")
     return options
 
 
-def _whole(value: Any) -> Any:
-    """A ``Struct`` has no whole numbers, only ones like 3.0."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case list():
-            return [_whole(item) for item in value]
-        case dict():
-            return {name: _whole(item) for name, item in value.items()}
+def _fields(struct: Struct) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    """As JSON would have it. A ``Struct`` has no whole numbers, only ones like 3.0. Raises ``INVALID_REQUEST``."""
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            if not isfinite(number):
+                raise refuse("options", "have a number in them that JSON cannot say")
+            return int(number) if number.is_integer() and abs(number) < _WHOLE else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case "struct_value":
+            return _fields(value.struct_value)
         case _:
-            return value
+            return None
 
 
 def _message(message: pb.Message) -> dict[str, Any]:

@@ -14,6 +14,14 @@ from headrace.domain.errors import HeadraceError
 from headrace.protocols.allowances import openai_allowance
 from headrace.protocols.grpc import headrace_pb2 as pb
 
+NAMES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+    *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
+)
+"""gRPC's, by number."""
+
 Trailer = tuple[str, str | bytes]
 """A name in lower case; bytes only for names that end in ``-bin``."""
 
@@ -28,6 +36,8 @@ class Status(NamedTuple):
 
 
 OK = Status()
+_MESSAGE_BYTES = 1000
+"""Of a message. It is in a status three times, and clients take 8 KiB of trailers; what a client sent may be in it."""
 
 
 def status_of(error: HeadraceError, generation_id: str = "") -> Status:
@@ -43,9 +53,10 @@ def status_of(error: HeadraceError, generation_id: str = "") -> Status:
         trailers += openai_allowance(error.allowance)
     if generation_id:
         trailers.append(("x-generation-id", generation_id))
-    details = pb.StatusDetails(code=code, message=error.message, details=[packed(error)])
+    message = _short(error.message)
+    details = pb.StatusDetails(code=code, message=message, details=[packed(error)])
     trailers.append(("grpc-status-details-bin", details.SerializeToString()))
-    return Status(code, error.message, tuple(trailers), error)
+    return Status(code, message, tuple(trailers), error)
 
 
 def packed(error: HeadraceError) -> Packed:
@@ -58,8 +69,15 @@ def packed(error: HeadraceError) -> Packed:
 def error_message(error: HeadraceError) -> pb.Error:
     return pb.Error(
         code=error.code.value,
-        message=error.message,
+        message=_short(error.message),
         retryable=error.meaning.retryable,
-        param=error.param or "",
+        param=_short(error.param or ""),
         retry_after_s=error.retry_after_s,
     )
+
+
+def _short(text: str) -> str:
+    data = text.encode()
+    if len(data) <= _MESSAGE_BYTES:
+        return text
+    return data[:_MESSAGE_BYTES].decode(errors="ignore") + "…"
