@@ -37,7 +37,7 @@ from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.port import Admin
 from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
-from headrace.scheduling.fcfs import Fcfs
+from headrace.scheduling.policies import policy
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
@@ -108,6 +108,7 @@ class App:
             topics=self.topics,
             limits=limits(settings),
             limiting=self.limiting,
+            tenants=self.registry.tenants,
             tracer=tracer,
         )
         self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
@@ -270,7 +271,9 @@ class App:
             [Replica(name, engine) for name, engine in replicas],
             int(time.time()),
         )
-        queue: Queue = Queue(Fcfs(), limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
+        scheduling = self.settings.scheduling
+        decides = policy(scheduling.policy, **scheduling.options)
+        queue: Queue = Queue(decides, limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
         metrics = self.metrics.model(model.name)
         metrics.provider = PROVIDERS[model.engine]
         return Flow(
@@ -280,6 +283,7 @@ class App:
             sampling(model.defaults),
             model.continuation == "exact",
             model.single_flight,
+            model.fallback,
         )
 
     def _watch(self) -> None:

@@ -14,19 +14,28 @@ from typing import Any
 
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
+from headrace.domain.event import Error, Finish
 from headrace.domain.request import capped, less_tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
-from headrace.going_on import NEVER_BEGAN, may_go_on
+from headrace.going_on import NEVER_BEGAN, may_go_on, may_pause
 from headrace.limiting import Limiting
 from headrace.routing.model import Place
 from headrace.scheduling.policy import Ticket
+from headrace.scheduling.queue import Overflow
 from headrace.streams.generation import Generation
 from headrace.streams.topics import Topics
+from headrace.tickets import Tickets
 from headrace.tracing import Tracer
 
 _logger = logging.getLogger("headrace.service")
 _LEVELS = logging.getLevelNamesMapping()
+
+TELL_S = 1.0
+"""How often those who wait may hear of another position."""
+MOST_TOLD = 1000
+NEAR = 10
+"""Positions of which every change is told."""
 
 
 class Dispatcher:
@@ -37,8 +46,10 @@ class Dispatcher:
         flows: Mapping[str, Flow],
         topics: Topics,
         limiting: Limiting,
+        tickets: Tickets,
         tracer: Tracer | None = None,
     ) -> None:
+        self._tickets = tickets
         self._tracer = tracer
         self._flows = flows
         self._topics = topics
@@ -47,6 +58,7 @@ class Dispatcher:
 
     def enqueue(self, generation: Generation, flow: Flow) -> None:
         """Start it, or let it wait; what the queue refuses ends."""
+        ticket = self._tickets.give(generation, flow.estimates)
         place = None if flow.queue.waiting else flow.model.place(generation.request.choices)
         if place is not None:
             if place.early or generation.durable:
@@ -59,16 +71,23 @@ class Dispatcher:
                     return
             self._start(generation, flow, place)
             return
+        now = time.monotonic()
+        overflow = self._tickets.tenant(generation.caller.tenant).overflow
         try:
-            position = flow.queue.push(generation, ticket_of(generation), time.monotonic()).position
+            position, gave_way = flow.queue.push(generation, ticket, now, Overflow(overflow))
         except HeadraceError as error:
             generation.fail(error)
-        else:
-            generation.progress("queued", position=position)
+            return
+        if gave_way is not None:
+            gave_way.fail(_shed())
+        self._tell(generation, position, now)
+        self._pump(flow)
 
     def rejoin(self, generation: Generation, now: float) -> None:
         """It waits for another run."""
-        generation.flow.queue.rejoin(generation, ticket_of(generation), now, now)
+        flow: Flow = generation.flow
+        ticket = generation.ticket or self._tickets.give(generation, flow.estimates)
+        flow.queue.rejoin(generation, ticket, now, now)
 
     def begin_again(self, generation: Generation) -> None:
         """In its place, in the next turn of the loop: several prompts at once need one run."""
@@ -97,12 +116,20 @@ class Dispatcher:
         if generation.trace is not None:
             generation.trace.moved()
         generation.waits_since = generation.waits_since or now
-        flow.queue.rejoin(generation, ticket_of(generation), generation.waits_since, now)
+        flow.queue.rejoin(generation, generation.ticket, generation.waits_since, now)
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
-    def ended(self, generation: Generation, flow: Flow) -> None:
+    def first_token(self, generation: Generation) -> None:
+        """Its first token came, as it was computed."""
+        if generation.request.stream or generation.durable:
+            flow: Flow = generation.flow
+            flow.queue.policy.first_token(generation.ticket, time.monotonic())
+
+    def ended(self, generation: Generation, flow: Flow, end: Finish | Error) -> None:
         """It needs no place any more: somebody else gets it."""
+        if generation.ticket is not None and type(end) is Finish:
+            flow.settle(generation, end.usage)
         if self._free(generation) is None:
             flow.queue.remove(generation)
         elif flow.queue.waiting:
@@ -118,23 +145,73 @@ class Dispatcher:
         """Look at engines' health and waiting times. ``now``: monotonic seconds."""
         for flow in self._flows.values():
             self._look_at_replicas(flow, now)
-            self._end_waiting(flow, now)
+            if flow.queue.waiting:
+                self._end_waiting(flow, now)
+                self._tell_waiting(flow, now)
+                self._pump(flow)
 
     def _pump(self, flow: Flow) -> None:
         """Start who waits while there are slots."""
+        queue = flow.queue
+        if self.stopped or not queue.waiting:
+            return
         now = time.monotonic()
-        while not self.stopped and (generation := flow.queue.first(now)) is not None:
+        flow.charge(now)
+        while (generation := queue.first(now)) is not None:
+            paused: Generation | None = None
             place = flow.model.place(generation.request.choices)
             if place is None:
+                paused = self._paused_for(generation, flow, now)
+                place = None if paused is None else flow.model.place(generation.request.choices)
+            if place is not None and (wait := queue.next(now)) is not None:
+                if wait.eta_s is not None:
+                    flow.waited(wait.eta_s, now - wait.since)
+                self._start(wait.item, flow, place)
+            if paused is not None and not paused.ended:
+                queue.rejoin(paused, paused.ticket, now, now)
+            if place is None:
                 return
-            flow.queue.next(now)
-            self._start(generation, flow, place)
+
+    def _paused_for(self, generation: Generation, flow: Flow, now: float) -> Generation | None:
+        """One that runs and gives its place to this one, which waits: it goes on later from its log."""
+        running = [one.ticket for one in flow.running.values() if may_pause(one, flow)]
+        victim = flow.queue.policy.victim(generation.ticket, running, now) if running else None
+        if victim is None:
+            return None
+        paused = flow.running[victim.id]
+        paused.stop_run()
+        self._free(paused, now)
+        if paused.trace is not None:
+            paused.trace.moved()
+        paused.progress("paused")
+        return paused
+
+    def _tell(self, generation: Generation, position: int, now: float) -> None:
+        """Its client hears where it stands, and how long that may take."""
+        generation.told = position, now
+        flow: Flow = generation.flow
+        generation.progress("queued", position=position, eta_s=flow.queue.eta_s(position, now))
+
+    def _tell_waiting(self, flow: Flow, now: float) -> None:
+        """Positions that have changed. Far back in the queue only what has changed much is told."""
+        if now - flow.told_at < TELL_S:
+            return
+        flow.told_at = now
+        for position, generation in enumerate(flow.queue.ranked(now, MOST_TOLD), 1):
+            last, _ = generation.told
+            if position < last and (position <= NEAR or position <= 0.8 * last):
+                self._tell(generation, position, now)
 
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
+        now = time.monotonic()
         if not generation.started_at:
-            generation.started_at = now = time.monotonic()
+            generation.started_at = now
             flow.meters[generation.request.kind].started(now - generation.admitted_at)
         generation.place = place
+        ticket: Ticket = generation.ticket
+        ticket.replica = place.replica.name
+        flow.running[generation.id] = generation
+        flow.queue.policy.began(ticket, now)
         request = generation.request
         if request.cap is not None:
             request = capped(request)
@@ -192,11 +269,14 @@ class Dispatcher:
                 self._pump(generation.flow)
 
     @staticmethod
-    def _free(generation: Generation) -> Place[Engine] | None:
+    def _free(generation: Generation, now: float | None = None) -> Place[Engine] | None:
         place: Place[Engine] | None = generation.place
         if place is not None:
             generation.place = None
             place.free()
+            flow: Flow = generation.flow
+            flow.running.pop(generation.id, None)
+            flow.left(generation, time.monotonic() if now is None else now)
         return place
 
     def _look_at_replicas(self, flow: Flow, now: float) -> None:
@@ -220,6 +300,8 @@ class Dispatcher:
             for waiting in queue.items():
                 if not waiting.durable:
                     self.fail(waiting, hopeless)
+        for hasty in queue.expired(now):
+            hasty.fail(_too_late())
         for late in queue.overdue(now):
             if flow.serving or not late.durable:
                 why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
@@ -227,12 +309,14 @@ class Dispatcher:
                 self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
 
 
-def ticket_of(generation: Generation) -> Ticket:
-    """What its queue's policy knows of it."""
-    if generation.ticket is None:
-        generation.ticket = Ticket(generation.id, arrived_at=generation.admitted_at)
-    ticket: Ticket = generation.ticket
-    return ticket
+def _shed() -> HeadraceError:
+    text = "The queue was full, and a request that cannot wait took this one's turn; try again."
+    return HeadraceError(Code.QUEUE_FULL, text, retry_after_s=5.0)
+
+
+def _too_late() -> HeadraceError:
+    text = "This request cannot be answered within its target any more; try again later."
+    return HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0)
 
 
 def report(generation: Generation, what: str, code: str, message: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
+from headrace.admission.estimates import Estimates
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Usage
 from headrace.domain.request import Request, Sampling
@@ -17,6 +19,8 @@ from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
 from headrace.streams.generation import Generation
 
+CHARGE_S = 0.02
+"""How often, at most, policies hear of tokens."""
 DEFAULTS = (
     *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty"),
     *("presence_penalty", "frequency_penalty", "seed"),
@@ -54,15 +58,21 @@ class Flow:
     token by token also where the client did not ask for it."""
 
     __slots__ = (
+        "charged_at",
         "context",
         "defaults",
+        "estimates",
         "exact",
+        "fallback",
         "keeps_raw",
         "meters",
         "model",
         "queue",
+        "running",
         "serving",
         "shares",
+        "told_at",
+        "wait_error_s",
     )
 
     def __init__(
@@ -73,6 +83,7 @@ class Flow:
         defaults: Sampling | None,
         exact: bool = False,
         shares: bool = False,
+        fallback: str | None = None,
     ) -> None:
         self.model = model
         self.queue = queue
@@ -80,20 +91,67 @@ class Flow:
         self.defaults = defaults
         self.exact = exact
         self.shares = shares
+        self.fallback = fallback
         self.serving = False
         self.keeps_raw = True
         self.context = 0
+        self.estimates = Estimates()
+        self.running: dict[str, Generation] = {}  # bounded by the replicas' places
+        self.charged_at = self.told_at = 0.0
+        self.wait_error_s = 0.0
 
-    def admit(self, request: Request) -> Request:
+    @property
+    def full(self) -> bool:
+        """Whether nobody can join its queue."""
+        waiting = self.queue.waiting
+        return bool(waiting) and len(waiting) >= self.queue.limit
+
+    def admit(self, request: Request, overflow: str = "reject") -> Request:
         """The request as this model runs it: with its sampling defaults, and with a seed where one may be
-        needed. Raises what its engine lacks, ``QUEUE_FULL``, or ``ENGINE_UNAVAILABLE`` where no replica can serve."""
+        needed. ``overflow``: what becomes of it when the queue is full. Raises what its engine lacks,
+        ``QUEUE_FULL``, or ``ENGINE_UNAVAILABLE`` where no replica can serve."""
         self.model.check(request)
-        queue = self.queue
-        if not self.serving or (queue.waiting and len(queue.waiting) >= queue.limit):
+        if not self.serving or (overflow == "reject" and self.full):
             self._check_room()
         if self.defaults is not None:
             request = with_defaults(request, self.defaults)
         return with_seed(request) if self.keeps_raw else request
+
+    def charge(self, now: float) -> None:
+        """Tell the policy what was produced since it last heard: before its decisions, and not for each token."""
+        if 0 <= now - self.charged_at < CHARGE_S:
+            return
+        self.charged_at = now
+        for generation in self.running.values():
+            self._charge(generation, now)
+
+    def left(self, generation: Generation, now: float) -> None:
+        """It has left its engine, for good or to go on later."""
+        self._charge(generation, now)
+        self.queue.policy.ended(generation.ticket, now)
+
+    def settle(self, generation: Generation, usage: Usage) -> None:
+        """It is over: what it was charged is put right by what its engine counted, and learnt from."""
+        ticket = generation.ticket
+        more = usage.completion_tokens - ticket.produced
+        generation.charged_seq = generation.seq
+        if more > 0 and ticket.runs:
+            self.queue.policy.produced(ticket, more, time.monotonic())
+        reservation = generation.reservation
+        if (reservation is None or reservation.size is None) and usage.completion_tokens:
+            took_s = time.monotonic() - generation.started_at
+            self.estimates.learn_answer(usage.completion_tokens, generation.request.choices, took_s)
+
+    def waited(self, foreseen_s: float, really_s: float) -> None:
+        """Somebody's wait is over: how far off the estimate was, in the mean of late."""
+        self.wait_error_s += 0.05 * (abs(foreseen_s - really_s) - self.wait_error_s)
+
+    def _charge(self, generation: Generation, now: float) -> None:
+        """An event is a token, about: few are something else."""
+        more = generation.seq - generation.charged_seq
+        if more > 0:
+            generation.charged_seq = generation.seq
+            self.queue.policy.produced(generation.ticket, more, now)
 
     def look_at_replicas(self, now: float) -> list[Replica[Engine]]:
         """Ask the engines how they are; returns the replicas that went up or down since. ``now``: monotonic

@@ -40,6 +40,20 @@ def may_go_on(
     return error.code not in BUSY
 
 
+def may_pause(generation: Generation, flow: Flow) -> bool:
+    """Whether a generation that runs can be ended at its engine and go on later without losing anything: its raw
+    output is kept, and it has a middle to go on from."""
+    request = generation.request
+    return (
+        generation.keep_raw
+        and flow.keeps_raw
+        and generation.cancel_run is not None
+        and not generation.closing
+        and request.sampling.n == 1
+        and not (request.response_format or request.tools or request.extra)
+    )
+
+
 def _fruitless(generation: Generation) -> int:
     """How often it broke since its newest token."""
     if generation.last_token_at != generation.broke_after:

@@ -17,6 +17,7 @@ import msgspec
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
 from headrace.admission.read_tokens import ReadTokens
+from headrace.admission.tenants import Tenants
 from headrace.dispatch import Dispatcher, report
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
@@ -42,6 +43,7 @@ from headrace.streams.kept import Kept
 from headrace.streams.log import Log
 from headrace.streams.store import LogHeader, Recovered
 from headrace.streams.topics import Topics
+from headrace.tickets import Tickets
 from headrace.tracing import Tracer
 
 TICK_S = 0.1
@@ -72,9 +74,11 @@ class Service:
         topics: Topics,
         limits: Limits,
         limiting: Limiting | None = None,
+        tenants: Tenants | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """``limiting``: None where nobody is limited. ``tracer``: None where nothing is recorded."""
+        """``limiting``: None where nobody is limited. ``tenants``: None where all have the same terms. ``tracer``:
+        None where nothing is recorded."""
         self._tracer = tracer
         self._flows = {flow.model.name: flow for flow in flows}
         self._models = Models([flow.model for flow in flows])
@@ -87,6 +91,7 @@ class Service:
         self._news = topics.subscribers("generation")
         self.limits = limits
         self._limiting = limiting or Limiting()
+        self._tenants = tenants or Tenants()
         self._aborts: AbortTokens[Generation] = AbortTokens()
         # Bounded by the queues' limits and the replicas' slots; in order of admission.
         self._running: dict[str, Generation] = {}
@@ -95,7 +100,8 @@ class Service:
         self._joining = Joining(hub.store, self.find, limits.join_retries_s)
         self._ulids = Ulids()
         self._closing = False
-        self._dispatcher = Dispatcher(self._flows, topics, self._limiting, tracer)
+        tickets = Tickets(self._tenants.of)
+        self._dispatcher = Dispatcher(self._flows, topics, self._limiting, tickets, tracer)
         self._idle: asyncio.Event = asyncio.Event()
 
     # What protocols ask.
@@ -118,7 +124,11 @@ class Service:
         if self._closing:
             raise _shutting_down()
         flow = self._flow_of(request.model)
-        request = flow.admit(request)
+        overflow = self._tenants.of(caller.tenant).overflow
+        if overflow == "spill" and flow.fallback is not None and flow.full:
+            flow = self._flow_of(flow.fallback)
+            request = msgspec.structs.replace(request, model=flow.model.name)
+        request = flow.admit(request, overflow)
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
@@ -303,6 +313,9 @@ class Service:
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         return self._dispatcher.run_failed(generation, error, final=self._closing)
 
+    def first_token(self, generation: Generation) -> None:
+        self._dispatcher.first_token(generation)
+
     def prompted(self, generation: Generation) -> None:
         if generation.trace is not None:
             generation.trace.prompted()
@@ -333,7 +346,7 @@ class Service:
             generation.trace.ended(end)
         if self._news:
             self._topics.publish("generation", {"id": generation.id, "state": "ended", "end": end})
-        self._dispatcher.ended(generation, flow)
+        self._dispatcher.ended(generation, flow, end)
         if self._closing and not self._running:
             self._idle.set()
 

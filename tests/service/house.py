@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.admission.keys import Keys
 from headrace.admission.read_tokens import ReadTokens
+from headrace.admission.tenants import Tenants
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error, Event, Finish, Token
 from headrace.domain.request import CANCEL, Caller, Leaving, Message, Request, Sampling
@@ -45,6 +46,7 @@ class House:
         hooks: Sequence[Any] = (),
         shares: bool = False,
         limiting: Limiting | None = None,
+        tenants: Tenants | None = None,
     ) -> None:
         self.store: Store = store or MemoryStore()
         self.limiting = limiting or Limiting()
@@ -69,6 +71,7 @@ class House:
             topics=self.topics,
             limits=limits,
             limiting=self.limiting,
+            tenants=tenants,
         )
 
     async def open(self) -> House:

@@ -80,6 +80,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     objects as sent. ``extra``: engine-specific options that the model's engine declared it accepts.
     ``keep``: False if nobody is to read it again some time after its end. ``goes_on``: the answer is the rest of
     the last message, which is the assistant's. ``cap``: set where a limit allows less output than was asked for.
+    ``priority``: among the requests of its tenant, lower is sooner, as vLLM has it.
     """
 
     model: str
@@ -97,6 +98,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     extra: dict[str, Any] | None = None
     keep: bool = True
     goes_on: bool = False
+    priority: int = 0
     cap: Cap | None = None
 
     @property
@@ -152,7 +154,8 @@ class Once(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks: the tenant that the key named, and how this request wants to be treated. ``trace``: to which
     trace it belongs; the parent of all spans of its generation. ``retry``: which try of the same request it
-    is, from 0, where its client counts them. ``key_id``: which key it was, empty for none."""
+    is, from 0, where its client counts them. ``key_id``: which key it was, empty for none. ``ttft_s``,
+    ``tpot_s``: targets of the first token and of the time per output token that it brings itself."""
 
     tenant: str = "default"
     request_id: str = ""
@@ -164,3 +167,5 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     once: Once | None = None
     retry: int | None = None
     key_id: str = ""
+    ttft_s: float | None = None
+    tpot_s: float | None = None

@@ -85,6 +85,7 @@ class Asking:
             and request.response_format is None
             and request.user is None
             and not request.goes_on
+            and not request.priority
             and sampling.top_k is None
             and sampling.min_p is None
             and sampling.repeat_penalty is None
@@ -105,7 +106,7 @@ class Asking:
         else:
             prompts = request.prompts
             body.prompt = prompts[0] if len(prompts) == 1 else prompts
-        if self._extra or request.extra or more:
+        if self._extra or request.extra or request.priority or more:
             return self._with_extra(body, request, more)
         return _encode(body)
 
@@ -138,6 +139,8 @@ class Asking:
 
     def _with_extra(self, body: Body, request: Request, more: Mapping[str, Any]) -> bytes:
         fields = msgspec.to_builtins(body)
+        if request.priority and "priority" in self.dialect.extra:
+            fields["priority"] = request.priority
         return _encode({**fields, **self._extra, **(request.extra or {}), **more})
 
     def _beginning(self, stream: bool) -> bytes:

@@ -22,6 +22,7 @@ MAX_GRACE_S = 86_400.0
 MAX_TOKEN = 256
 """Characters of an abort token, a session id, an idempotency key."""
 _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_MILLISECONDS = re.compile(r"\d{1,9}(?:\.\d{1,3})?")
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
 
 
@@ -63,6 +64,8 @@ def caller_of(call: Asking, session_id: str | None = None) -> Caller:
         said.once,
         said.retry,
         call.key_id,
+        said.ttft_s,
+        said.tpot_s,
     )
 
 
@@ -92,7 +95,18 @@ def _conclude(call: Asking) -> Caller:
     session_id = text_header(call, b"x-session-id")
     abort_token = text_header(call, b"x-abort-token")
     call.terms.caller = said = Caller(
-        "", "", session_id, abort_token, leaving, exact, call.terms.trace, once, retry
+        "",
+        "",
+        session_id,
+        abort_token,
+        leaving,
+        exact,
+        call.terms.trace,
+        once,
+        retry,
+        "",
+        _target_s(call, b"x-llm-d-slo-ttft-ms"),
+        _target_s(call, b"x-llm-d-slo-tpot-ms"),
     )
     return said
 
@@ -143,6 +157,16 @@ def text_header(call: Asking, name: bytes) -> str | None:
         title = "-".join(word.capitalize() for word in name.decode().split("-"))
         raise _bad(title.replace("-Id", "-ID"), f"1 to {MAX_TOKEN} visible ASCII characters")
     return value
+
+
+def _target_s(call: Asking, name: bytes) -> float | None:
+    """A target of a header in milliseconds, as llm-d's router has them. Raises ``INVALID_REQUEST``."""
+    value = call.header(name)
+    if value is None:
+        return None
+    if _MILLISECONDS.fullmatch(value) is None or not float(value):
+        raise _bad(name.decode(), "milliseconds above 0")
+    return float(value) / 1000
 
 
 def _retry_count(value: bytes | None) -> int | None:

@@ -54,8 +54,8 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fa
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     session_id: Identity | None = None
+    priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] | None = None
     # harmless
-    priority: int | None = None
     metadata: dict[str, str] | None = None
     # rare
     stream_options: StreamOptions | None = None
@@ -200,6 +200,7 @@ def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
         user=body.safety_identifier or body.user,
         extra=engine_options(unknown, body.reasoning_effort, body.verbosity),
         keep=body.store is not False,
+        priority=body.priority or 0,
     )
     return request, _wire_options(body), body.session_id
 
@@ -218,6 +219,7 @@ def completion_request(body: CompletionBody, unknown: Unknown | None) -> Asked:
         echo=body.echo is True,
         user=body.user,
         extra=plain_extra(unknown),
+        priority=body.priority or 0,
     )
     return request, _wire_options(body), body.session_id
 

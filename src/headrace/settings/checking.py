@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
+from headrace.scheduling.policies import policy
 from headrace.settings.errors import SettingsError
 from headrace.settings.limit_checking import check_limits
-from headrace.settings.tree import Model, Server, Settings
+from headrace.settings.tree import Model, Scheduling, Server, Settings
 
 
 def check(settings: Settings) -> None:
@@ -18,6 +19,7 @@ def check(settings: Settings) -> None:
         _check_model(f"models[{index}]", model)
     _check_tenants(settings)
     check_limits(settings)
+    _check_scheduling(settings.scheduling)
 
 
 def check_open(settings: Settings, *, created_keys: bool) -> None:
@@ -72,6 +74,20 @@ def _check_names(settings: Settings) -> None:
             if name in owners:
                 raise SettingsError(f"{path}: {name} is also a name of {owners[name]}")
             owners[name] = path
+    for index, model in enumerate(settings.models):
+        if model.fallback is not None and owners.get(model.fallback) in (None, f"models[{index}]"):
+            raise SettingsError(
+                f"models[{index}].fallback: {model.fallback} is no other model that is served here"
+            )
+
+
+def _check_scheduling(scheduling: Scheduling) -> None:
+    try:
+        policy(scheduling.policy, **scheduling.options)
+    except ValueError as error:  # which begins with the key
+        raise SettingsError(f"scheduling.options.{error}") from None
+    except TypeError as error:
+        raise SettingsError(f"scheduling.options: {error}") from None
 
 
 def _check_model(path: str, model: Model) -> None:

@@ -254,6 +254,19 @@ class Limits(Section, frozen=True):
     ] = 4096
 
 
+class Scheduling(Section, frozen=True):
+    """Who runs next where requests wait."""
+
+    policy: Annotated[
+        Literal["fair-headroom", "fair", "fcfs", "priority", "edf", "slo-formula"],
+        setting("`fair-headroom`: fair shares between tenants, with headroom for deadlines."),
+    ] = "fair-headroom"
+    options: Annotated[
+        dict[str, Any],
+        setting("The policy's own keys, as `headroom` or `shares` = { interactive = 16 }."),
+    ] = {}
+
+
 class Store(Section, frozen=True):
     """Where the logs of generations are kept, and how long."""
 
@@ -418,6 +431,16 @@ class Model(Section, frozen=True):
         Literal["fast", "exact"],
         setting("`exact`: an answer that was moved is what it would have been; costs a replay."),
     ] = "fast"
+    fallback: (
+        Annotated[
+            str,
+            setting(
+                "Model that takes requests of tenants whose `overflow` is `spill`, when this one's queue is full.",
+                min_length=1,
+            ),
+        ]
+        | None
+    ) = None
     single_flight: Annotated[
         bool,
         setting("Identical requests with temperature 0 or a seed share one run while it goes on."),
@@ -536,6 +559,7 @@ class Settings(Section, frozen=True):
 
     server: Annotated[Server, setting("The process and its sockets.")] = Server()
     limits: Annotated[Limits, setting("What one request may cost the others.")] = Limits()
+    scheduling: Annotated[Scheduling, setting("Who runs next where requests wait.")] = Scheduling()
     store: Annotated[Store, setting("Where logs are kept.")] = Store()
     models: Annotated[
         tuple[Model, ...], setting("What is served. Not set: the embedded model.")

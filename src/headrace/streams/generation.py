@@ -66,6 +66,9 @@ class Owner(Protocol):
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         """A run broke. True: the owner goes on with another run; False: the generation ends."""
 
+    def first_token(self, generation: Generation) -> None:
+        """Its first token is visible."""
+
     def prompted(self, generation: Generation) -> None:
         """Messages were added and its run stopped: the owner goes on with another."""
 
@@ -95,7 +98,8 @@ class Generation:
 
     ``seq`` is the last one assigned. ``flow``, ``place``, ``ticket``, ``trace``, ``reservation`` are its owner's, and
     what it knows of broken runs: ``fruitless`` of them since the newest token, which came ``broke_after``; since when
-    it waits then. ``join_key``: what it is known by to those who ask the same again.
+    it waits then. ``join_key``: what it is known by to those who ask the same again. ``charged_seq``: up to which
+    event its tenant was charged; ``told``: the position in the queue that was told last, and when.
     ``turns``: what prompts in mid-stream closed; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
@@ -111,6 +115,8 @@ class Generation:
     cancel_run: Callable[[], None] | None = None
     place: Any = None
     ticket: Any = None
+    charged_seq = 0
+    told = (0, 0.0)
     trace: Any = None
     reservation: Any = None
     prefilled = -1
@@ -494,6 +500,7 @@ class Generation:
             self.meter.tokens(tokens, now - before)
         else:
             self.meter.first_token(time.monotonic() - self.admitted_at)
+            self._owner.first_token(self)
 
     # Hooks that await: their results must come out in the order of the deltas.
 

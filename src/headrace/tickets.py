@@ -1,0 +1,56 @@
+"""What a queue's policy is told of a generation: whose it is, how long its prompt is, when its answer is due."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from headrace.admission.estimates import Estimates, size_of
+from headrace.domain.tenant import Tenant
+from headrace.scheduling.policy import Terms, Ticket
+from headrace.streams.generation import Generation
+
+MAX_TENANTS = 10_000
+"""Whose terms are remembered in the form that policies take; above, all are forgotten."""
+
+
+class Tickets:
+    """``tenant``: the terms of one, by name."""
+
+    def __init__(self, tenant: Callable[[str], Tenant]) -> None:
+        self._tenant = tenant
+        self._known: dict[str, tuple[Tenant, Terms]] = {}
+
+    def tenant(self, name: str) -> Tenant:
+        """Who pays."""
+        return self._tenant(name)
+
+    def give(self, generation: Generation, estimates: Estimates) -> Ticket:
+        """A generation's ticket, for all of its runs."""
+        caller, request = generation.caller, generation.request
+        arrived_at = generation.admitted_at
+        ttft_s = caller.ttft_s
+        generation.ticket = ticket = Ticket(
+            generation.id,
+            self._terms(caller.tenant),
+            arrived_at,
+            estimates.prompt_tokens(size_of(request)),
+            0,
+            request.sampling.max_tokens or estimates.likely,
+            inf if ttft_s is None else arrived_at + ttft_s,
+            request.priority,
+        )
+        return ticket
+
+    def _terms(self, name: str) -> Terms:
+        tenant = self._tenant(name)
+        known = self._known.get(name)
+        if known is not None and known[0] is tenant:
+            return known[1]
+        if len(self._known) >= MAX_TENANTS:
+            self._known.clear()
+        terms = Terms(
+            name, tenant.weight, tenant.level, tenant.ttft_s, tenant.tpot_s, tenant.sheddable
+        )
+        self._known[name] = tenant, terms
+        return terms
