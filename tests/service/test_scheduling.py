@@ -31,7 +31,7 @@ def tenants(*known: Tenant) -> Tenants:
 def ask(house: House, tenant: str, *, priority: int = 0, ttft_s: float | None = None) -> Generation:
     messages = (Message("user", "hello"),)
     request = Request(
-        "m", "chat", messages, sampling=Sampling(max_tokens=100), stream=True, priority=priority
+        "m", "chat", messages, sampling=Sampling(max_tokens=1000), stream=True, priority=priority
     )
     caller = Caller(tenant, leaving=CONTINUE, ttft_s=ttft_s)
     return house.service.submit(request, caller, "native", {})
@@ -89,10 +89,13 @@ def test_a_more_urgent_request_of_the_same_tenant_goes_first(run: Run) -> None:
 
 
 def test_a_batch_gives_way_to_a_person_and_loses_nothing(run: Run) -> None:
-    long = Script(WORDS, when="hello", repeat=20, delay_ms=5)
+    long = Script(WORDS, when="hello", repeat=60, delay_ms=5)
 
     async def main() -> None:
-        known = tenants(Tenant(name="job", level="batch"), Tenant(name="app", level="interactive"))
+        known = tenants(
+            Tenant(name="job", level="batch"),
+            Tenant(name="app", level="interactive", ttft_ms=300.0),
+        )
         house = await House(long, slots=1, tenants=known).open()
         reads = Witness(ask(house, "job"), client=False)
         await reads.token(8)
@@ -102,8 +105,8 @@ def test_a_batch_gives_way_to_a_person_and_loses_nothing(run: Run) -> None:
         ticking.cancel()
         assert not reads.ended.is_set()
         assert "paused" in phases(reads)
-        assert await person.whole() == "".join(WORDS) * 20
-        assert await reads.whole() == "".join(WORDS) * 20
+        assert await person.whole() == "".join(WORDS) * 60
+        assert await reads.whole() == "".join(WORDS) * 60
         assert house.in_use == 0
         assert house.flow.running == {}
         await house.service.close(0.0)
