@@ -484,11 +484,11 @@ def test_an_answer_that_the_server_breaks_off_says_where_to_read_it(kit: Any, rp
             call = client.Infer(rpc.pb.InferRequest(prompt="Hi"))
             generation = await service.generation(0)
             await generation.attached.wait()
-            serving.streams.close()
+            serving.services.streams.close()
             error = await rpc.refused(call)
             assert error.code() == grpc.StatusCode.UNAVAILABLE
             assert rpc.detail(error).code == "interrupted"
             assert rpc.trailers(error)["x-generation-id"] == generation.id
-            assert not len(serving.streams)
+            assert not len(serving.services.streams)
 
     kit.run(main())
