@@ -167,6 +167,7 @@ class App:
     def _apply(self, settings: Settings) -> None:
         """Take over the limits of settings that were read again."""
         self.service.limits = limits(settings)
+        self.limiting.replace(usage_rules(settings), sizes(settings))
         for flow in self.flows:
             flow.queue.limit = settings.limits.max_queue
             flow.queue.timeout_s = settings.limits.queue_timeout_s

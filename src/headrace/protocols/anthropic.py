@@ -6,6 +6,7 @@ https://docs.anthropic.com/en/api/messages
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error
@@ -24,6 +25,7 @@ from headrace.protocols.output import OutputReader
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.router import Route
 from headrace.protocols.stream import ClientStream, OpenStreams
+from headrace.protocols.submitting import Asked, submit
 
 Resumed = Callable[[Call], Awaitable[None]]
 
@@ -50,24 +52,24 @@ class Messages:
         check_json_body(call)
         request, options, session_id = decode_messages(call.exchange.body)
         if request.stream:
-            framing = FRAMINGS[chosen_form(call)]
+            chosen_form(call)
         else:
             require_json(call.header(b"accept"))
         options = stream_events(call) or options
         caller = caller_of(call, session_id)
-        try:
-            generation = self._service.submit(request, caller, ANTHROPIC, dict(options))
-        except HeadraceError as error:
-            raise renamed(error, ENGINE_NAMES) from None
+        asked = Asked(request, caller, ANTHROPIC, dict(options), ENGINE_NAMES)
+        return submit(self._service, asked, partial(self._answer, call))
+
+    def _answer(self, call: Call, generation: Generation) -> None:
         call.reservation = generation.reservation
-        if request.stream:
+        if generation.request.stream:
+            framing = FRAMINGS[call.terms.form or chosen_form(call)]
             encoder = ENCODERS[ANTHROPIC](generation, generation.wire_options, framing)
             ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
         else:
             answer = _Answer(call, generation)
             call.exchange.on_gone = answer.close
             answer.begin(client=True)
-        return None
 
     async def count(self, call: Call, _: str) -> None:
         """Tokens of the prompt that a request would have."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -21,8 +21,8 @@ from headrace.protocols.errors import ErrorBody, error_of
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import NATIVE
 from headrace.protocols.generate import Form, Generate
+from headrace.protocols.openai_request import Asked as Decoded
 from headrace.protocols.openai_request import (
-    Asked,
     Identity,
     MaxTokens,
     Name,
@@ -32,6 +32,7 @@ from headrace.protocols.openai_request import (
 )
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.router import Route
+from headrace.protocols.submitting import Asked, submitted
 
 
 class InferBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -104,7 +105,8 @@ class Infer:
                 if request.stream:
                     raise refuse("stream", "is not possible in a batch", Code.UNSUPPORTED)
                 one = of_item(caller, position, session_id)
-                generation = await submitted(self._service, request, one, NATIVE, options)
+                asked = Asked(request, one, NATIVE, options)
+                generation = await submitted(self._service, asked)
             except HeadraceError as error:
                 batch.put(position, _failed(error, None, 0.0))
             else:
@@ -112,15 +114,15 @@ class Infer:
                 batch.wait(position, generation)
         batch.submitted()
 
-    def _decode(self, body: bytes) -> Asked:
+    def _decode(self, body: bytes) -> Decoded:
         return self._request(*_body.decode(body))
 
-    def _decode_stream(self, body: bytes) -> Asked:
+    def _decode_stream(self, body: bytes) -> Decoded:
         decoded, unknown = _body.decode(body)
         decoded.stream = True
         return self._request(decoded, unknown)
 
-    def _request(self, body: InferBody, unknown: Unknown | None) -> Asked:
+    def _request(self, body: InferBody, unknown: Unknown | None) -> Decoded:
         stop = body.stop_words
         request = Request(
             model=body.model or self._first_model(),
@@ -182,15 +184,6 @@ def _item(generation: Generation, result: Fold | HeadraceError) -> InferAnswer:
 
 def _failed(error: HeadraceError, generation_id: str | None, latency: float) -> InferAnswer:
     return InferAnswer("", 0, latency, InferUsage(), None, generation_id, error_of(error))
-
-
-async def submitted(
-    service: Service, request: Request, caller: Caller, wire: str, options: dict[str, Any]
-) -> Generation:
-    """What a request begins, or the generation that it is a repeat of. Raises as the service does."""
-    if service.joins(request, caller):
-        return await service.submit_once(request, caller, wire, options)
-    return service.submit(request, caller, wire, options)
 
 
 def of_item(caller: Caller, position: int, session_id: str | None) -> Caller:

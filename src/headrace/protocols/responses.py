@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -55,6 +56,7 @@ from headrace.protocols.responses_request import (
 from headrace.protocols.responses_stream import STARTING_AFTER
 from headrace.protocols.router import Route
 from headrace.protocols.stream import ClientStream, OpenStreams
+from headrace.protocols.submitting import Asked, submit
 
 MAX_LISTED = 100
 Resumed = Callable[[Call], Awaitable[None]]
@@ -110,8 +112,7 @@ class Responses:
         else:
             require_json(call.header(b"accept"))
         if body.previous_response_id is None:
-            self._begin(call, body, unknown, Earlier())
-            return None
+            return self._begin(call, body, unknown, Earlier())
         return self._follow(call, body, unknown, body.previous_response_id)
 
     async def count(self, call: Call, _: str) -> None:
@@ -131,7 +132,9 @@ class Responses:
         self, call: Call, body: ResponsesBody, unknown: Unknown | None, previous: str
     ) -> None:
         """Begin one that goes on from an earlier response."""
-        self._begin(call, body, unknown, await self._earlier(call, previous))
+        waiting = self._begin(call, body, unknown, await self._earlier(call, previous))
+        if waiting is not None:
+            await waiting
 
     async def _earlier(self, call: Call, previous: str) -> Earlier:
         """What a previous response brings in. Raises ``INVALID_REQUEST`` and ``CONFLICT``."""
@@ -154,23 +157,23 @@ class Responses:
 
     def _begin(
         self, call: Call, body: ResponsesBody, unknown: Unknown | None, earlier: Earlier
-    ) -> None:
+    ) -> Awaitable[None] | None:
         request, terms = response_request(body, unknown, earlier)
         options: dict[str, Any] = stream_events(call) or {}
         options[TERMS] = msgspec.to_builtins(terms)
         caller = caller_of(call, body.session_id)
         if terms.background:
             caller = outliving(caller)
-        try:
-            generation = self._service.submit(request, caller, RESPONSES, options)
-        except HeadraceError as error:
-            raise renamed(error, ENGINE_NAMES) from None
+        asked = Asked(request, caller, RESPONSES, options, ENGINE_NAMES)
+        return submit(self._service, asked, partial(self._answer, call))
+
+    def _answer(self, call: Call, generation: Generation) -> None:
         call.reservation = generation.reservation
-        if request.stream:
+        if generation.request.stream:
             framing = FRAMINGS[call.terms.form or chosen_form(call)]
             encoder = ENCODERS[RESPONSES](generation, generation.wire_options, framing)
             ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
-        elif terms.background:
+        elif terms_of(generation).background:
             call.json(self._now(generation), headers=named(generation))
         else:
             _Answer(call, generation).attach()

@@ -226,6 +226,7 @@ class Limits(Section, frozen=True):
                 "Tokens of a prompt, as far as can be told without asking the engine; set it where prompts are "
                 "costlier than what they are paid. Not set: the model's context.",
                 ge=1,
+                live=True,
             ),
         ]
         | None
@@ -237,12 +238,14 @@ class Limits(Section, frozen=True):
                 "Tokens of an answer: who asks for more gets 400, who does not say gets so many. Set it where long "
                 "answers keep others waiting.",
                 ge=1,
+                live=True,
             ),
         ]
         | None
     ) = None
     max_n: (
-        Annotated[int, setting("Choices of a prompt; set it where slots are few.", ge=1)] | None
+        Annotated[int, setting("Choices of a prompt; set it where slots are few.", ge=1, live=True)]
+        | None
     ) = None
     reserve_tokens: Annotated[
         int,
@@ -250,6 +253,7 @@ class Limits(Section, frozen=True):
             "Tokens of an answer whose request does not say, where its tokens are limited: so many are reserved. "
             "Raise it for models that think long.",
             ge=1,
+            live=True,
         ),
     ] = 4096
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.request import Caller, Request
 from headrace.protocols.asking import MAX_TOKEN, caller_of, find, stream_events
 from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import refuse
@@ -21,13 +19,11 @@ from headrace.protocols.grpc.rpcs import Answer, Method, methods_of
 from headrace.protocols.grpc.status import error_message
 from headrace.protocols.grpc.stream import EventStream, EventStreams
 from headrace.protocols.grpc.whole import WholeAnswer
-from headrace.protocols.infer import of_item, submitted, with_session
+from headrace.protocols.infer import of_item, with_session
 from headrace.protocols.port import Generation, Service
+from headrace.protocols.submitting import Asked, submit, submitted
 
 SERVICE = pb.DESCRIPTOR.services_by_name["InferenceService"]
-
-Asked = tuple[Request, Caller, dict[str, Any]]
-"""What is asked of the service: the request, whose it is, and which optional events its answer has."""
 
 
 class Inference:
@@ -48,7 +44,9 @@ class Inference:
         return methods_of(SERVICE, answers, {"Converse": self.converse})
 
     def infer(self, call: RpcCall, asked: pb.InferRequest) -> Awaitable[None] | None:
-        return self._submit(self.asked(call, asked, stream=False), partial(self._answer, call))
+        return submit(
+            self._service, self.asked(call, asked, stream=False), partial(self._answer, call)
+        )
 
     def _answer(self, call: RpcCall, generation: Generation) -> None:
         call.reservation = generation.reservation
@@ -67,9 +65,9 @@ class Inference:
         call.reply.watch(batch.close, None)
         for position, item in enumerate(items):
             try:
-                request, caller, options = self.asked(call, item, stream=False)
-                caller = of_item(caller, position, None)
-                generation = await submitted(self._service, request, caller, NATIVE, options)
+                one = self.asked(call, item, stream=False)
+                one = one._replace(caller=of_item(one.caller, position, None))
+                generation = await submitted(self._service, one)
             except HeadraceError as error:
                 batch.put(position, pb.BatchResult(error=error_message(error)))
             else:
@@ -100,7 +98,7 @@ class Inference:
         """What the service is asked. Raises what is wrong with it."""
         request = infer_request(asked, self._first_model(), stream=stream)
         caller = with_session(caller_of(call), asked.session_id or None)
-        return request, caller, stream_events(call) or {}
+        return Asked(request, caller, NATIVE, stream_events(call) or {})
 
     def begin(
         self,
@@ -117,18 +115,7 @@ class Inference:
             shows = generation.wire_options
             EventStream(call, generation, self._streams, reading=False, shows=shows).attach()
 
-        return self._submit(self.asked(call, asked, stream=True), then)
-
-    def _submit(self, asked: Asked, then: Callable[[Generation], None]) -> Awaitable[None] | None:
-        request, caller, options = asked
-        if self._service.joins(request, caller):
-            return self._join(asked, then)
-        then(self._service.submit(request, caller, NATIVE, options))
-        return None
-
-    async def _join(self, asked: Asked, then: Callable[[Generation], None]) -> None:
-        request, caller, options = asked
-        then(await self._service.submit_once(request, caller, NATIVE, options))
+        return submit(self._service, self.asked(call, asked, stream=True), then)
 
     async def resume(self, call: RpcCall, place: pb.Resume) -> None:
         """Answer with the events of a generation that exists."""
