@@ -54,11 +54,11 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fa
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     session_id: Identity | None = None
-    priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] | None = None
     # harmless
     metadata: dict[str, str] | None = None
     # rare
     stream_options: StreamOptions | None = None
+    priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     stop: Stop | Stops | None = None
     seed: Seed | None = None
