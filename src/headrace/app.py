@@ -18,6 +18,7 @@ from headrace import __version__
 from headrace.admission.day import DayBudgets
 from headrace.admission.limiter import Rules
 from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
+from headrace.admission.registry import Registry
 from headrace.admission.sizes import Sizes
 from headrace.admission.usage_journal import UsageJournal, usage_journal_path
 from headrace.domain.errors import Code, HeadraceError
@@ -84,7 +85,7 @@ class App:
     """One server: everything it owns, in the order in which it is built and, backwards, closed."""
 
     def __init__(self, settings: Settings, reread: Reread | None = None) -> None:
-        self.settings = settings
+        self.settings = self.in_force = settings
         self.registry = build_registry(settings)
         check_open(settings, created_keys=self.registry.has_created_keys)
         self.reloading = Reloading(settings, reread, self.registry, self._apply)
@@ -99,6 +100,8 @@ class App:
         self.outbox = Outbox()
         self.flows = [self._flow(model) for model in settings.models]
         self.limiting = build_limiting(settings)
+        self.registry.on_change = self._limit_anew
+        self._limit_anew()
         self.service = Service(
             self.flows,
             self.hub,
@@ -164,10 +167,16 @@ class App:
         self._watch()
         self.gc_watch.settle()
 
+    def _limit_anew(self) -> None:
+        """Keys, tenants or settings have changed."""
+        settings = self.in_force
+        self.limiting.replace(usage_rules(settings, self.registry), sizes(settings))
+
     def _apply(self, settings: Settings) -> None:
         """Take over the limits of settings that were read again."""
+        self.in_force = settings
         self.service.limits = limits(settings)
-        self.limiting.replace(usage_rules(settings), sizes(settings))
+        self._limit_anew()
         for flow in self.flows:
             flow.queue.limit = settings.limits.max_queue
             flow.queue.timeout_s = settings.limits.queue_timeout_s
@@ -356,14 +365,15 @@ def build_limiting(settings: Settings) -> Limiting:
     """The configured limits. What was used of those of a day is kept where the logs are."""
     path = settings.database_path
     journal = UsageJournal(usage_journal_path(path)) if path is not None else None
-    return Limiting(usage_rules(settings), sizes(settings), DayBudgets(journal))
+    return Limiting(days=DayBudgets(journal))
 
 
-def usage_rules(settings: Settings) -> Rules:
+def usage_rules(settings: Settings, registry: Registry) -> Rules:
     """What keys, tenants and models may use."""
     named = {alias: model.name for model in settings.models for alias in model.aliases}
     return Rules(
-        tenants={tenant.name: tenant.limits for tenant in settings.tenants},
+        keys={key.id: key.limits for key in registry.list_keys() if key.limits.some},
+        tenants={one.name: one.limits for one in registry.list_tenants() if one.limits.some},
         models={model.name: model.limits for model in settings.models},
         tenant_models={
             (tenant.name, named.get(limits.model, limits.model)): limits

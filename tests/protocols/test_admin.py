@@ -94,10 +94,35 @@ def test_the_life_of_a_key(place: Place) -> None:
     place.run(main, **BOSS)
 
 
+def test_limits_of_a_key_and_of_a_tenant(place: Place) -> None:
+    told: list[int] = []
+
+    async def main(client: Any) -> None:
+        place.registry.on_change = lambda: told.append(1)
+        limits = {"requests_per_minute": 60, "pace": 12.5}
+        made = (await client.post("/admin/keys", json={"limits": limits})).json()
+        assert made["limits"] == limits
+        assert (await client.get("/admin/keys")).json()["data"][-1]["limits"] == limits
+        assert told == [1]
+        for path, body in (("/admin/keys", {}), ("/admin/tenants/a", {})):
+            wrong = {**body, "limits": {"tokens_per_minute": 9, "tokens_per_day": 1}}
+            send = client.put if "tenants" in path else client.post
+            refused = await send(path, json=wrong)
+            assert refused.status_code == 400
+            assert refused.json()["error"]["param"] == "limits.tokens_per_day"
+            refused = await send(path, json={**body, "limits": {"tokens": 9}})
+            assert refused.status_code == 400
+        assert told == [1]
+
+    place.run(main, **BOSS)
+
+
 def test_the_terms_of_a_tenant(place: Place) -> None:
     async def main(client: Any) -> None:
         assert (await client.get("/admin/tenants/alpha")).status_code == 404
+        limits = {"tokens_per_day": 1000}
         terms = {"weight": 2, "level": "batch", "ttft_ms": 500.5, "overflow": "shed"}
+        terms["limits"] = limits
         put = await client.put("/admin/tenants/alpha", json=terms)
         whole = {"name": "alpha", "tpot_ms": None, "sheddable": False} | terms
         assert put.json() == whole

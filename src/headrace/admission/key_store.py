@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
+from headrace.domain.limits import Limits
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import Tenant
 
@@ -29,11 +30,12 @@ SCHEMA_VERSION = 1
 _SCHEMA = (
     """CREATE TABLE keys (
         id TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, tenant TEXT NOT NULL, scopes TEXT NOT NULL,
-        name TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL, revoked_at REAL) WITHOUT ROWID""",
+        name TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL, revoked_at REAL,
+        limits TEXT NOT NULL) WITHOUT ROWID""",
     "CREATE TABLE tenants (name TEXT PRIMARY KEY, terms BLOB NOT NULL) WITHOUT ROWID",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-_COLUMNS = "id, tenant, scopes, name, created_at, expires_at, revoked_at"
+_COLUMNS = "id, tenant, scopes, name, created_at, expires_at, revoked_at, limits"
 _SPENT = "revoked_at IS NOT NULL OR expires_at <= ?"
 
 
@@ -81,10 +83,12 @@ class KeyStore:
     def add(self, sha: bytes, key: Key) -> None:
         """Keep a new key. Raises ``CONFLICT`` if there are too many good ones."""
         scopes = ",".join(key.scopes)
-        row = (key.id, sha, key.tenant, scopes, key.name, key.created_at, key.expires_at, None)
+        limits = msgspec.json.encode(key.limits).decode()
+        times = (key.created_at, key.expires_at, None)
+        row = (key.id, sha, key.tenant, scopes, key.name, *times, limits)
         with self._changing() as connection:
             self._make_room(connection, key.created_at or 0.0)
-            connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def revoke(self, id: str, now: float) -> Key | None:
         """The key, which is good for nothing from now on; None if there is none."""
@@ -223,9 +227,11 @@ def _key(
     created_at: float,
     expires_at: float | None,
     revoked_at: float | None,
+    limits: str,
 ) -> Key:
     known = msgspec.convert(scopes.split(","), tuple[Scope, ...])
-    return Key(id, tenant, known, name, created_at, expires_at, revoked_at)
+    allowed = msgspec.json.decode(limits, type=Limits)
+    return Key(id, tenant, known, name, created_at, expires_at, revoked_at, allowed)
 
 
 _encode = msgspec.json.Encoder().encode

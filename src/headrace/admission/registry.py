@@ -19,6 +19,7 @@ from headrace.admission.keys import Keys
 from headrace.admission.tenants import Tenants
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
+from headrace.domain.limits import Limits
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import Tenant
 
@@ -26,6 +27,7 @@ WATCH_S = 0.5
 """How often ``keys.db`` is looked at for what others have changed."""
 
 _logger = logging.getLogger("headrace.admission")
+NO_LIMITS = Limits()
 T = TypeVar("T")
 
 
@@ -38,7 +40,8 @@ class Configured(NamedTuple):
 
 
 class Registry:
-    """``may_be_open``: whether a server without keys may serve everybody."""
+    """``may_be_open``: whether a server without keys may serve everybody. ``on_change``: called when something else
+    is in force."""
 
     def __init__(self, store: KeyStore, configured: Configured, *, may_be_open: bool) -> None:
         """Raises ``STORE_FAILED``."""
@@ -48,6 +51,7 @@ class Registry:
         self._stored = store.load()
         self._configured = configured
         self._changing = asyncio.Lock()
+        self.on_change: Callable[[], None] | None = None
         self._apply()
 
     @property
@@ -80,11 +84,17 @@ class Registry:
         return [*self._configured.keys.values(), *self._stored.keys.values()]
 
     async def create_key(
-        self, tenant: str, scopes: Sequence[Scope], name: str, expires_at: float | None, by: str
+        self,
+        tenant: str,
+        scopes: Sequence[Scope],
+        name: str,
+        expires_at: float | None,
+        by: str,
+        limits: Limits = NO_LIMITS,
     ) -> tuple[Key, str]:
         """A new key, and its text: nobody can ever read it again. Raises ``CONFLICT``, ``STORE_FAILED``."""
         id, text = new_key()
-        key = Key(id, tenant, tuple(scopes), name, time.time(), expires_at)
+        key = Key(id, tenant, tuple(scopes), name, time.time(), expires_at, None, limits)
         await self._change(lambda: self._store.add(digest(text), key))
         told = (id, tenant, ", ".join(scopes), by or "nobody in particular")
         _logger.info("key %s of tenant %s (%s) was created by %s", *told)
@@ -146,3 +156,5 @@ class Registry:
         self.tenants.replace(
             [*[Tenant(name=name) for name in named], *configured.tenants, *stored.tenants]
         )
+        if self.on_change is not None:
+            self.on_change()

@@ -10,11 +10,13 @@ from contextlib import closing
 from typing import Any
 
 import click
+import msgspec
 
 from headrace.admission.registry import Registry
 from headrace.cli.errors import Mistake, told
 from headrace.cli.options import loaded, with_settings
 from headrace.domain.key import MAX_NAME, Key
+from headrace.domain.limits import Limits, contradiction
 from headrace.domain.principal import SCOPES, Scope
 from headrace.domain.tenant import NAME
 from headrace.reloading import build_registry
@@ -42,12 +44,20 @@ def command() -> None:
 )
 @click.option("--expires", metavar="TIME", help="30d, 12h, 90m …; not given: never.")
 @click.option("--name", default="", help="What it is for.")
+@click.option(
+    "--limit",
+    "limits",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    help="What it may use: requests_per_minute, tokens_per_minute, tokens_per_day, concurrent, pace.",
+)
 @with_settings
 def create_key(
     tenant: str,
     scopes: tuple[Scope, ...],
     expires: str | None,
     name: str,
+    limits: tuple[str, ...],
     config: str | None,
     **flags: Any,
 ) -> None:
@@ -58,10 +68,12 @@ def create_key(
         if len(name) > MAX_NAME:
             raise Mistake(f"--name: must have at most {MAX_NAME} characters")
         expires_at = None if expires is None else time.time() + _life_s(expires)
+        allowed = _limits(limits)
         with closing(_registry(config, flags)) as registry:
             was_open = registry.keys.open
             is_new = tenant not in {known.name for known in registry.tenants}
-            create = registry.create_key(tenant, tuple(dict.fromkeys(scopes)), name, expires_at, BY)
+            good_for = tuple(dict.fromkeys(scopes))
+            create = registry.create_key(tenant, good_for, name, expires_at, BY, allowed)
             key, text = asyncio.run(create)
         click.echo(text)
         click.echo(f"This is shown once. {_described(key)}", err=True)
@@ -107,6 +119,18 @@ def _life_s(text: str) -> int:
     return seconds
 
 
+def _limits(said: tuple[str, ...]) -> Limits:
+    fields = dict(one.partition("=")[::2] for one in said)
+    try:
+        limits = msgspec.convert(fields, Limits, strict=False)
+    except msgspec.ValidationError as error:
+        raise Mistake(f"--limit: {error}") from None
+    wrong = contradiction(limits)
+    if wrong is not None:
+        raise Mistake(f"--limit: {wrong.field} {wrong.why}")
+    return limits
+
+
 def _described(key: Key) -> str:
     words = [key.id, f"tenant={key.tenant}", f"scope={','.join(key.scopes)}"]
     times = (
@@ -115,6 +139,8 @@ def _described(key: Key) -> str:
         ("revoked", key.revoked_at),
     )
     words += [f"{what}={_written(at)}" for what, at in times if at is not None]
+    limits = msgspec.to_builtins(key.limits)
+    words += [f"{name}={amount:g}" for name, amount in limits.items()]
     if key.spent(time.time()):
         words.append("(good for nothing)")
     if key.name:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.domain.limits import Limits
 from headrace.domain.principal import Scope
 
 MAX_NAME = 100
@@ -12,7 +13,8 @@ MAX_NAME = 100
 
 class Key(msgspec.Struct, frozen=True, gc=False):
     """``id``: the public part of a key that was created here; of one of the settings, where it stands there.
-    Times are Unix seconds; ``created_at`` is None for those of the settings."""
+    Times are Unix seconds; ``created_at`` is None for those of the settings. ``limits``: what it may use, within
+    what its tenant may."""
 
     id: str
     tenant: str
@@ -21,6 +23,7 @@ class Key(msgspec.Struct, frozen=True, gc=False):
     created_at: float | None = None
     expires_at: float | None = None
     revoked_at: float | None = None
+    limits: Limits = Limits()
 
     def spent(self, now: float) -> str:
         """Why it is good for nothing any more; empty while it is good."""

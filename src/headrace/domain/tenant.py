@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from headrace.domain.limits import Limits
+
 Level = Literal["interactive", "standard", "batch"]
 Overflow = Literal["reject", "wait", "shed", "spill"]
 
@@ -22,7 +24,8 @@ class TenantTerms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``weight``: its share among the tenants of its ``level``, the priority class; with 0 it is served when nobody else
     waits. ``ttft_ms``, ``tpot_ms``: targets of the time to first token and per output token. ``overflow``: what
-    becomes of its request when a queue is full. ``sheddable``: whether its waiting requests may give way."""
+    becomes of its request when a queue is full. ``sheddable``: whether its waiting requests may give way.
+    ``limits``: what it may use."""
 
     weight: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0
     level: Level = "standard"
@@ -30,6 +33,7 @@ class TenantTerms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tpot_ms: _Target | None = None
     overflow: Overflow = "reject"
     sheddable: bool = False
+    limits: Limits = Limits()
 
 
 class Tenant(TenantTerms, frozen=True, kw_only=True, gc=False):

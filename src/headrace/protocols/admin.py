@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import MAX_NAME, Key
+from headrace.domain.limits import Limits, contradiction
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import NAME, Tenant, TenantName, TenantTerms
 from headrace.protocols.body import Body, refuse, require_json_body
@@ -36,6 +37,7 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False)
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("infer",)
     name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
     expires_in_s: Annotated[float, Meta(gt=0, le=LONGEST_S)] | None = None
+    limits: Limits = Limits()
 
 
 class NewKey(Key, frozen=True, kw_only=True, gc=False):
@@ -101,7 +103,7 @@ class AdminEndpoints:
         body = _key_body.decode_closed(_said_json(call))
         expires_at = None if body.expires_in_s is None else time.time() + body.expires_in_s
         key, text = await self._admin.registry.create_key(
-            body.tenant, body.scopes, body.name, expires_at, call.key_id
+            body.tenant, body.scopes, body.name, expires_at, call.key_id, _possible(body.limits)
         )
         call.json(NewKey(**msgspec.structs.asdict(key), key=text), headers=[_NO_STORE])
 
@@ -116,6 +118,7 @@ class AdminEndpoints:
 
     async def put_tenant(self, call: Call, name: str) -> None:
         terms = _terms_body.decode_closed(_said_json(call))
+        _possible(terms.limits)
         tenant = Tenant(name=_named(name), **msgspec.structs.asdict(terms))
         await self._admin.registry.put_tenant(tenant, call.key_id)
         call.json(tenant, headers=[_NO_STORE])
@@ -125,6 +128,14 @@ class AdminEndpoints:
 
     async def reload(self, call: Call, _: str) -> None:
         call.json(ReloadState(*await self._admin.reload(call.key_id)), headers=[_NO_STORE])
+
+
+def _possible(limits: Limits) -> Limits:
+    """Limits that do not contradict each other. Raises ``INVALID_REQUEST``."""
+    wrong = contradiction(limits)
+    if wrong is not None:
+        raise refuse(f"limits.{wrong.field}", wrong.why)
+    return limits
 
 
 def _said_json(call: Call) -> bytes:

@@ -14,6 +14,7 @@ from headrace.domain.allowance import Allowance
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Event, Prompt
 from headrace.domain.key import Key
+from headrace.domain.limits import Limits
 from headrace.domain.principal import Principal, Scope
 from headrace.domain.request import Caller, Message, Request
 from headrace.domain.tenant import Tenant
@@ -190,7 +191,13 @@ class Registry(Protocol):
         """All, without what they are."""
 
     async def create_key(
-        self, tenant: str, scopes: Sequence[Scope], name: str, expires_at: float | None, by: str
+        self,
+        tenant: str,
+        scopes: Sequence[Scope],
+        name: str,
+        expires_at: float | None,
+        by: str,
+        limits: Limits,
     ) -> tuple[Key, str]:
         """A new key, and its text, which nothing gives again. Raises ``CONFLICT`` if there are too many."""
 
