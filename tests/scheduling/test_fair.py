@@ -191,6 +191,13 @@ def test_the_last_of_who_has_most_waiting_gives_way(name: str) -> None:
     least = one.least_urgent(20.0)
     assert least is not None
     assert least.id == "heavy8"
+    for ticket in list(one):
+        if ticket.terms is heavy and ticket.id != "heavy0":
+            one.remove(ticket)
+    one.add(Ticket("light2", light, 21.0, 1000), 21.0)
+    least = one.least_urgent(22.0)
+    assert least is not None
+    assert least.id == "light2"
 
 
 @each
