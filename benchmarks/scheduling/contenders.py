@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -23,9 +24,10 @@ class Contender(msgspec.Struct, frozen=True):
         return Simulation(engine, self.make(), classes=self.classes).run(arrivals)
 
 
-def ours(name: str, *, classes: bool = False) -> Contender:
-    """One of ``headrace.scheduling``, as it is without settings."""
-    return Contender(name, lambda: policy(name), classes)
+def ours(name: str, *, classes: bool = False, **settings: Any) -> Contender:
+    """One of ``headrace.scheduling``, named after its settings, if any."""
+    title = ", ".join((name, *(f"{key} {value:,}" for key, value in settings.items())))
+    return Contender(title, lambda: policy(name, **settings), classes)
 
 
 CONTENDERS = (
