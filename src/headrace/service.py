@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
+from headrace.admission.plan import Reservation
 from headrace.admission.read_tokens import ReadTokens
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
@@ -121,17 +122,18 @@ class Service:
         generation_id = "gen_" + self._ulids.new(now)
         request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
         context = opening = None
-        if self._chain is not None:
-            context = HookContext(generation_id, request, caller)
-            try:
+        try:
+            if self._chain is not None:
+                context = HookContext(generation_id, request, caller)
                 opening = self._chain.on_start(context)
-            except HeadraceError:
-                if reservation is not None:
-                    reservation.settle(0, time.monotonic())
-                raise
-        header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
-        generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
-        generation.reservation = reservation
+            name = request.model
+            header = LogHeader(generation_id, now, name, request, caller, wire, wire_options)
+            log = self._hub.create(header)
+        except BaseException:
+            if reservation is not None:
+                reservation.settle(0, time.monotonic())
+            raise
+        generation = self._begin(log, flow, context, flow.keeps_raw, reservation)
         flow.metrics.admitted_count += 1
         if opening is None and not self._rewrites:
             self._enqueue(generation, flow)
@@ -368,7 +370,12 @@ class Service:
     # Admission.
 
     def _begin(
-        self, log: Log, flow: Flow, context: HookContext | None, keep_raw: bool
+        self,
+        log: Log,
+        flow: Flow,
+        context: HookContext | None,
+        keep_raw: bool,
+        reservation: Reservation | None,
     ) -> Generation:
         """A generation on its log, found by its abort token from now on."""
         generation = Generation(
@@ -380,6 +387,7 @@ class Service:
             flow=flow,
             keep_raw=keep_raw,
         )
+        generation.reservation = reservation
         self._running[generation.id] = generation
         if self._tracer is not None:
             generation.trace = self._tracer.generation(generation, flow.model.name)
@@ -570,8 +578,8 @@ class Service:
         context = None
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
-        generation = self._begin(log, flow, context, keep_raw=True)
-        generation.reservation = self._limiting.resume(generation)
+        reservation = self._limiting.resume(header.id, header.request, header.caller, flow)
+        generation = self._begin(log, flow, context, True, reservation)
         flow.metrics.admitted_count += 1
         try:
             generation.rebuild(recovered.raw)
