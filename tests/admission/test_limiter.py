@@ -223,8 +223,8 @@ def test_buckets_and_plans_are_bounded() -> None:
     keys = {f"k{number}": limits for number in range(MAX_PLANS + 100)}
     one = limiter(keys=keys)
     used = [plan(one, key_id=f"k{number}") for number in range(100)]
-    for each in used:
-        enter(each)
+    for number, each in enumerate(used):
+        enter(each, id=f"gen_{number}")
     for number in range(100, MAX_PLANS + 100):
         one.plan("a", f"k{number}", "m", NOW + 0.5)
         known = len(one._buckets), len(one._gates), len(one._days), len(one._plans)

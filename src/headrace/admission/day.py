@@ -104,8 +104,8 @@ class DayBudgets:
         return found
 
     def reserve(self, id: str, budgets: tuple[DayBudget, ...], prompt: int, output: int) -> None:
-        """Take from all of them, of the day that they have now. More may follow under the same ``id``, of the same
-        budgets and the same day. Raises ``STORE_FAILED``; nothing is taken then."""
+        """Take from all of them, of the day that they have now. What follows under the same ``id`` is taken from
+        the same budgets, of the same day. Raises ``STORE_FAILED``; nothing is taken then."""
         self._day = day = budgets[0].day
         new = Open(day, prompt, output, budgets)
         if self._journal is not None:
@@ -154,12 +154,12 @@ class DayBudgets:
 
     def _reserved(self, id: str, new: Open) -> None:
         known = self.open.get(id)
-        day = new.day if known is None else known.day
-        for budget in new.budgets:
-            budget.add(day, new.prompt + new.output)
+        first = new if known is None else known
+        for budget in first.budgets:
+            budget.add(first.day, new.prompt + new.output)
         if known is not None:
             prompt, output = known.prompt + new.prompt, known.output + new.output
-            new = Open(day, prompt, output, known.budgets)
+            new = Open(known.day, prompt, output, known.budgets)
         self.open[id] = new
 
     def _settled(self, id: str, tokens: int) -> None:
