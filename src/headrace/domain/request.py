@@ -140,7 +140,7 @@ CONTINUE = Leaving(None)
 
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks: the tenant that the key named, and how this request wants to be treated. ``trace``: to which
-    trace it belongs; the parent of all spans of its generation. ``key_id``: of the key."""
+    trace it belongs; the parent of all spans of its generation. ``key_id``: which key it was, empty for none."""
 
     tenant: str = "default"
     request_id: str = ""
