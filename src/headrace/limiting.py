@@ -71,6 +71,7 @@ class Limiting:
         if plan is None:
             return request, None
         size, prompt, output, cap = self._asked(plan, request, flow.context)
+        self._sizes.check_prompt(prompt)
         try:
             reservation = plan.reserve(id, size, prompt, output, request.choices, now, wall)
         except HeadraceError:
@@ -123,19 +124,18 @@ class Limiting:
         """What was used before this process began. Raises ``STORE_FAILED``."""
         self._days.load(wall)
 
-    def resume(self, generation: Generation) -> Reservation | None:
-        """A generation goes on that was let in before the crash."""
+    def resume(self, id: str, request: Request, caller: Caller, flow: Flow) -> Reservation | None:
+        """A generation goes on that was let in before the crash; in spite of limits that are others by now."""
         now, wall = time.monotonic(), time.time()
-        caller, flow, request = generation.caller, generation.flow, generation.request
         plan = self._limiter.plan(caller.tenant, caller.key_id, flow.model.name, now)
         if plan is None:
-            self.died(generation.id, (), ())  # no limit counts it any more
+            self.died(id, (), ())  # no limit counts it any more
             return None
-        known = self._days.open.get(generation.id)
+        known = self._days.open.get(id)
         if known is not None:
-            return plan.resume(generation.id, known.prompt, known.output, now, wall)
+            return plan.resume(id, known.prompt, known.output, now, wall)
         _, prompt, output, _ = self._asked(plan, request, flow.context)
-        return plan.resume(generation.id, prompt, output * request.choices, now, wall)
+        return plan.resume(id, prompt, output * request.choices, now, wall)
 
     def died(self, id: str, events: Sequence[Event], raw: Sequence[Delta]) -> None:
         """A generation does not go on: it used what its log says."""
@@ -160,13 +160,12 @@ class Limiting:
         self, plan: Plan, request: Request, context: int
     ) -> tuple[Size | None, int, int, Cap | None]:
         """The prompt's size and its tokens, how many tokens each choice may have, and the cap that says so, if
-        the client did not. Raises ``CONTEXT_LENGTH``."""
+        the client did not."""
         sizes, cap = self._sizes, request.cap
         if not plan.tokens and sizes.max_prompt_tokens is None:
             return None, 0, 0, cap
         size = size_of(request)
         prompt = plan.estimates.prompt_tokens(size)
-        sizes.check_prompt(prompt)
         if not plan.tokens:
             return size, prompt, 0, cap
         output = request.sampling.max_tokens if cap is None else cap.tokens

@@ -16,6 +16,7 @@ import msgspec
 
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
+from headrace.admission.plan import Reservation
 from headrace.admission.read_tokens import ReadTokens
 from headrace.admission.tenants import Tenants
 from headrace.dispatch import Dispatcher, report
@@ -133,17 +134,18 @@ class Service:
         generation_id = "gen_" + self._ulids.new(now)
         request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
         context = opening = None
-        if self._chain is not None:
-            context = HookContext(generation_id, request, caller)
-            try:
+        try:
+            if self._chain is not None:
+                context = HookContext(generation_id, request, caller)
                 opening = self._chain.on_start(context)
-            except HeadraceError:
-                if reservation is not None:
-                    reservation.settle(0, time.monotonic())
-                raise
-        header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
-        generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
-        generation.reservation = reservation
+            name = request.model
+            header = LogHeader(generation_id, now, name, request, caller, wire, wire_options)
+            log = self._hub.create(header)
+        except BaseException:
+            if reservation is not None:
+                reservation.settle(0, time.monotonic())
+            raise
+        generation = self._begin(log, flow, context, flow.keeps_raw, reservation)
         if opening is None and not self._rewrites:
             self._dispatcher.enqueue(generation, flow)
         else:
@@ -364,7 +366,12 @@ class Service:
     # Admission.
 
     def _begin(
-        self, log: Log, flow: Flow, context: HookContext | None, keep_raw: bool
+        self,
+        log: Log,
+        flow: Flow,
+        context: HookContext | None,
+        keep_raw: bool,
+        reservation: Reservation | None,
     ) -> Generation:
         """A generation on its log, found by its abort token from now on."""
         meter = flow.meters[log.header.request.kind]
@@ -378,6 +385,7 @@ class Service:
             flow=flow,
             keep_raw=keep_raw,
         )
+        generation.reservation = reservation
         self._running[generation.id] = generation
         if generation.caller.trace is not None and self._tracer is not None:
             generation.trace = self._tracer.generation(generation, flow.model.name)
@@ -442,8 +450,8 @@ class Service:
         context = None
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
-        generation = self._begin(log, flow, context, keep_raw=True)
-        generation.reservation = self._limiting.resume(generation)
+        reservation = self._limiting.resume(header.id, header.request, header.caller, flow)
+        generation = self._begin(log, flow, context, True, reservation)
         if header.caller.once is not None:
             self._joining.began(generation, header.caller.once.key)
         try:

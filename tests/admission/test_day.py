@@ -182,14 +182,15 @@ def test_a_closed_journal_is_left_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "usage").read_bytes() == before
 
 
-def test_budgets_that_nobody_asks_for_and_that_are_unused_are_forgotten() -> None:
+def test_budgets_that_are_unused_are_forgotten() -> None:
     budgets = DayBudgets()
     for number in range(5000):
         one = budgets.budget(f"key:{number}")
         if number % 100 == 0:
-            one.left(0.0, NOON)
+            one.left(0.0, NOON if number else NOON - 2 * DAY_S)
             budgets.reserve(f"gen_{number}", (one,), 5, 5)
-    assert len(budgets) < 2000
+    budgets.sweep()
+    assert len(budgets) == 49
     kept = budgets.budget("key:4900")
     kept.capacity = 100.0
     assert kept.left(0.0, NOON) == 90

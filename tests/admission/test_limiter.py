@@ -219,18 +219,21 @@ def test_a_prompt_in_mid_stream_is_taken_too() -> None:
 
 
 def test_buckets_and_plans_are_bounded() -> None:
-    keys = {f"k{number}": Limits(requests_per_minute=60) for number in range(MAX_PLANS + 100)}
+    limits = Limits(requests_per_minute=60, tokens_per_day=1000, concurrent=5)
+    keys = {f"k{number}": limits for number in range(MAX_PLANS + 100)}
     one = limiter(keys=keys)
     used = [plan(one, key_id=f"k{number}") for number in range(100)]
-    for each in used:
-        enter(each)
+    for number, each in enumerate(used):
+        enter(each, id=f"gen_{number}")
     for number in range(100, MAX_PLANS + 100):
         one.plan("a", f"k{number}", "m", NOW + 0.5)
-        assert one.size <= 2 * MAX_PLANS
-    assert one.size < 4096
-    left = plan(one, key_id="k7").allowance(NOW + 0.5, NOON).requests
-    assert left is not None
-    assert left.remaining == 59  # none that was used is forgotten before it is full again
+        known = len(one._buckets), len(one._gates), len(one._days), len(one._plans)
+        assert sum(known) < 4096
+    left = plan(one, key_id="k7").allowance(NOW + 0.5, NOON)
+    assert left.requests is not None
+    assert left.tokens is not None
+    # None that was used is forgotten before it is as new.
+    assert (left.requests.remaining, left.tokens.remaining) == (59, 890)
 
 
 @given(

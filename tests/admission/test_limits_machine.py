@@ -273,7 +273,8 @@ class LimitsMachine(RuleBasedStateMachine):
         for account, limits in getattr(self, "limits", {}).items():
             if limits.concurrent is not None:
                 inside = sum(account in guest.accounts for guest in self.open)
-                assert self.limiter.running(account) == inside
+                gate = self.limiter._gates.get(account)
+                assert (gate.running if gate is not None else 0) == inside
                 assert inside <= limits.concurrent
 
 

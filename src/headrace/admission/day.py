@@ -18,13 +18,12 @@ from headrace.domain.errors import HeadraceError
 
 DAY_S = 86_400.0
 DAYS_KNOWN = 2
-SWEEP_ABOVE = 1024
 _account = attrgetter("account")
 _logger = logging.getLogger("headrace.admission")
 
 
 class DayBudget:
-    """``account``: whose it is, as the journal says it. ``capacity``: 0 while no limit asks for it. ``day``: the one
+    """``account``: whose it is, as the journal says it. ``capacity``: 0 until a limit asks for it. ``day``: the one
     that counts now, in days since 1970. ``spent``: what was taken on each day that is known. Times are Unix seconds."""
 
     __slots__ = ("account", "capacity", "day", "name", "spent", "whose")
@@ -74,7 +73,6 @@ class DayBudgets:
     def __init__(self, journal: UsageJournal | None = None) -> None:
         self._journal = journal
         self._budgets: dict[str, DayBudget] = {}
-        self._sweep_above = SWEEP_ABOVE
         self._troubled = False
         self._day = 0
         self.open: dict[str, Open] = {}
@@ -102,14 +100,12 @@ class DayBudgets:
         """The one budget of an account, made when first asked for."""
         found = self._budgets.get(account)
         if found is None:
-            if len(self._budgets) >= self._sweep_above:
-                self._sweep()
             found = self._budgets[account] = DayBudget(account)
         return found
 
     def reserve(self, id: str, budgets: tuple[DayBudget, ...], prompt: int, output: int) -> None:
-        """Take from all of them, of the day that they have now. More may follow under the same ``id``, of the same
-        budgets and the same day. Raises ``STORE_FAILED``; nothing is taken then."""
+        """Take from all of them, of the day that they have now. What follows under the same ``id`` is taken from
+        the same budgets, of the same day. Raises ``STORE_FAILED``; nothing is taken then."""
         self._day = day = budgets[0].day
         new = Open(day, prompt, output, budgets)
         if self._journal is not None:
@@ -142,10 +138,15 @@ class DayBudgets:
     def __len__(self) -> int:
         return len(self._budgets)
 
-    def lift_limits(self) -> None:
-        """Nobody asks for any of them, until somebody does."""
-        for budget in self._budgets.values():
-            budget.capacity = 0.0
+    def sweep(self) -> None:
+        """Forget accounts that have used nothing today and yesterday. Whoever has asked for their budgets must ask
+        again."""
+        oldest = self._day - 1
+        self._budgets = {
+            account: budget
+            for account, budget in self._budgets.items()
+            if any(tokens and day >= oldest for day, tokens in budget.spent.items())
+        }
 
     def close(self) -> None:
         if self._journal is not None:
@@ -153,12 +154,12 @@ class DayBudgets:
 
     def _reserved(self, id: str, new: Open) -> None:
         known = self.open.get(id)
-        day = new.day if known is None else known.day
-        for budget in new.budgets:
-            budget.add(day, new.prompt + new.output)
+        first = new if known is None else known
+        for budget in first.budgets:
+            budget.add(first.day, new.prompt + new.output)
         if known is not None:
             prompt, output = known.prompt + new.prompt, known.output + new.output
-            new = Open(day, prompt, output, known.budgets)
+            new = Open(known.day, prompt, output, known.budgets)
         self.open[id] = new
 
     def _settled(self, id: str, tokens: int) -> None:
@@ -185,12 +186,3 @@ class DayBudgets:
             accounts = [budget.account for budget in known.budgets]
             lines.append(("r", id, known.day, known.prompt, known.output, *accounts))
         return lines
-
-    def _sweep(self) -> None:
-        """Forget accounts of which nothing is known and that no limit asks for."""
-        self._budgets = {
-            account: budget
-            for account, budget in self._budgets.items()
-            if budget.capacity or any(budget.spent.values())
-        }
-        self._sweep_above = max(SWEEP_ABOVE, 2 * len(self._budgets))

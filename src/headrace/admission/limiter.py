@@ -67,7 +67,7 @@ class Limiter:
             return plans[at]
         if len(plans) >= MAX_PLANS:
             plans.clear()
-        if len(self._buckets) + len(self._gates) >= self._sweep_above:
+        if self._known >= self._sweep_above:
             self._sweep(now)
         made = plans[at] = self._made(tenant, key_id, model, now)
         return made
@@ -78,17 +78,10 @@ class Limiter:
         self._rules = rules
         self._plans_for_all = plans_for_all
         self._plans.clear()
-        self._days.lift_limits()
 
     @property
-    def size(self) -> int:
-        """How much it remembers: plans, buckets, gates."""
-        return len(self._plans) + len(self._buckets) + len(self._gates)
-
-    def running(self, account: str) -> int:
-        """How many are in of those that may be at once, as ``tenant:NAME``."""
-        gate = self._gates.get(account)
-        return gate.running if gate is not None else 0
+    def _known(self) -> int:
+        return len(self._buckets) + len(self._gates) + len(self._days)
 
     def _made(self, tenant: str, key_id: str, model: str, now: float) -> Plan | None:
         requests: list[Bucket] = []
@@ -167,5 +160,6 @@ class Limiter:
         """Forget what is as a new one would be. Plans are forgotten with it: they hold on to it."""
         self._buckets = {at: one for at, one in self._buckets.items() if not one.is_full(now)}
         self._gates = {at: one for at, one in self._gates.items() if one.running}
-        self._sweep_above = max(SWEEP_ABOVE, 2 * (len(self._buckets) + len(self._gates)))
+        self._days.sweep()
+        self._sweep_above = max(SWEEP_ABOVE, 2 * self._known)
         self._plans.clear()

@@ -199,8 +199,9 @@ class Reservation(msgspec.Struct, eq=False, gc=False):
 
     def add_prompt(self, tokens: int, now: float, wall: float) -> None:
         """A message was added to it. Raises ``RATE_LIMITED`` and ``REQUEST_TOO_LARGE``."""
-        self.plan.add(self.id, tokens, now, wall)
-        self.prompt += tokens
+        if not self.settled:
+            self.plan.add(self.id, tokens, now, wall)
+            self.prompt += tokens
 
     def settle(self, used: int, now: float) -> None:
         """It is over, and has used so many tokens; what was reserved beyond that comes back. Once: later calls
