@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -225,5 +227,31 @@ def test_where_it_is_optional_the_grpc_port_asks_for_none(
             async with grpc.aio.secure_channel(app.grpc.address, trusted) as channel:
                 key = (("authorization", "Bearer sk-alpha"),)
                 assert await channel.unary_unary(INFER)(ASKED, metadata=key)
+
+    run(main())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_connection_is_resumed_from_one_that_had_a_certificate(
+    run: Callable[..., Any], authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    context.maximum_version = version
+    context.load_cert_chain(authority.client(ALPHA))
+
+    def ask(port: int, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        with (
+            socket.create_connection(("127.0.0.1", port), 20) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secure,
+        ):
+            secure.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert secure.recv(4096).startswith(b"HTTP/1.1 200")
+            return secure.session, secure.session_reused
+
+    async def main() -> None:
+        async with Whole(tmp_path).running(server(authority), TENANTS) as app:
+            session, _ = await asyncio.to_thread(ask, app.front.port, None)
+            _, reused = await asyncio.to_thread(ask, app.front.port, session)
+            assert not reused
 
     run(main())

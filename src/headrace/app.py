@@ -144,6 +144,7 @@ class App:
         finally:
             if self.grpc is not None:
                 await self.grpc.close()
+            self.registry.close()
             logs.close()
 
     async def _open(self) -> None:
@@ -214,7 +215,6 @@ class App:
                 await replica.engine.close()
                 self._model_news(flow, replica, "unloaded")
         await self.store.close()
-        self.registry.close()
         if self.operations is not None:
             self.operations.close()
         await asyncio.to_thread(self.tracing.close)

@@ -12,6 +12,8 @@ import pytest
 
 KEY = re.compile(r"hr_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}\n")
 
+NO_LIFE = "--expires: must be like 30d, 12h, 90m or 45s, and at most ten years"
+
 
 def keys(folder: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "headrace", "keys", *words, "--state-dir", str(folder)]
@@ -59,8 +61,9 @@ def test_a_first_key_can_be_made_before_the_server_may_start(tmp_path: Path) -> 
     ("words", "line"),
     [
         (["revoke", "nobody"], "There is no key 'nobody'."),
-        (["create", "--expires", "soon"], "--expires: must be like 30d, 12h, 90m or 45s"),
-        (["create", "--expires", "0d"], "--expires: must be like 30d, 12h, 90m or 45s"),
+        (["create", "--expires", "soon"], NO_LIFE),
+        (["create", "--expires", "0d"], NO_LIFE),
+        (["create", "--expires", "600w"], NO_LIFE),
         (["create", "--tenant", "a b"], "--tenant: must be 1 to 64 letters, digits, _, . or -"),
         (["create", "--name", "x" * 101], "--name: must have at most 100 characters"),
     ],

@@ -15,7 +15,7 @@ import msgspec
 from headrace.admission.registry import Registry
 from headrace.cli.errors import Mistake, told
 from headrace.cli.options import loaded, with_settings
-from headrace.domain.key import MAX_NAME, Key
+from headrace.domain.key import MAX_LIFE_S, MAX_NAME, Key
 from headrace.domain.limits import Limits, contradiction
 from headrace.domain.principal import SCOPES, Scope
 from headrace.domain.tenant import NAME
@@ -114,8 +114,8 @@ def _registry(config: str | None, flags: dict[str, Any]) -> Registry:
 def _life_s(text: str) -> int:
     found = _LIFE.fullmatch(text)
     seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
-    if not seconds:
-        raise Mistake("--expires: must be like 30d, 12h, 90m or 45s")
+    if not 0 < seconds <= MAX_LIFE_S:
+        raise Mistake("--expires: must be like 30d, 12h, 90m or 45s, and at most ten years")
     return seconds
 
 

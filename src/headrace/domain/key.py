@@ -9,6 +9,8 @@ from headrace.domain.principal import Scope
 
 MAX_NAME = 100
 """Characters of a key's name."""
+MAX_LIFE_S = 10 * 366 * 86_400
+"""Of a key that has an end."""
 
 
 class Key(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.key import MAX_NAME, Key
+from headrace.domain.key import MAX_LIFE_S, MAX_NAME, Key
 from headrace.domain.limits import Limits, contradiction
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import NAME, Tenant, TenantName, TenantTerms
@@ -25,8 +25,6 @@ from headrace.protocols.errors import Header
 from headrace.protocols.port import Admin
 from headrace.protocols.router import Handler, Route
 
-LONGEST_S = 10 * 366 * 86_400
-"""Life of a key that has an end."""
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
 
@@ -36,7 +34,7 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False)
     tenant: TenantName = "default"
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)] = ("infer",)
     name: Annotated[str, Meta(max_length=MAX_NAME)] = ""
-    expires_in_s: Annotated[float, Meta(gt=0, le=LONGEST_S)] | None = None
+    expires_in_s: Annotated[float, Meta(gt=0, le=MAX_LIFE_S)] | None = None
     limits: Limits = Limits()
 
 
