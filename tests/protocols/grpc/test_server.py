@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from headrace.front.tls import Tls
 from headrace.protocols.grpc.call import HIGH_WATER_BYTES
+from headrace.protocols.grpc.wires import KEYLESS_BYTES
 
 
 def test_health_follows_the_models(kit: Any, rpc: Any) -> None:
@@ -107,6 +108,20 @@ def test_reflection_gives_a_file_and_before_it_what_it_needs(kit: Any, rpc: Any)
                 pool.AddSerializedFile(file)
             assert pool.FindServiceByName(symbol).methods_by_name["StreamInfer"].server_streaming
             call.cancel()
+
+    kit.run(main())
+
+
+def test_anybody_may_send_only_short_messages(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        async with (
+            rpc.talking(kit.Service(kit.hello)) as (_, serving),
+            grpc.aio.insecure_channel(serving.address) as channel,
+        ):
+            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+            long = "x" * (KEYLESS_BYTES + 1)
+            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=long))
+            assert (await rpc.refused(call)).code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
     kit.run(main())
 

@@ -43,6 +43,8 @@ _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _CONNECT_TIMEOUT = re.compile(r"\d{1,10}")
 GRPC = b"application/grpc"
 _INTERNAL = 13
+KEYLESS_BYTES = 64 * 1024
+"""Of a message in the course of a call that anybody may make."""
 
 _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
     "application/grpc": (Grpc, "proto"),
@@ -131,7 +133,8 @@ class Wires:
                 said = "`connect-protocol-version` must be 1."
                 raise HeadraceError(Code.INVALID_REQUEST, said)
             if exchange.arrives:
-                reply.incoming = Incoming(exchange, framing, fields, self._message_bytes)
+                limit = KEYLESS_BYTES if method.keyless else self._message_bytes
+                reply.incoming = Incoming(exchange, framing, fields, limit)
                 return self._rpcs.converse(rpc, method, reply.incoming.following)
             messages = framing.messages(body, fields, self._message_bytes)
             if method.open is not None:
