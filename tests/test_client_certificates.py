@@ -215,14 +215,14 @@ async def over_web(app: Any, asking: httpx.AsyncClient, kind: str) -> str:
     return next(said for line, said in numbers.items() if line in answer.content + headers)
 
 
-def test_where_it_is_optional_the_grpc_port_asks_for_none(
+def test_where_it_is_optional_the_grpc_port_takes_a_key_as_well(
     run: Callable[..., Any], authority: Authority, tmp_path: Path
 ) -> None:
     async def main() -> None:
         whole = Whole(tmp_path)
         lines = server(authority, "optional", "grpc_port = 0")
         async with whole.running(lines, TENANTS) as app:
-            assert await over_grpc(app, authority, authority.client(ALPHA)) == "401"
+            assert await over_grpc(app, authority, authority.client(ALPHA)) == "alpha"
             trusted = grpc.ssl_channel_credentials(authority.ca.read_bytes())
             async with grpc.aio.secure_channel(app.grpc.address, trusted) as channel:
                 key = (("authorization", "Bearer sk-alpha"),)

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import msgspec
@@ -18,11 +18,12 @@ from headrace import __version__
 from headrace.admission.day import DayBudgets
 from headrace.admission.limiter import Rules
 from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
-from headrace.admission.registry import Registry
 from headrace.admission.sizes import Sizes
 from headrace.admission.usage_journal import UsageJournal, usage_journal_path
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.key import Key
 from headrace.domain.request import Sampling
+from headrace.domain.tenant import Tenant
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
@@ -171,7 +172,8 @@ class App:
     def _limit_anew(self) -> None:
         """Keys, tenants or settings have changed."""
         settings = self.in_force
-        self.limiting.replace(usage_rules(settings, self.registry), sizes(settings))
+        rules = usage_rules(settings, self.registry.list_keys(), self.registry.list_tenants())
+        self.limiting.replace(rules, sizes(settings))
 
     def _apply(self, settings: Settings) -> None:
         """Take over the limits of settings that were read again."""
@@ -368,12 +370,12 @@ def build_limiting(settings: Settings) -> Limiting:
     return Limiting(days=DayBudgets(journal))
 
 
-def usage_rules(settings: Settings, registry: Registry) -> Rules:
+def usage_rules(settings: Settings, keys: Iterable[Key], tenants: Iterable[Tenant]) -> Rules:
     """What keys, tenants and models may use."""
     named = {alias: model.name for model in settings.models for alias in model.aliases}
     return Rules(
-        keys={key.id: key.limits for key in registry.list_keys() if key.limits.some},
-        tenants={one.name: one.limits for one in registry.list_tenants() if one.limits.some},
+        keys={key.id: key.limits for key in keys if key.limits.some},
+        tenants={one.name: one.limits for one in tenants if one.limits.some},
         models={model.name: model.limits for model in settings.models},
         tenant_models={
             (tenant.name, named.get(limits.model, limits.model)): limits

@@ -78,11 +78,12 @@ async def reloaded(by: str) -> Reloaded:
     return Reloaded((), ("server.port",))
 
 
-def test_every_example_is_taken(kit: Any) -> None:
+def test_every_example_is_taken(kit: Any, tmp_path: Path) -> None:
     """By the endpoint whose body it is."""
 
     async def main() -> None:
-        async with kit.talking(first_runs(kit)) as client:
+        registry = Registry(KeyStore(tmp_path / "keys.db"), Configured(), may_be_open=True)
+        async with kit.talking(first_runs(kit), admin=Admin(registry, reloaded)) as client:
             ids = await made(client)
             for path, body in bodies(describe("1")):
                 url = path.format(id=ids["running"][0])

@@ -8,6 +8,7 @@ import pytest
 
 from headrace.app import usage_rules
 from headrace.domain.limits import Limits
+from headrace.reloading import configured
 from headrace.settings import load
 from headrace.settings.errors import SettingsError
 from headrace.settings.printing import as_toml
@@ -112,7 +113,8 @@ FULL = (
 def test_what_is_configured_is_what_holds(tmp_path: Path) -> None:
     file = tmp_path / "headrace.toml"
     file.write_text(FULL)
-    rules = usage_rules(load(file, environ={}).settings)
+    settings = load(file, environ={}).settings
+    rules = usage_rules(settings, (), configured(settings).tenants)
     assert rules.tenants == {"a": Limits(requests_per_minute=60, concurrent=4, pace=20.5)}
     assert rules.models == {"up": Limits(tokens_per_minute=9000, burst_s=30.0)}
     assert list(rules.tenant_models) == [("a", "up")]  # by its name, not its alias

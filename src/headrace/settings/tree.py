@@ -144,8 +144,7 @@ class Server(Section, frozen=True):
         Annotated[
             Literal["required", "optional"],
             setting(
-                "`optional`: who has no certificate may show a key, and probes need none; the gRPC port, which "
-                "knows no optional ones, then asks for none. Not set: `required`."
+                "`optional`: who has no certificate may show a key, and probes need none. Not set: `required`."
             ),
         ]
         | None

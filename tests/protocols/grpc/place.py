@@ -31,6 +31,8 @@ class Exchange:
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.gone = self.arrives = self.has_trailers = False
+        self.certificate: tuple[str, ...] | None = None
+        self.scheme = "http"
         self.status = 0
         self.content_type = ""
         self.answer = b""

@@ -45,7 +45,7 @@ class Kept:
         else:
             self.on_gone, self.on_drain = on_gone, on_drain
 
-    def start(self, request_id: str, generation_id: str) -> None:
+    def start(self, request_id: str, generation_id: str, left: Sequence[Any]) -> None:
         self.started += 1
 
     def send(self, messages: Sequence[bytes]) -> bool:
