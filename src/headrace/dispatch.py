@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from math import nan
 from typing import Any
 
 from headrace.domain.delta import Prefix
@@ -58,7 +59,6 @@ class Dispatcher:
 
     def enqueue(self, generation: Generation, flow: Flow) -> None:
         """Start it, or let it wait; what the queue refuses ends."""
-        ticket = self._tickets.give(generation, flow.estimates)
         place = None if flow.queue.waiting else flow.model.place(generation.request.choices)
         if place is not None:
             if place.early or generation.durable:
@@ -72,6 +72,8 @@ class Dispatcher:
             self._start(generation, flow, place)
             return
         now = time.monotonic()
+        self._begin_to_account(flow, now)
+        ticket = self._tickets.give(generation, flow.estimates)
         overflow = self._tickets.tenant(generation.caller.tenant).overflow
         try:
             position, gave_way = flow.queue.push(generation, ticket, now, Overflow(overflow))
@@ -85,9 +87,25 @@ class Dispatcher:
 
     def rejoin(self, generation: Generation, now: float) -> None:
         """It waits for another run."""
+        self._rejoin(generation, now, now)
+
+    def _rejoin(self, generation: Generation, since: float, now: float) -> None:
         flow: Flow = generation.flow
+        self._begin_to_account(flow, now)
         ticket = generation.ticket or self._tickets.give(generation, flow.estimates)
-        flow.queue.rejoin(generation, ticket, now, now)
+        flow.queue.rejoin(generation, ticket, since, now)
+
+    def _begin_to_account(self, flow: Flow, now: float) -> None:
+        """The first one is about to wait: who runs is charged from now on, with what it has had. While nobody
+        waits, who takes what takes it from nobody, and is not charged."""
+        if flow.queue.waiting:
+            return
+        for generation in flow.running.values():
+            if generation.ticket is None:
+                ticket = self._tickets.give(generation, flow.estimates)
+                ticket.replica = generation.place.replica.name
+                flow.queue.policy.began(ticket, now)
+                ticket.began_at = nan  # when its first token came is of no use any more
 
     def begin_again(self, generation: Generation) -> None:
         """In its place, in the next turn of the loop: several prompts at once need one run."""
@@ -116,13 +134,13 @@ class Dispatcher:
         if generation.trace is not None:
             generation.trace.moved()
         generation.waits_since = generation.waits_since or now
-        flow.queue.rejoin(generation, generation.ticket, generation.waits_since, now)
+        self._rejoin(generation, generation.waits_since, now)
         asyncio.get_running_loop().call_soon(self._pump, flow)
         return True
 
     def first_token(self, generation: Generation) -> None:
         """Its first token came, as it was computed."""
-        if generation.request.stream or generation.durable:
+        if generation.ticket is not None and (generation.request.stream or generation.durable):
             flow: Flow = generation.flow
             flow.queue.policy.first_token(generation.ticket, time.monotonic())
 
@@ -208,10 +226,11 @@ class Dispatcher:
             generation.started_at = now
             flow.meters[generation.request.kind].started(now - generation.admitted_at)
         generation.place = place
-        ticket: Ticket = generation.ticket
-        ticket.replica = place.replica.name
         flow.running[generation.id] = generation
-        flow.queue.policy.began(ticket, now)
+        ticket: Ticket | None = generation.ticket
+        if ticket is not None:
+            ticket.replica = place.replica.name
+            flow.queue.policy.began(ticket, now)
         request = generation.request
         if request.cap is not None:
             request = capped(request)
@@ -256,7 +275,7 @@ class Dispatcher:
         if place.taken:
             self._start(generation, generation.flow, place)
         else:  # others have it by now
-            generation.place = None
+            self._free(generation)
             self.rejoin(generation, time.monotonic())
             self._pump(generation.flow)
 
@@ -276,7 +295,8 @@ class Dispatcher:
             place.free()
             flow: Flow = generation.flow
             flow.running.pop(generation.id, None)
-            flow.left(generation, time.monotonic() if now is None else now)
+            if generation.ticket is not None:
+                flow.left(generation, time.monotonic() if now is None else now)
         return place
 
     def _look_at_replicas(self, flow: Flow, now: float) -> None:

@@ -172,10 +172,30 @@ def test_a_full_queue_lets_wait_outside_who_may(run: Run) -> None:
 
 def test_charges_are_what_the_engine_counted(run: Run) -> None:
     async def main() -> None:
-        house = await House(slots=2).open()
+        house = await House(SLOW, slots=1).open()
+        ahead = Witness(ask(house, "b"), client=False)
         first = ask(house, "a")
         await Witness(first, client=False).whole()
+        await ahead.whole()
         ticket: Any = first.ticket  # type: ignore[attr-defined]
+        assert ticket.produced == len(WORDS)
+        assert not ticket.runs
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_while_nobody_waits_nobody_is_charged(run: Run) -> None:
+    async def main() -> None:
+        house = await House(Script(WORDS, delay_ms=10), slots=2).open()
+        first, second = ask(house, "a"), ask(house, "b")
+        assert (first.ticket, second.ticket) == (None, None)  # type: ignore[attr-defined]
+        reads = Witness(first, client=False)
+        await reads.token(2)
+        third = ask(house, "c")
+        ticket: Any = first.ticket  # type: ignore[attr-defined]
+        assert ticket.runs
+        await asyncio.gather(reads.whole(), Witness(third, client=False).whole())
         assert ticket.produced == len(WORDS)
         assert not ticket.runs
         await house.service.close(0.0)
