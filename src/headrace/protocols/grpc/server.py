@@ -31,6 +31,8 @@ _KEEPALIVE = (
 )
 _STOP_S = 1.0
 """For what is being sent when the port closes."""
+_EARLY_S = 0.1
+"""So much earlier a client may give up than its deadline passes here: its clock began before the call came."""
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -202,10 +204,8 @@ class AioReply:
 
     @property
     def late(self) -> bool:
-        left_s: Any = (
-            self._context.time_remaining()
-        )  # None without a deadline, whatever its type says
-        return left_s is not None and left_s <= 0
+        left_s: Any = self._context.time_remaining()  # None without a deadline
+        return left_s is not None and left_s <= _EARLY_S
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
         if self._over or self._status is not None:
