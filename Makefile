@@ -11,7 +11,7 @@ SOURCES := src tests $(wildcard benchmarks)
 CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test fuzz kill-test storm-test browser-test check format proto bench-gateway bench-streams bench-engine bench-steps clean
+.PHONY: serve test fuzz kill-test storm-test browser-test check format proto bench-gateway bench-protocols bench-streams bench-engine bench-steps clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -32,6 +32,9 @@ format: $(DEV)  ## rewrite the sources as `check` wants them
 
 bench-gateway: $(DEV)  ## CPU and memory in front of a mock engine, beside the peers
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
+
+bench-protocols: $(DEV)  ## an event over SSE, NDJSON, gRPC and gRPC-Web, beside Python's gRPC servers
+	$(BIN)/python -m benchmarks.protocols $(ARGS)
 
 bench-streams: $(DEV)  ## 9,500 streams of one token a second
 	$(BIN)/python -m benchmarks.streams $(ARGS)

@@ -56,13 +56,25 @@ class Child:
             if status(port, path) == 200:
                 return time.monotonic() - began
             time.sleep(0.02)
-        tail = self.log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"{path} on port {port} did not answer 200:\n{tail}")
+        raise RuntimeError(f"{path} on port {port} did not answer 200:\n{self._tail()}")
+
+    def await_port(self, port: int, timeout_s: float) -> None:
+        """Wait until somebody listens. Raises ``RuntimeError`` with the log's end if nobody ever does."""
+        began = time.monotonic()
+        while self.running and time.monotonic() - began < timeout_s:
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    return
+            time.sleep(0.02)
+        raise RuntimeError(f"nobody listens on port {port}:\n{self._tail()}")
 
     def kill(self) -> None:
         """``kill -9`` of the process alone, as a crash would be; its children are left as they are."""
         self._process.kill()
         self._process.wait()
+
+    def _tail(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
 
     def stop(self, patience_s: float = 5) -> None:
         """Terminate; kill what is left of its tree. Idempotent."""

@@ -7,6 +7,7 @@ metrics with the operations port.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.child import GATEWAY_CORE, Child, free_port
@@ -63,10 +64,12 @@ class Server:
         core: int | str = GATEWAY_CORE,
         hooks: str = HOOKS,
         grpc_port: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port, self.ops_port = free_port(), free_port()
         self._folder = folder
         self._core = core
+        self._environment = environment
         self._config = folder / f"headrace-{self.port}.toml"
         grpc = "" if grpc_port is None else f"grpc_port = {grpc_port}"
         text = SERVER.format(
@@ -78,7 +81,8 @@ class Server:
     def start(self) -> Child:
         """Start the process; returns before it answers."""
         command = [sys.executable, "-m", "headrace", "serve", "--config", str(self._config)]
-        self.child = Child(command, self._folder / "headrace.log", self._core, cwd=REPOSITORY)
+        log = self._folder / "headrace.log"
+        self.child = Child(command, log, self._core, self._environment, REPOSITORY)
         return self.child
 
     def await_ready(self, timeout_s: float = 60) -> None:

@@ -1,4 +1,4 @@
-"""The native tools: a mock engine and a load generator, compiled when first used."""
+"""The native tools: a mock engine and load generators, compiled when first used."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Report = dict[str, Any]
 
 
 def built(name: str) -> str:
-    """Path of ``mock`` or ``load``, compiled with the system's C compiler if it is older than its source."""
+    """Path of a tool, compiled with the system's C compiler if it is older than its source."""
     source, binary = SOURCES / f"{name}.c", BUILD / name
-    newest = max(path.stat().st_mtime for path in (source, SOURCES / "common.h"))
+    newest = max(path.stat().st_mtime for path in (source, *SOURCES.glob("*.h")))
     if not binary.exists() or binary.stat().st_mtime < newest:
         BUILD.mkdir(exist_ok=True)
         compiler = os.environ.get("CC", "cc")
@@ -88,8 +88,26 @@ def chat_body(*, stream: bool, tokens: int, model: str = "mock") -> dict[str, An
     }
 
 
-class Load:
-    """A running load generator; :meth:`result` waits for its report."""
+class Running:
+    """A load generator that runs; :meth:`result` waits for its report."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            ["taskset", "-c", str(LOAD_CORE), *command], stdout=subprocess.PIPE
+        )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def result(self) -> Report:
+        output, _ = self._process.communicate()
+        report: Report = json.loads(output)
+        return report
+
+
+class Load(Running):
+    """Asks over HTTP/1.1. The bodies are used in turn."""
 
     def __init__(
         self,
@@ -103,22 +121,48 @@ class Load:
     ) -> None:
         file = folder / "bodies.jsonl"
         file.write_text("".join(json.dumps(body) + "\n" for body in bodies))
-        command = [built("load"), "--port", str(port), "--body", str(file), "--path", path]
-        for header in headers:
-            command += ["--header", header]
-        for name, value in options.items():
-            command += [f"--{name}", str(value)]
+        command = _command("load", port, path, file, headers, options)
         if record is not None:
             command += ["--record", str(record)]
-        self._process = subprocess.Popen(
-            ["taskset", "-c", str(LOAD_CORE), *command], stdout=subprocess.PIPE
-        )
+        super().__init__(command)
 
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
 
-    def result(self) -> Report:
-        output, _ = self._process.communicate()
-        report: Report = json.loads(output)
-        return report
+class CallLoad(Running):
+    """Makes calls of gRPC or gRPC-Web over HTTP/2, each with this one message. ``stamped``: the mock's stamps
+    come back in the messages; else each message is a token."""
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        message: bytes,
+        headers: Sequence[str],
+        options: Mapping[str, float],
+        path: str,
+        *,
+        tokens: int,
+        stamped: bool = True,
+    ) -> None:
+        file = folder / "message.bin"
+        file.write_bytes(message)
+        command = _command("load_h2", port, path, file, headers, options)
+        command += ["--expect", str(tokens)]
+        if not stamped:
+            command.append("--unstamped")
+        super().__init__(command)
+
+
+def _command(
+    tool: str,
+    port: int,
+    path: str,
+    body: Path,
+    headers: Sequence[str],
+    options: Mapping[str, float],
+) -> list[str]:
+    command = [built(tool), "--port", str(port), "--body", str(body), "--path", path]
+    for header in headers:
+        command += ["--header", header]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
+    return command

@@ -24,12 +24,14 @@ ENVIRONMENTS = (
 
 
 class Package(NamedTuple):
-    """A pinned release. ``unpinned``: requirements whose pins are ignored, where a registry lacks them."""
+    """A pinned release. ``unpinned``: requirements whose pins are ignored, where a registry lacks them.
+    ``beside``: what else its environment needs."""
 
     name: str
     version: str
     extra: str = ""
     unpinned: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 class Gateway(NamedTuple):
@@ -50,6 +52,12 @@ VLLM_ROUTER = Package("vllm-router", "0.1.17")
 SGLANG_ROUTER = Package("sglang-router", "0.3.2")
 LITELLM = Package("litellm", "1.109.1", "proxy", ("certifi", "litellm-proxy-extras"))
 LLAMA_CPP_PYTHON = Package("llama-cpp-python", "0.3.36", "server")
+GRPC = Package(
+    "grpcio",
+    "1.85.3",
+    beside=("aiohttp==3.14.5", "uvloop", "smg-grpc-proto==0.4.28", "tritonclient[grpc]==2.73.0"),
+)
+"""For the servers of ``benchmarks.grpc_peers``."""
 
 
 def environment(package: Package) -> Path:
@@ -68,7 +76,7 @@ def _install(folder: Path, package: Package) -> None:
     pinned = f"{package.name}=={package.version}"
     if not package.unpinned:
         extra = f"[{package.extra}]" if package.extra else ""
-        _pip(folder, f"{package.name}{extra}=={package.version}")
+        _pip(folder, f"{package.name}{extra}=={package.version}", *package.beside)
         return
     _pip(folder, "--no-deps", pinned)
     listed = subprocess.run(

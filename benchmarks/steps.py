@@ -28,7 +28,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -37,6 +36,7 @@ import uvloop
 
 from benchmarks import table
 from benchmarks.child import free_port
+from benchmarks.collector import collecting
 from benchmarks.headrace import HOOKS, KEY, MOCK_MODEL, SERVER
 from benchmarks.load import Mock, chat_body
 from headrace.app import App
@@ -133,32 +133,16 @@ def _body_ends(answer: bytes) -> bool:
     return len(body) >= int(length)
 
 
-class _Collector(BaseHTTPRequestHandler):
-    """Takes spans and forgets them."""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
-
-
 @contextlib.contextmanager
 def tracing(sampler: str) -> Iterator[None]:
     """Servers made inside export spans; ``sampler`` as ``OTEL_TRACES_SAMPLER`` has it; empty: they do not."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Collector) as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{collector.server_address[1]}"
-        said = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_TRACES_SAMPLER": sampler}
-        os.environ.update(said if sampler else {})
-        try:
-            yield
-        finally:
-            for name in said:
-                os.environ.pop(name, None)
-            collector.shutdown()
+    said = collecting(sampler) if sampler else {}
+    os.environ.update(said)
+    try:
+        yield
+    finally:
+        for name in said:
+            del os.environ[name]
 
 
 def measured(*, stream: bool, tokens: int, times: int) -> Steps:

@@ -16,11 +16,8 @@ from headrace.front.listen import Front, FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.errors import refusal
 from headrace.protocols.grpc import headrace_pb2 as pb
-from headrace.protocols.grpc.inference import Inference
-from headrace.protocols.grpc.rpcs import Rpcs
-from headrace.protocols.grpc.server import GrpcOptions, GrpcPort
-from headrace.protocols.grpc.stream import EventStreams
-from headrace.protocols.grpc.web import Web
+from headrace.protocols.grpc.services import Services
+from headrace.protocols.grpc.wires import refusal as rpc_refusal
 from headrace.streams.sqlite import SqliteStore
 from tests.legs import (
     FORMATS,
@@ -51,26 +48,29 @@ class BothPorts:
     """``witnesses``: a reader of each log that is no client, by the generation's id."""
 
     front: Front
+    port: Front
 
     def __init__(self, folder: Path, *scripts: Script) -> None:
         self.house = House(*scripts, slots=64, store=SqliteStore(folder / "h.db"))
         service = self.house.service
-        self.streams = EventStreams()
-        rpcs = Rpcs(service, Inference(service, self.streams).methods())
-        self.api = Api(service, ApiOptions(), more=Web(rpcs).routes())
-        self.port = GrpcPort(rpcs, GrpcOptions(address="127.0.0.1:0"))
+        self.services = Services(service, 1 << 20)
+        self.streams = self.services.streams
+        self.api = Api(service, ApiOptions(), more=self.services.wires.routes())
         self.witnesses: dict[str, Witness] = {}
 
     async def open(self) -> BothPorts:
         await self.house.open()
         self.front = await listen(self.api.handle, FrontOptions(port=0, refuse=refusal))
-        await self.port.start()
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.port.port}")
+        alone = self.services.alone(self.api.handle)
+        opens = self.services.wires.opens
+        self.port = await listen(alone, FrontOptions(port=0, refuse=rpc_refusal, opens=opens))
+        self.channel = grpc.aio.insecure_channel(self.port.address)
         return self
 
     async def close(self) -> None:
         await self.channel.close()
-        await self.port.close()
+        self.services.close()
+        await self.port.close(0.0)
         await self.api.close()
         await self.front.close(0.0)
         await self.house.store.close()

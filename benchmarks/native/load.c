@@ -1,61 +1,12 @@
-// A load generator for OpenAI-compatible servers: one thread, keep-alive, SSE. Prints one JSON object.
+// A load generator for OpenAI-compatible servers and for native streams: one thread, keep-alive, server-sent
+// events or lines. Prints one JSON object.
 //
-//   load --port P --body FILE [--host H] [--path /v1/chat/completions] [--header 'K: V'] …
-//     closed loop   --connections 64 --seconds 5         each connection asks again when it is answered
-//     open loop     --connections 64 --seconds 5 --rate 100    latency counts from the time it was due
-//     streams       --connections 9500 --ramp 1000       one request each, begun at 1,000 a second
-//   --warm S     leave out what is measured in the first S seconds
-//   --timeout S  give up S seconds after the end (default 60)
-//   --requests N stop after N requests
+//   load --port P --body FILE [--host H] [--path /v1/chat/completions] [--header 'K: V'] … (load.h has the rest)
 //   --record F   write every SSE message that arrived, for a check against the log: a line
 //                "stream ID complete" and a line "seq crc32" a message (seq 0: it had no id)
 //
-// FILE has one JSON body a line, used in turn. A token is a stamp of the mock (common.h), or else a
-// message with content. Times in milliseconds; `delay` is from the mock's stamp to its arrival here.
-#include "common.h"
-#include <getopt.h>
-
-// Values in microseconds, kept to 0.8 %.
-#define FINE 7
-#define SLOTS ((65 - FINE) << FINE)
-typedef struct {
-    uint64_t slots[SLOTS], count;
-    double sum;
-    uint64_t most;
-} Spread;
-
-static void note(Spread *s, uint64_t ns) {
-    uint64_t us = ns / 1000;
-    int shift = us >> FINE ? 63 - __builtin_clzll(us) - FINE : -1;
-    size_t slot = shift < 0 ? us : ((size_t)(shift + 1) << FINE) + (us >> shift) - (1 << FINE);
-    s->slots[slot]++;
-    s->count++;
-    s->sum += (double)us;
-    if (us > s->most) s->most = us;
-}
-
-static double quantile_ms(const Spread *s, double q) {
-    uint64_t seen = 0, want = (uint64_t)(q * (double)s->count);
-    for (size_t slot = 0; slot < SLOTS; slot++) {
-        seen += s->slots[slot];
-        if (seen > want) {
-            int shift = (int)(slot >> FINE) - 1;
-            if (shift < 0) return (double)slot / 1000;
-            return (double)(((slot & ((1 << FINE) - 1)) + (1 << FINE)) << shift) / 1000;
-        }
-    }
-    return (double)s->most / 1000;
-}
-
-static void print_spread(const char *name, const Spread *s) {
-    if (!s->count) {
-        printf("\"%s\":null,", name);
-        return;
-    }
-    printf("\"%s\":{\"n\":%llu,\"mean\":%.3f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%.3f,\"max\":%.3f},", name,
-           (unsigned long long)s->count, s->sum / (double)s->count / 1000, quantile_ms(s, .5), quantile_ms(s, .9),
-           quantile_ms(s, .99), quantile_ms(s, .999), (double)s->most / 1000);
-}
+// FILE has one JSON body a line, used in turn. A message with content but without a stamp is a token too.
+#include "load.h"
 
 typedef enum { CLOSED, CONNECTING, SENDING, HEAD, BODY, IDLE } State;
 typedef enum { NO_CHUNKS, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER } Chunking;
@@ -67,9 +18,9 @@ typedef struct {
     const Buffer *request;
     size_t sent;
     long remaining;  // of the body, or of the chunk; -1: until the connection closes
-    bool sse, close_after, done, complete, reused, retried;
-    uint64_t began, first, last;
-    long tokens, answered;
+    bool sse, lines, close_after, done, complete, reused, retried;
+    Answer answer;
+    long answered;
     Buffer head, line, record;
     char generation[64];
     unsigned long seq;
@@ -77,29 +28,11 @@ typedef struct {
     bool has_data;
 } Connection;
 
-typedef struct {
-    const char *host, *path, *body, *record;
-    int port, connections;
-    double seconds, rate, ramp, warm, timeout;
-    long requests;
-} Options;
-
-static Options options = {.host = "127.0.0.1", .path = "/v1/chat/completions", .connections = 1, .seconds = 5, .timeout = 60};
-static Buffer *requests, headers;
-static long request_count, begun, finished_well, failed, refused, incomplete, tokens, messages, cut;
-static uint64_t bytes, start, warm_until, end_at;
-static int poll_fd, active, peak;
-static struct sockaddr_in address;
+static Buffer *requests;
+static long request_count;
+static int poll_fd;
 static Connection *all;
-static Connection **idle;
-static int idle_count;
-static char first_error[400];
-static Spread latency, first_token, delay, first_delay, gap;
 static FILE *record_file;
-
-static void complain(const char *what, const char *detail) {
-    if (!first_error[0]) snprintf(first_error, sizeof first_error, "%s: %.300s", what, detail ? detail : "");
-}
 
 static void hang_up(Connection *c) {
     if (c->state != CLOSED) close(c->fd);
@@ -111,10 +44,8 @@ static void reset(Connection *c, uint64_t began) {
     c->status = 0;
     c->remaining = -1;
     c->chunking = NO_CHUNKS;
-    c->sse = c->close_after = c->done = c->complete = false;
-    c->began = began;
-    c->first = c->last = 0;
-    c->tokens = 0;
+    c->sse = c->lines = c->close_after = c->done = c->complete = false;
+    c->answer = (Answer){.began = began};
     c->head.length = c->line.length = c->record.length = 0;
     c->generation[0] = 0;
     c->seq = 0;
@@ -150,9 +81,9 @@ static bool connect_out(Connection *c) {
     return true;
 }
 
-static void finish(Connection *c, bool well);
+static void end(Connection *c, bool well);
 
-static void begin(Connection *c, uint64_t began) {
+static void ask(Connection *c, uint64_t began) {
     if (!c->retried) c->request = &requests[begun++ % request_count];
     if (++active > peak) peak = active;
     reset(c, began);
@@ -163,16 +94,19 @@ static void begin(Connection *c, uint64_t began) {
     } else if (!connect_out(c)) {
         refused++;
         complain("connect", strerror(errno));
-        finish(c, false);
+        end(c, false);
+        if (timed()) go_on((int)(c - all), began);
     }
 }
 
+static void begin(int number, uint64_t due) { ask(&all[number], due); }
+
 static void write_record(Connection *c) {
-    fprintf(record_file, "stream %s %d\n", c->generation[0] ? c->generation : "-", c->done || (c->complete && !c->sse));
+    fprintf(record_file, "stream %s %d\n", c->generation[0] ? c->generation : "-", c->done || (c->complete && !c->sse && !c->lines));
     fwrite(c->record.data, 1, c->record.length, record_file);
 }
 
-static void finish(Connection *c, bool well) {
+static void end(Connection *c, bool well) {
     active--;
     c->answered++;
     c->retried = false;
@@ -180,7 +114,7 @@ static void finish(Connection *c, bool well) {
     if (well) {
         finished_well++;
         uint64_t now = now_ns();
-        if (now >= warm_until) note(&latency, now - c->began);
+        if (now >= warm_until) note(&latency, now - c->answer.began);
     } else {
         failed++;
         char status[16];
@@ -190,21 +124,11 @@ static void finish(Connection *c, bool well) {
     if (record_file && c->head.length) write_record(c);
     if (!well || c->close_after || options.ramp > 0) hang_up(c);
     else c->state = IDLE;
-    if (options.rate > 0) idle[idle_count++] = c;
 }
 
-static void take_token(Connection *c, uint64_t stamp, uint64_t now) {
-    tokens++;
-    c->tokens++;
-    bool counted = now >= warm_until;
-    if (counted && !c->first) note(&first_token, now - c->began);
-    if (counted && c->first) note(&gap, now - c->last);
-    if (counted && stamp && now > stamp) {
-        note(&delay, now - stamp);
-        if (!c->first) note(&first_delay, now - stamp);
-    }
-    if (!c->first) c->first = now;
-    c->last = now;
+static void finish(Connection *c, bool well) {
+    end(c, well);
+    go_on((int)(c - all), now_ns());
 }
 
 static bool has_content(const char *data) {
@@ -218,18 +142,16 @@ static bool has_content(const char *data) {
     return false;
 }
 
-static void take_data(Connection *c, const char *data, uint64_t now) {
+static void take_data(Connection *c, const char *data, size_t length, uint64_t now) {
     if (!strncmp(data, "[DONE]", 6)) {
         c->done = true;
         return;
     }
     messages++;
-    long before = c->tokens;
-    for (const char *at = data; (at = strstr(at, " T")); at += 2) {
-        uint64_t stamp = read_stamp(at);
-        if (stamp) take_token(c, stamp, now);
-    }
-    if (c->tokens == before && has_content(data)) take_token(c, 0, now);
+    long before = tokens;
+    take_stamps(&c->answer, data, length, now);
+    if (tokens == before && has_content(data)) take_token(&c->answer, 0, now);
+    if (tokens == before && strstr(data, "\"type\":\"finish\"")) c->done = true;
     if (strstr(data, "\"error\":{")) complain("error event", data);
 }
 
@@ -263,12 +185,13 @@ static void take_line(Connection *c, uint64_t now) {
     size_t length = c->line.length;
     if (length && line[length - 1] == '\r') line[--length] = 0;
     if (!length) end_message(c);
+    else if (c->lines) take_data(c, line, length, now);
     else if (!strncmp(line, "id:", 3)) c->seq = strtoul(line + 3, NULL, 10);
     else if (!strncmp(line, "data:", 5)) {
         const char *data = line + 5 + (line[5] == ' ');
         if (record_file) c->crc = crc32_of(c->crc, data, length - (size_t)(data - line));
         c->has_data = true;
-        take_data(c, data, now);
+        take_data(c, data, length - (size_t)(data - line), now);
     }
 }
 
@@ -282,7 +205,7 @@ static void complain_answer(Connection *c, const char *data, size_t length) {
 static void take_body(Connection *c, const char *data, size_t length, uint64_t now) {
     bytes += length;
     if (c->status != 200 && length) complain_answer(c, data, length);
-    if (!c->sse) return;
+    if (!c->sse && !c->lines) return;
     const char *end = data + length;
     while (data < end) {
         const char *newline = memchr(data, '\n', (size_t)(end - data));
@@ -315,7 +238,10 @@ static size_t take_head(Connection *c, const char *data, size_t length) {
     if ((value = header(c->head.data, "\r\ncontent-length:"))) c->remaining = atol(value);
     if ((value = header(c->head.data, "\r\ntransfer-encoding:"))) c->chunking = strncasecmp(value, "chunked", 7) ? NO_CHUNKS : CHUNK_SIZE;
     if ((value = header(c->head.data, "\r\nconnection:"))) c->close_after = !strncasecmp(value, "close", 5);
-    if ((value = header(c->head.data, "\r\ncontent-type:"))) c->sse = !strncasecmp(value, "text/event-stream", 17);
+    if ((value = header(c->head.data, "\r\ncontent-type:"))) {
+        c->sse = !strncasecmp(value, "text/event-stream", 17);
+        c->lines = !strncasecmp(value, "application/x-ndjson", 20);
+    }
     if ((value = header(c->head.data, "\r\nx-generation-id:"))) sscanf(value, "%63[^\r\n]", c->generation);
     c->state = BODY;
     return (size_t)(end + 4 - c->head.data) - before;
@@ -372,30 +298,24 @@ static int feed(Connection *c, const char *data, size_t length, uint64_t now) {
 
 static bool answered_well(Connection *c) {
     if (c->status != 200) return false;
-    if (!c->sse) return true;
+    if (!c->sse && !c->lines) return true;
     if (!c->done) incomplete++;
-    return c->done && c->tokens > 0;
+    return c->done && c->answer.tokens > 0;
 }
 
-static void next(Connection *c, uint64_t now) {
-    bool more = !options.requests || begun < options.requests;
-    if (options.rate <= 0 && options.ramp <= 0 && now < end_at && more) begin(c, now);
-}
-
-static void closed_by_server(Connection *c, uint64_t now) {
+static void closed_by_server(Connection *c) {
     if (c->state == IDLE) {
         hang_up(c);
     } else if (c->reused && !c->retried && (c->state == SENDING || (c->state == HEAD && !c->head.length))) {
         hang_up(c);  // a kept connection that the server closed in the same moment: ask once more
         active--;
         c->retried = true;
-        begin(c, c->began);
+        ask(c, c->answer.began);
     } else {
         bool well = c->state == BODY && c->chunking == NO_CHUNKS && c->remaining < 0 && answered_well(c);
         c->close_after = true;
         if (!well) complain("cut", c->state == BODY ? "in the body" : "before the head");
         finish(c, well);
-        next(c, now);
     }
 }
 
@@ -411,7 +331,6 @@ static void serve(Connection *c, uint32_t events) {
             refused++;
             complain("connect", strerror(error));
             finish(c, false);
-            next(c, now);
             return;
         }
         c->state = SENDING;
@@ -423,42 +342,19 @@ static void serve(Connection *c, uint32_t events) {
     ssize_t n = recv(c->fd, data, sizeof data, 0);
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0 || c->state == IDLE) {
-        closed_by_server(c, now);
+        closed_by_server(c);
         return;
     }
     int complete = feed(c, data, (size_t)n, now);
     if (!complete) return;
     if (complete < 0) c->close_after = true;
     finish(c, complete > 0 && answered_well(c));
-    next(c, now);
-}
-
-// Begins what is due now. False: everything is over.
-static bool keep_going(uint64_t now) {
-    double elapsed = (double)(now - start) / 1e9;
-    if (options.ramp > 0) {
-        while (begun < options.connections && elapsed * options.ramp >= (double)begun) begin(&all[begun], now);
-        return (begun < options.connections || active) && elapsed < options.seconds + options.timeout;
-    }
-    if (options.rate > 0) {
-        while (now < end_at && idle_count && (double)begun <= elapsed * options.rate && (!options.requests || begun < options.requests))
-            begin(idle[--idle_count], start + (uint64_t)((double)begun / options.rate * 1e9));
-        bool more = now < end_at && (!options.requests || begun < options.requests);
-        return (more || active) && elapsed < options.seconds + options.timeout;
-    }
-    if (options.requests) return finished_well + failed < options.requests && elapsed < options.seconds + options.timeout;
-    return now < end_at;
 }
 
 static void run(void) {
     static struct epoll_event events[2048];
-    bool timed = options.rate > 0 || options.ramp > 0;
-    if (options.rate > 0)
-        for (int i = options.connections; i-- > 0;) idle[idle_count++] = &all[i];
-    if (!timed)
-        for (int i = 0; i < options.connections && (!options.requests || begun < options.requests); i++) begin(&all[i], start);
     while (keep_going(now_ns())) {
-        int n = epoll_wait(poll_fd, events, 2048, timed ? 1 : 20);
+        int n = epoll_wait(poll_fd, events, 2048, timed() ? 1 : 20);
         for (int i = 0; i < n; i++) serve(events[i].data.ptr, events[i].events);
     }
     cut = active;
@@ -470,6 +366,7 @@ static void run(void) {
 static void read_requests(void) {
     FILE *file = fopen(options.body, "r");
     char *line = NULL;
+    const char *head_of_all = headers.data ? headers.data : "";
     size_t room = 0;
     ssize_t length;
     if (!file) {
@@ -482,10 +379,10 @@ static void read_requests(void) {
         requests = realloc(requests, sizeof *requests * (size_t)(request_count + 1));
         Buffer *r = &requests[request_count++];
         *r = (Buffer){0};
-        snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nhost: %s:%d\r\ncontent-type: application/json\r\naccept: */*\r\ncontent-length: %zd\r\n",
-                 options.path, options.host, options.port, length);
+        snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nhost: %s:%d\r\ncontent-type: application/json\r\n%scontent-length: %zd\r\n",
+                 options.path, options.host, options.port, header(head_of_all, "accept:") ? "" : "accept: */*\r\n", length);
         append_text(r, head);
-        append(r, headers.data ? headers.data : "", headers.length);
+        append_text(r, head_of_all);
         append_text(r, "\r\n");
         append(r, line, (size_t)length);
     }
@@ -493,72 +390,21 @@ static void read_requests(void) {
     free(line);
 }
 
-static void report(double seconds) {
-    printf("{\"seconds\":%.3f,\"begun\":%ld,\"ok\":%ld,\"failed\":%ld,\"refused\":%ld,\"incomplete\":%ld,\"cut\":%ld,", seconds,
-           begun, finished_well, failed, refused, incomplete, cut);
-    printf("\"requests_per_s\":%.1f,\"tokens\":%ld,\"messages\":%ld,\"tokens_per_s\":%.1f,\"bytes\":%llu,\"peak\":%d,",
-           (double)finished_well / seconds, tokens, messages, (double)tokens / seconds, (unsigned long long)bytes, peak);
-    print_spread("latency", &latency);
-    print_spread("first_token", &first_token);
-    print_spread("gap", &gap);
-    print_spread("delay", &delay);
-    print_spread("first_delay", &first_delay);
-    printf("\"error\":\"");
-    for (char *at = first_error; *at; at++) {
-        if (*at == '"' || *at == '\\') printf("\\%c", *at);
-        else putchar((unsigned char)*at < 32 ? ' ' : *at);
-    }
-    printf("\"}\n");
-}
-
-static void parse(int argc, char **argv) {
-    enum { HOST = 1, PORT, PATH, BODY_FILE, HEADER, CONNECTIONS, SECONDS, RATE, RAMP, WARM, TIMEOUT, REQUESTS, RECORD };
-    static const struct option names[] = {
-        {"host", 1, 0, HOST}, {"port", 1, 0, PORT}, {"path", 1, 0, PATH}, {"body", 1, 0, BODY_FILE}, {"header", 1, 0, HEADER},
-        {"connections", 1, 0, CONNECTIONS}, {"seconds", 1, 0, SECONDS}, {"rate", 1, 0, RATE}, {"ramp", 1, 0, RAMP},
-        {"warm", 1, 0, WARM}, {"timeout", 1, 0, TIMEOUT}, {"requests", 1, 0, REQUESTS}, {"record", 1, 0, RECORD}, {0}};
-    int option;
-    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) switch (option) {
-        case HOST: options.host = optarg; break;
-        case PORT: options.port = atoi(optarg); break;
-        case PATH: options.path = optarg; break;
-        case BODY_FILE: options.body = optarg; break;
-        case HEADER: append_text(&headers, optarg); append_text(&headers, "\r\n"); break;
-        case CONNECTIONS: options.connections = atoi(optarg); break;
-        case SECONDS: options.seconds = atof(optarg); break;
-        case RATE: options.rate = atof(optarg); break;
-        case RAMP: options.ramp = atof(optarg); break;
-        case WARM: options.warm = atof(optarg); break;
-        case TIMEOUT: options.timeout = atof(optarg); break;
-        case REQUESTS: options.requests = atol(optarg); break;
-        case RECORD: options.record = optarg; break;
-        default: exit(2);
-    }
-    if (!options.body || !options.port) {
-        fprintf(stderr, "load: --port and --body are needed\n");
-        exit(2);
-    }
-}
-
 int main(int argc, char **argv) {
     parse(argc, argv);
-    raise_descriptor_limit();
     read_requests();
     if (!request_count) {
         fprintf(stderr, "load: no body in %s\n", options.body);
         return 2;
     }
     if (options.record) record_file = fopen(options.record, "w");
-    address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)options.port)};
-    inet_pton(AF_INET, options.host, &address.sin_addr);
     all = calloc((size_t)options.connections, sizeof *all);
-    idle = calloc((size_t)options.connections, sizeof(Connection *));
     poll_fd = epoll_create1(0);
-    start = now_ns();
-    warm_until = start + (uint64_t)(options.warm * 1e9);
-    end_at = start + (uint64_t)(options.seconds * 1e9);
+    raise_descriptor_limit();
+    find_address();
+    begin_pace();
     run();
-    report((double)(now_ns() - start) / 1e9);
+    report();
     if (record_file) fclose(record_file);
     return 0;
 }

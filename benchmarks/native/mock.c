@@ -4,7 +4,8 @@
 //   GET /config?first_ms=200&gap_ms=1000&tokens=64&body=1024     sets what is named, resets the counts
 //   GET /stats            what it did since; GET /aborted: [mark, ns] of each request given up by its client
 //   GET /v1/models        and 200 for any other GET
-//   POST anything         a chat completion: SSE if the body says "stream": true, else JSON of `body` bytes
+//   POST anything         a chat completion: SSE if the body says "stream": true, else JSON of `body` bytes;
+//                         of …/v1/completions its stream has the form of completions
 //
 // Tokens are stamps (common.h). "max_tokens" of the body wins over `tokens`. A number after "mark:" in
 // the body names the request in /aborted.
@@ -14,7 +15,7 @@ typedef struct Client {
     int fd;
     Buffer in, out;
     size_t out_sent;
-    bool active, stream, usage, blocked, head_sent;
+    bool active, stream, chat, usage, blocked, head_sent;
     long tokens, sent, mark;
     double gap_ms;
     uint64_t due;
@@ -133,11 +134,16 @@ static const char CHUNK_HEAD[] =
     "data: {\"id\":\"chatcmpl-mock\",\"object\":\"chat.completion.chunk\",\"created\":1790000000,"
     "\"model\":\"mock\",\"choices\":[{\"index\":0,\"delta\":{";
 
+static const char COMPLETION_HEAD[] =
+    "data: {\"id\":\"cmpl-mock\",\"object\":\"text_completion\",\"created\":1790000000,\"model\":\"mock\","
+    "\"choices\":[{\"index\":0,\"text\":\"";
+
 static void append_token(Client *c) {
     char event[400], stamp[STAMP_LENGTH + 1] = {0};
     write_stamp(stamp, now_ns());
-    int n = sprintf(event, "%s%s\"content\":\"%s\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n",
-                    CHUNK_HEAD, c->sent ? "" : "\"role\":\"assistant\",", stamp);
+    int n = c->chat ? sprintf(event, "%s%s\"content\":\"%s\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n",
+                              CHUNK_HEAD, c->sent ? "" : "\"role\":\"assistant\",", stamp)
+                    : sprintf(event, "%s%s\",\"logprobs\":null,\"finish_reason\":null}]}\n\n", COMPLETION_HEAD, stamp);
     append_chunk(&c->out, event, (size_t)n);
     c->sent++;
     tokens_sent++;
@@ -145,7 +151,8 @@ static void append_token(Client *c) {
 
 static void append_end(Client *c) {
     char event[400];
-    int n = sprintf(event, "%s},\"logprobs\":null,\"finish_reason\":\"stop\"}]}\n\n", CHUNK_HEAD);
+    int n = sprintf(event, "%s%s,\"logprobs\":null,\"finish_reason\":\"stop\"}]}\n\n", c->chat ? CHUNK_HEAD : COMPLETION_HEAD,
+                    c->chat ? "}" : "\"");
     append_chunk(&c->out, event, (size_t)n);
     if (c->usage) {
         n = sprintf(event,
@@ -248,11 +255,12 @@ static const char *json_value(const char *body, const char *key) {
     return at;
 }
 
-static bool start_completion(Client *c, const char *body) {
+static bool start_completion(Client *c, const char *target, const char *body) {
     const char *stream = json_value(body, "\"stream\""), *tokens = json_value(body, "\"max_tokens\"");
     const char *mark = strstr(body, "mark:"), *usage = json_value(body, "\"include_usage\"");
     if (!tokens) tokens = json_value(body, "\"max_completion_tokens\"");
     requests++;
+    c->chat = strncmp(target, "/v1/completions", 15) != 0;
     c->stream = stream && *stream == 't';
     c->usage = usage && *usage == 't';
     c->tokens = tokens && *tokens > '0' && *tokens <= '9' ? atol(tokens) : config.tokens;
@@ -307,8 +315,9 @@ static bool take_requests(Client *c) {
             release(&body);
             return true;
         }
+        const char *target = strchr(c->in.data, ' ') + 1;
         bool get = !strncmp(c->in.data, "GET ", 4) || !strncmp(c->in.data, "HEAD ", 5);
-        bool alive = get ? answer_get(c, strchr(c->in.data, ' ') + 1) : start_completion(c, body.data);
+        bool alive = get ? answer_get(c, target) : start_completion(c, target, body.data);
         release(&body);
         if (!alive) return false;
         drop_front(&c->in, (size_t)(body_at - c->in.data) + taken);

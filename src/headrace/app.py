@@ -22,6 +22,7 @@ from headrace.domain.request import Sampling
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
+from headrace.front.answer import Refuse
 from headrace.front.limits import Limits as FrontLimits
 from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.outbox import Outbox
@@ -29,7 +30,6 @@ from headrace.front.sockets import named
 from headrace.front.tls import Tls
 from headrace.grpc_building import Grpc, wanted
 from headrace.protocols.api import Api, ApiOptions
-from headrace.protocols.errors import refusal
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
@@ -98,7 +98,7 @@ class App:
             ),
             tracer=tracer,
         )
-        self.grpc = Grpc(settings, self.service) if wanted(settings) else None
+        self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin),
@@ -139,9 +139,10 @@ class App:
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
-        self.front = await listen(self.api.handle, front_options(self.settings), self.outbox)
+        options = front_options(self.settings, self.api.refuse, self.grpc)
+        self.front = await listen(self.api.handle, options, self.outbox)
         if self.grpc is not None:
-            await self.grpc.start()
+            await self.grpc.start(self.api.handle, options, self.outbox)
         self.operations = self._operations()
         self._watch()
         self.gc_watch.settle()
@@ -164,7 +165,7 @@ class App:
         grace_s = self.settings.server.shutdown_grace_s
         logger.info("stopping: running generations have %g s", grace_s)
         if self.grpc is not None:
-            await self.grpc.leave()
+            self.grpc.leave()
         await self.service.close(grace_s)
         if self.grpc is not None:
             await self.grpc.close()
@@ -204,7 +205,7 @@ class App:
             self.metrics.fold()
             self.gc_watch.rest(not self.service.busy)
             if self.grpc is not None:
-                await self.grpc.look()
+                self.grpc.look()
 
     async def _look_at_cache(self, flow: Flow, replica: Replica[Engine]) -> None:
         """The embedded engine's share of cache in use, for ``/metrics``. It has one replica a model."""
@@ -248,7 +249,7 @@ class App:
         return Flow(
             built,
             queue,
-            metrics,
+            metrics.by_kind(),
             sampling(model.defaults),
             model.continuation == "exact",
         )
@@ -325,7 +326,7 @@ def build_chain(settings: Settings) -> HookChain | None:
         raise HeadraceError(Code.INVALID_REQUEST, str(error), param="hooks") from error
 
 
-def front_options(settings: Settings) -> FrontOptions:
+def front_options(settings: Settings, refuse: Refuse, grpc: Grpc | None) -> FrontOptions:
     """Where and how to listen."""
     server = settings.server
     tls = (
@@ -338,7 +339,8 @@ def front_options(settings: Settings) -> FrontOptions:
         port=server.port,
         uds=server.uds,
         tls=tls,
-        refuse=refusal,
+        refuse=refuse,
+        opens=None if grpc is None else grpc.opens,
         limits=FrontLimits(
             body_bytes=server.max_body_bytes,
             connections=server.max_connections,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,8 +24,8 @@ DEFAULTS = (
 """Sampling options that a model's settings may answer for a client that said nothing."""
 
 
-class ModelMetrics(Protocol):
-    """Counters of one model. Times in seconds."""
+class Counters(Protocol):
+    """What is counted of one kind of requests to one model. Times in seconds."""
 
     admitted_count: int
 
@@ -48,22 +48,23 @@ class ModelMetrics(Protocol):
 
 
 class Flow:
-    """``serving``: a replica is ready; ``keeps_raw``: one can go on from raw output, which is only then
-    worth its memory; ``exact``: going on replays token by token also where the client did not ask for it."""
+    """``meters``: its counters, by a request's kind; ``serving``: a replica is ready; ``keeps_raw``: one can go
+    on from raw output, which is only then worth its memory; ``exact``: going on
+    replays token by token also where the client did not ask for it."""
 
-    __slots__ = ("defaults", "exact", "keeps_raw", "metrics", "model", "queue", "serving")
+    __slots__ = ("defaults", "exact", "keeps_raw", "meters", "model", "queue", "serving")
 
     def __init__(
         self,
         model: Model[Engine],
         queue: Queue[Generation],
-        metrics: ModelMetrics,
+        meters: Mapping[str, Counters],
         defaults: Sampling | None,
         exact: bool = False,
     ) -> None:
         self.model = model
         self.queue = queue
-        self.metrics = metrics
+        self.meters = meters
         self.defaults = defaults
         self.exact = exact
         self.serving = False

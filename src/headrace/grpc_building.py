@@ -6,98 +6,89 @@ when a server asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.front.sockets import CannotListen
+from headrace.front.exchange import Head
+from headrace.front.listen import Front, FrontOptions, listen
+from headrace.front.outbox import Outbox
+from headrace.protocols.exchange import Exchange
 from headrace.protocols.port import Service
 from headrace.protocols.router import Route
+from headrace.protocols.tracing import Tracer
 from headrace.settings import Settings
-from headrace.settings.environment import without_fork_handlers
 
-if TYPE_CHECKING:
-    from headrace.protocols.grpc.server import GrpcPort
+_CLOSE_S = 1.0
+"""For what is being sent when the port closes."""
 
 
 class Grpc:
-    """``headrace.v1`` on all its wires. ``routes``: gRPC-Web and Connect, for the HTTP port."""
+    """``headrace.v1`` on all its wires. ``routes``: for the HTTP API. The gRPC port has the same ones, and
+    nothing else."""
 
-    def __init__(self, settings: Settings, service: Service) -> None:
+    def __init__(self, settings: Settings, service: Service, tracer: Tracer | None) -> None:
         """Raises ``INVALID_REQUEST`` if the packages are missing."""
         try:
-            from headrace.protocols.grpc.inference import Inference
-            from headrace.protocols.grpc.rpcs import Rpcs
-            from headrace.protocols.grpc.stream import EventStreams
-            from headrace.protocols.grpc.web import Web
+            from headrace.protocols.grpc.services import Services
+            from headrace.protocols.grpc.wires import refusal
         except ImportError as error:
             raise _missing(error) from error
         self._settings = settings
         self._service = service
-        self.streams = EventStreams()
-        self._rpcs = Rpcs(service, Inference(service, self.streams).methods())
-        self.routes: Sequence[Route] = Web(self._rpcs).routes()
-        self._port: GrpcPort | None = None
+        self._services = Services(service, settings.server.max_body_bytes, tracer)
+        self._refusal = refusal
+        self.routes: Sequence[Route] = self._services.wires.routes()
+        self._front: Front | None = None
 
     @property
     def address(self) -> str | None:
         """``host:port`` or the path, as bound; None without a port."""
-        server = self._settings.server
-        if self._port is None:
-            return None
-        return server.grpc_uds or f"{_host(self._settings)}:{self._port.port}"
+        return None if self._front is None else self._front.address
 
-    async def start(self) -> None:
-        """Open the port, if there is to be one. Raises :class:`CannotListen`."""
+    def opens(self, head: Head) -> bool:
+        """Whether the messages of such a request are taken as they come."""
+        return self._services.wires.opens(head)
+
+    async def start(
+        self, handler: Callable[[Exchange], None], options: FrontOptions, outbox: Outbox
+    ) -> None:
+        """Open the port, if there is to be one. ``handler`` and ``options``: of the HTTP port. Raises
+        :class:`CannotListen`."""
         server = self._settings.server
         if server.grpc_port is None and server.grpc_uds is None:
             return
-        without_fork_handlers()
-        try:
-            from headrace.protocols.grpc.server import GrpcOptions, GrpcPort
-        except ImportError as error:
-            raise _missing(error) from error
-        address = f"{_host(self._settings)}:{server.grpc_port}"
-        options = GrpcOptions(
-            address=f"unix:{server.grpc_uds}" if server.grpc_uds else address,
-            certificate=server.ssl_certfile,
-            key=server.ssl_keyfile,
-            message_bytes=server.max_body_bytes,
-            calls=server.max_connections,
+        own = msgspec.structs.replace(
+            options,
+            host=server.grpc_host or server.host,
+            port=server.grpc_port or 0,
+            uds=server.grpc_uds,
+            refuse=self._refusal,
+            limits=msgspec.structs.replace(options.limits, streams=server.max_connections),
         )
-        port = GrpcPort(self._rpcs, options)
-        try:
-            await port.start()
-        except OSError as error:
-            raise CannotListen(error.errno, str(error)) from error
-        self._port = port
+        self._front = await listen(self._services.alone(handler), own, outbox)
 
-    async def look(self) -> None:
+    def look(self) -> None:
         """Tell the health service whether a model can serve."""
-        if self._port is not None:
-            await self._port.look(self._service.readiness()[0])
+        self._services.health.look(self._service.readiness()[0])
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """Say that the server is about to stop."""
-        if self._port is not None:
-            await self._port.leave()
+        self._services.health.leave()
 
     async def close(self) -> None:
         """End the streams that are left, with where to read on, and close the port."""
-        self.streams.close()
-        if self._port is not None:
-            await self._port.close()
+        self._services.close()
+        front, self._front = self._front, None
+        if front is not None:
+            await front.close(_CLOSE_S)
 
 
 def wanted(settings: Settings) -> bool:
     """Whether anything here is asked for."""
     server = settings.server
     return server.grpc_web or server.grpc_port is not None or server.grpc_uds is not None
-
-
-def _host(settings: Settings) -> str:
-    host = settings.server.grpc_host or settings.server.host or "::"
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _missing(error: ImportError) -> HeadraceError:

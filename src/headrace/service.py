@@ -112,8 +112,6 @@ class Service:
             raise _shutting_down()
         flow = self._flow_of(request.model)
         request = flow.admit(request)
-        if self._tracer is not None and caller.trace is None:
-            caller = msgspec.structs.replace(caller, trace=self._tracer.follow(None))
         now = time.time()
         generation_id = "gen_" + self._ulids.new(now)
         context = opening = None
@@ -122,7 +120,6 @@ class Service:
             opening = self._chain.on_start(context)
         header = LogHeader(generation_id, now, request.model, request, caller, wire, wire_options)
         generation = self._begin(self._hub.create(header), flow, context, flow.keeps_raw)
-        flow.metrics.admitted_count += 1
         if opening is None and not self._rewrites:
             self._enqueue(generation, flow)
         else:
@@ -294,6 +291,8 @@ class Service:
 
     def prompted(self, generation: Generation) -> None:
         """In the next turn of the loop: several prompts at once need one run."""
+        if generation.trace is not None:
+            generation.trace.prompted()
         if generation.place is not None:
             asyncio.get_running_loop().call_soon(self._start_again, generation)
 
@@ -313,10 +312,12 @@ class Service:
             self._aborts.remove(generation.caller.tenant, token, generation)
         took_s = time.monotonic() - generation.admitted_at
         if type(end) is Finish:
-            flow.metrics.finished(end.reasons[0], took_s, end.usage)
+            meter = flow.meters[generation.request.kind]
+            meter.finished(end.reasons[0], took_s, end.usage)
         elif type(end) is Error:
             self._log(generation, "ended by %s: %s", end.code, end.message)
-            flow.metrics.failed(end.code, end.message, 0, took_s)
+            meter = flow.meters[generation.request.kind]
+            meter.failed(end.code, end.message, 0, took_s)
         if generation.trace is not None:
             generation.trace.ended(end)
         if self._news:
@@ -331,11 +332,15 @@ class Service:
         """What went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
         level = MEANINGS[Code(code)].log_level
         if level != "info":
+            caller = generation.caller
+            trace_id, span_id = caller.trace.ids if caller.trace is not None else ("", "")
             extra = {
                 "generation": generation.id,
-                "request_id": generation.caller.request_id,
+                "request_id": caller.request_id,
+                "trace_id": trace_id,
+                "span_id": span_id,
                 "model": generation.model,
-                "tenant": generation.caller.tenant,
+                "tenant": caller.tenant,
                 "code": code,
             }
             _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)
@@ -357,17 +362,19 @@ class Service:
         self, log: Log, flow: Flow, context: HookContext | None, keep_raw: bool
     ) -> Generation:
         """A generation on its log, found by its abort token from now on."""
+        meter = flow.meters[log.header.request.kind]
+        meter.admitted_count += 1
         generation = Generation(
             log,
             self,
             chain=self._chain,
             context=context,
-            meter=flow.metrics,
+            meter=meter,
             flow=flow,
             keep_raw=keep_raw,
         )
         self._running[generation.id] = generation
-        if self._tracer is not None:
+        if generation.caller.trace is not None and self._tracer is not None:
             generation.trace = self._tracer.generation(generation, flow.model.name)
         token = generation.caller.abort_token
         if token is not None:
@@ -422,7 +429,7 @@ class Service:
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
         if not generation.started_at:
             generation.started_at = now = time.monotonic()
-            flow.metrics.started(now - generation.admitted_at)
+            flow.meters[generation.request.kind].started(now - generation.admitted_at)
         generation.place = place
         request = generation.request
         prefixes: tuple[Prefix, ...] = ()
@@ -438,8 +445,12 @@ class Service:
                 return
         live = request.stream or generation.durable
         caller = generation.caller
-        trace = generation.trace
-        told = caller.trace if trace is None else trace.attempt(place.replica.name)
+        if generation.trace is not None:
+            told = generation.trace.attempt(place.replica.name).lines
+        elif caller.trace is not None:
+            told = caller.trace.lines
+        else:
+            told = b"" if self._tracer is None else self._tracer.unrecorded()
         run = place.replica.engine.stream_infer(
             Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told),
             generation,
@@ -537,7 +548,6 @@ class Service:
         if self._chain is not None:
             context = HookContext(header.id, header.request, header.caller)
         generation = self._begin(log, flow, context, keep_raw=True)
-        flow.metrics.admitted_count += 1
         try:
             generation.rebuild(recovered.raw)
         except HeadraceError as error:
@@ -547,12 +557,14 @@ class Service:
         flow.queue.push_front(generation, time.monotonic())
         return True
 
-    @staticmethod
-    def _interrupt(log: Log, message: str) -> bool:
+    def _interrupt(self, log: Log, message: str) -> bool:
         """End a log that nobody goes on with."""
         code = Code.INTERRUPTED
         seq = log.appended_seq + 1
-        log.append([Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)])
+        end = Error(seq, time.time(), code.value, message, MEANINGS[code].retryable)
+        log.append([end])
+        if self._tracer is not None:
+            self._tracer.interrupted(log.header, end)
         return False
 
     def _stay(self, generation: Generation, recovered: Recovered) -> None:

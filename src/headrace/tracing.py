@@ -8,6 +8,7 @@ from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.domain.trace import Trace
 from headrace.streams.generation import Generation
+from headrace.streams.store import LogHeader
 
 
 class GenerationTrace(Protocol):
@@ -19,6 +20,9 @@ class GenerationTrace(Protocol):
     def broke(self, error: HeadraceError) -> None:
         """That run failed."""
 
+    def prompted(self) -> None:
+        """Messages were added; a run that was under way has ended, and another will begin."""
+
     def moved(self) -> None:
         """It waits for another one."""
 
@@ -29,9 +33,12 @@ class GenerationTrace(Protocol):
 class Tracer(Protocol):
     """Whoever records generations."""
 
-    def follow(self, said: Trace | None) -> Trace:
-        """The trace for a generation that came with none, or with one that nobody has decided about."""
+    def unrecorded(self) -> bytes:
+        """What an engine is told of a run that is not recorded, where its caller has no trace: header lines."""
 
     def generation(self, generation: Generation, model: str) -> GenerationTrace | None:
         """Record a generation of ``model`` that begins, or goes on after a restart; None if its trace is not
         sampled."""
+
+    def interrupted(self, begun: LogHeader, end: Error) -> None:
+        """Nobody goes on with a generation of an earlier process: it ended now."""

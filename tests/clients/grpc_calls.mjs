@@ -15,6 +15,7 @@ export function connectClient(registry, transport) {
     infer: (asked, options) => client.infer(asked, options),
     stream: (asked, options) => client.streamInfer(asked, options),
     converse: (messages) => client.converse(messages),
+    model: async () => (await client.getModelInfo({})).name, // by GET, where the transport does
     failure: (error) => {
       const found = ConnectError.from(error);
       const details = found.findDetails(message(registry, "Error"));
@@ -75,6 +76,7 @@ export async function seen(client, { streams = true } = {}) {
   const told = {};
   told.text = (await client.infer({ prompt: "sunny" })).text;
   told.unknown = await failed(() => client.infer({ prompt: "Hi", model: "none" }));
+  if (client.model) told.model = await client.model();
   told.deadline = await failed(() => client.infer({ prompt: "hang" }, { timeoutMs: 300 }));
   if (!streams) return told;
   let events = [];

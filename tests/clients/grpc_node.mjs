@@ -1,17 +1,22 @@
 // Clients in node; what each saw goes to standard output as JSON. usage: node BUNDLE BASE_URL GRPC_ADDRESS DESCRIPTORS PROTO_FOLDER
-import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import { compressionGzip, createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 import { connectClient, registryOf, seen } from "./grpc_calls.mjs";
 
 const [base, address, descriptors, protos] = process.argv.slice(2);
 const registry = registryOf(descriptors);
+const zipped = { sendCompression: compressionGzip, compressMinBytes: 0 };
 const transports = {
   "connect-node grpc": createGrpcTransport({ baseUrl: `http://${address}` }),
   "connect-node grpc-web h1": createGrpcWebTransport({ baseUrl: base, httpVersion: "1.1" }),
   "connect-node grpc-web h2": createGrpcWebTransport({ baseUrl: base, httpVersion: "2" }),
   "connect-node connect h1": createConnectTransport({ baseUrl: base, httpVersion: "1.1" }),
   "connect-node connect h2": createConnectTransport({ baseUrl: base, httpVersion: "2" }),
+  "connect-node grpc gzip": createGrpcTransport({ baseUrl: `http://${address}`, ...zipped }),
+  "connect-node grpc-web gzip": createGrpcWebTransport({ baseUrl: base, httpVersion: "1.1", ...zipped }),
+  "connect-node connect gzip": createConnectTransport({ baseUrl: base, httpVersion: "1.1", useHttpGet: true, ...zipped }),
+  "connect-node connect gzip binary": createConnectTransport({ baseUrl: base, httpVersion: "2", useHttpGet: true, useBinaryFormat: true, ...zipped }),
 };
 const told = {};
 for (const [name, transport] of Object.entries(transports)) told[name] = await seen(connectClient(registry, transport));

@@ -7,8 +7,8 @@ const base = new URLSearchParams(location.search).get("base");
 const registry = registryOf(window.DESCRIPTORS);
 const clients = {
   "connect-web grpc-web": [connectClient(registry, createGrpcWebTransport({ baseUrl: base }))],
-  "connect-web connect": [connectClient(registry, createConnectTransport({ baseUrl: base }))],
-  "connect-web connect binary": [connectClient(registry, createConnectTransport({ baseUrl: base, useBinaryFormat: true }))],
+  "connect-web connect": [connectClient(registry, createConnectTransport({ baseUrl: base, useHttpGet: true }))],
+  "connect-web connect binary": [connectClient(registry, createConnectTransport({ baseUrl: base, useBinaryFormat: true, useHttpGet: true }))],
   "grpc-web text": [googleClient(registry, google, base, "text")],
   "grpc-web binary": [googleClient(registry, google, base, "binary"), { streams: false }], // it cannot stream
 };

@@ -80,6 +80,23 @@ const conversations = {
     };
   },
 
+  async the_rest() {
+    const models = [];
+    for await (const model of client.models.list()) models.push(model.id);
+    const completion = await client.completions.create({ model: "m", prompt: ["sunny", "sunny"] });
+    let streamed = "";
+    const stream = await client.completions.create({ model: "m", prompt: "sunny", stream: true });
+    for await (const chunk of stream) streamed += chunk.choices[0]?.text ?? "";
+    const unstored = await client.responses.create({ model: "m", input: "sunny", store: false });
+    return {
+      models, model: (await client.models.retrieve("m")).id, streamed,
+      texts: completion.choices.map((choice) => choice.text),
+      unstored: [unstored.output_text, await name_of(client.responses.retrieve(unstored.id))],
+      compacted: await name_of(client.responses.compact({ model: "m", input: "sunny" })),
+      effort: await name_of(client.responses.create({ model: "m", input: "x", reasoning: { effort: "low" } })),
+    };
+  },
+
   async background() {
     const stream = await client.responses.create({ model: "m", input: "slowly", background: true, stream: true });
     const seen = [];

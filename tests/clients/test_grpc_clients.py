@@ -22,7 +22,10 @@ HERE = Path(__file__).parent
 COUNT = [f"{number} " for number in range(1, 41)]
 DEADLINE_EXCEEDED, NOT_FOUND, INTERNAL = 4, 5, 13
 WAIT_S = 60
-IN_NODE = ("grpc", "grpc-web h1", "grpc-web h2", "connect h1", "connect h2")
+IN_NODE = (
+    *("grpc", "grpc-web h1", "grpc-web h2", "connect h1", "connect h2"),
+    *("grpc gzip", "grpc-web gzip", "connect gzip", "connect gzip binary"),
+)
 IN_BROWSER = (
     *("connect-web grpc-web", "connect-web connect", "connect-web connect binary"),
     *("grpc-web text", "grpc-web binary"),
@@ -82,6 +85,7 @@ def check(told: dict[str, Any], *, streams: bool = True) -> str | None:
     assert (unknown["code"], unknown["detail"]) == (NOT_FOUND, "model_not_found")
     assert "none" in unknown["message"]
     assert told["deadline"]["code"] == DEADLINE_EXCEEDED
+    assert told.get("model", "m") == "m"
     if not streams:
         return None
     assert told["seqs"] == list(range(1, len(told["seqs"]) + 1))

@@ -102,6 +102,23 @@ def test_it_has_responses_read_followed_listed_and_deleted(talk: Talk) -> None:
     }
 
 
+def test_it_does_the_rest_of_what_there_is_and_is_refused_the_rest_of_what_there_is_not(
+    talk: Talk,
+) -> None:
+    seen = talk("the_rest")
+    text, gone = seen.pop("unstored")
+    compacted, effort = seen.pop("compacted"), seen.pop("effort")
+    assert seen == {
+        "models": ["m"],
+        "model": "m",
+        "texts": ["It is sunny.", "It is sunny."],
+        "streamed": "It is sunny.",
+    }
+    assert (text, gone["status"], gone["code"]) == ("It is sunny.", 404, "generation_not_found")
+    assert (compacted["status"], compacted["code"]) == (404, "not_found")
+    assert (effort["code"], effort["param"]) == ("unsupported_option", "reasoning.effort")
+
+
 def test_it_reads_on_in_a_background_response_and_cancels_another(talk: Talk) -> None:
     seen = talk("background")
     assert seen["numbers"] == list(range(len(seen["numbers"])))

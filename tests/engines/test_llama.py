@@ -644,6 +644,7 @@ def test_tools_that_the_template_knows_go_through_it(run, engine, done):
             sink, outcome = await done(llama, Work(request))
             (call,) = calls_of(sink.all)
             assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "Paris"})
+            assert {total for _, total in sink.prefills} == {outcome.usage.prompt_tokens}
             assert outcome.reasons == ("tool_calls",)
             told = calls_of(sink.all[:2])
             rest, _ = await done(llama, Work(request, (Prefix("", (), 2, told),)))
@@ -654,6 +655,31 @@ def test_tools_that_the_template_knows_go_through_it(run, engine, done):
             assert error.code is Code.NOT_CONTINUABLE
 
     run(main())
+
+
+def test_an_answer_goes_on_from_the_assistants_last_message(run, engine, done):
+    async def main():
+        whole = chat("Count from 1 to 9.", max_tokens=12)
+        begun = msgspec.structs.replace(
+            whole, messages=(*whole.messages, Message("assistant", "1, 2, 3,")), goes_on=True
+        )
+        async with engine() as llama:
+            sink, outcome = await done(llama, Work(begun))
+            assert sink.text().startswith(" 4, 5")
+            assert await llama.count_prompt(begun) == outcome.usage.prompt_tokens
+            rest, _ = await done(llama, Work(begun, (Prefix(*_first(sink.all, 3)),)))
+            assert _first(sink.all, 3)[0] + rest.text() == sink.text()
+            with pytest.raises(HeadraceError) as caught:
+                llama.check_prompt(begun)
+            assert caught.value.param == "messages"
+
+    run(main())
+
+
+def _first(deltas, count):
+    """Text and ids of the first deltas."""
+    first = deltas[:count]
+    return "".join(d.text for d in first), tuple(id for d in first for id in d.token_ids)
 
 
 def test_what_it_cannot_do_is_refused_by_name(run, engine, done):

@@ -109,6 +109,28 @@ def result(upstream, seen, run):
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
 
 
+@pytest.mark.parametrize(
+    ("first", "prefills"),
+    [
+        ({"prompt_token_ids": [7, 8, 9]}, [(3, 3)] * 2),  # vLLM, once for each choice
+        ({"prompt_progress": {"total": 9, "processed": 8}}, [(8, 9)] * 2),  # llama.cpp
+        ({"usage": {"prompt_tokens": 4, "completion_tokens": 0}}, [(4, 4)] * 2),
+        ({"prompt_token_ids": None}, []),
+        ({}, []),
+    ],
+)
+def test_the_length_of_the_prompt_is_told_before_any_output(result, first, prefills):
+    beginning = chunk("", role="assistant") | first
+    said = (beginning, beginning, chunk("a"), chunk("b"), chunk(reason="stop"))
+    usage = {"choices": [], "usage": USAGE}
+    for prefixes in ((), (Prefix("so", (), 1),)):
+        work = Work(chat(), prefixes)
+        sink, outcome, _ = result(Fake(stream(*said, usage)), work, dialect="vllm")
+        assert (sink.prefills, outcome.usage) == (prefills, Usage(5, 2, 3))
+    sink, _, _ = result(Fake(stream(chunk("a"), beginning, chunk(reason="stop"))), Work(chat()))
+    assert sink.prefills == []
+
+
 def test_a_streamed_answer_becomes_deltas_reasons_and_usage(result):
     said = stream(
         chunk("", role="assistant"), chunk("Hel"), chunk("lo"), chunk(reason="stop"),
@@ -514,6 +536,37 @@ def test_a_chat_goes_on_from_its_beginning_where_the_dialect_can(result):
     assert by_first[1]["messages"] == [{"role": "user", "content": "hi"}]
 
 
+BEGUN = Request("m", "chat", (Message("user", "hi"), Message("assistant", "Once")), goes_on=True)
+
+
+@pytest.mark.parametrize(("dialect", "told"), [("vllm", True), ("sglang", True), ("llama", None)])
+def test_an_answer_goes_on_from_the_assistants_last_message(result, dialect, told):
+    fake = Fake(stream(chunk(" upon"), chunk(reason="stop")))
+    sink, _, (asked,) = result(fake, Work(BEGUN), dialect=dialect)
+    assert sink.text() == " upon"
+    assert asked["messages"][1:] == [{"role": "assistant", "content": "Once"}]
+    assert asked.get("continue_final_message") is told
+    assert asked.get("add_generation_prompt") is (False if told else None)
+
+
+def test_an_answer_that_went_on_from_a_message_goes_on_from_both_after_a_break(result):
+    fake = Fake(stream(chunk(" a"), chunk(reason="stop")))
+    work = Work(BEGUN, (Prefix(" upon", (1,)),))
+    _, _, (asked,) = result(fake, work, dialect="vllm")
+    assert asked["messages"][1:] == [{"role": "assistant", "content": "Once upon"}]
+    assert asked["continue_final_message"] is True
+
+
+def test_an_upstream_that_cannot_go_on_from_a_message_refuses_it_by_name():
+    engine = OpenAIEngine(OpenAIOptions(name="m", url="http://h/v1"))
+    with pytest.raises(HeadraceError) as caught:
+        engine.check(BEGUN)
+    assert (caught.value.code, caught.value.param) == (Code.UNSUPPORTED, "messages")
+    with pytest.raises(HeadraceError) as caught:
+        engine.check_prompt(BEGUN)
+    assert (caught.value.code, caught.value.param) == (Code.UNSUPPORTED, "messages")
+
+
 def test_a_choice_without_tokens_left_is_not_asked_again(result):
     work = Work(chat(sampling={"max_tokens": 3}), (Prefix("abc", (), 3),))
     sink, outcome, asked = result(Fake(b""), work, dialect="vllm")
@@ -716,9 +769,11 @@ def test_a_prompt_is_counted_and_tokens_are_read_where_the_upstream_can(upstream
             found = await engine.tokenize("x", special=True, pieces=True)
             assert found == Tokens((1, 2), ("<s>", "x"))
             assert await engine.detokenize((1, 2)) == "x"
-            assert await engine.count_prompt(chat()) == 3
+            assert await engine.count_prompt(BEGUN) == 3
+            assert fake.asked[2]["continue_final_message"] is True
+            assert fake.asked[2]["add_generation_prompt"] is False
             assert fake.asked[1] == {"model": "m", "tokens": [1, 2]}
-            assert fake.asked[2]["messages"] == [{"role": "user", "content": "hi"}]
+            assert fake.asked[2]["messages"][0] == {"role": "user", "content": "hi"}
             with pytest.raises(HeadraceError, match="no answer"):
                 await engine.tokenize("x", special=True)
 

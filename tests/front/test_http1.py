@@ -386,8 +386,8 @@ def test_a_handler_that_raises_is_answered_500_and_logged_once(wire, caplog):
     async def main():
         refused = []
 
-        def refuse(status, message):
-            refused.append((status, message))
+        def refuse(status, message, head):
+            refused.append((status, message, head.path))
             return ((b"content-type", b"application/json"),), b"{}"
 
         async with wire.serve(fails, refuse=refuse) as front:
@@ -399,7 +399,7 @@ def test_a_handler_that_raises_is_answered_500_and_logged_once(wire, caplog):
             client.send(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
             await client.head()
             assert await client.rest() == b""
-            assert refused == [(500, "internal error")] * 2
+            assert refused == [(500, "internal error", "/hello")] * 2
 
     with caplog.at_level(logging.ERROR, "headrace.front"):
         wire.run(main())

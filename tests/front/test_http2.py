@@ -396,7 +396,13 @@ def test_a_request_that_is_reset_in_the_same_read_does_no_harm(wire):
 def test_what_is_wrong_with_one_request_ends_that_stream_alone(wire, status, request_):
     async def main():
         handler = wire.Recorder()
-        async with wire.serve(handler, limits={"body_bytes": 1000}) as front:
+        told = []
+
+        def refuse(status, message, head):
+            told.append(head and head.path)
+            return (), b""
+
+        async with wire.serve(handler, limits={"body_bytes": 1000}, refuse=refuse) as front:
             client = await H2Client.open(wire, front)
             client.h2.config.validate_outbound_headers = False
             client.h2.config.normalize_outbound_headers = False
@@ -407,6 +413,7 @@ def test_what_is_wrong_with_one_request_ends_that_stream_alone(wire, status, req
                 await client.client.close()
                 return
             assert got[0] == status
+            assert told == ["/" if status in (413, 431) else None]
             assert (await client.answer(client.request()))[0] == 200
             assert front.arriving_bytes == 0
             await client.client.close()

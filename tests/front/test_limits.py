@@ -40,6 +40,40 @@ def test_what_is_too_large_is_refused_in_a_way_that_the_client_sees(wire, status
     wire.run(main())
 
 
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        (b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n", "/a"),
+        (
+            b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n",
+            "/a",
+        ),
+        (b"POST /a?b HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70_000 + b"\r\n\r\n", "/a"),
+        (b"POST /a HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70_000, "/a"),
+        (b"POST /a HTTP/1.1\r\nbad\r\n\r\n", "/a"),
+        (b"POST /a", None),
+        (b"POST /" + b"a" * 17_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        (b"BREW /a HTTP/1.1\r\nHost: a\r\n\r\n", None),
+    ],
+)
+def test_the_application_is_told_what_is_known_of_the_head_that_is_refused(wire, sent, path):
+    async def main():
+        told = []
+
+        def refuse(status, message, head):
+            told.append(head and head.path)
+            return (), b""
+
+        limits = {"body_bytes": 1000, "header_s": 0.2}
+        async with wire.serve(wire.Recorder(), limits=limits, refuse=refuse) as front:
+            client = await wire.Client.open(front)
+            client.send(sent)
+            await wire.within(client.rest())
+        assert told == [path]
+
+    wire.run(main())
+
+
 def test_what_is_just_small_enough_is_taken(wire):
     async def main():
         handler = wire.Recorder()
@@ -214,7 +248,8 @@ def test_a_whole_answer_that_nobody_takes_is_cut_too(wire):
 
 def test_one_connection_too_many_is_503_and_the_others_live_on(wire):
     async def main():
-        def refuse(status, message):
+        def refuse(status, message, head):
+            assert head is None
             return ((b"content-type", b"application/json"),), b'{"status": %d}' % status
 
         async with wire.serve(wire.Recorder(), limits={"connections": 2}, refuse=refuse) as front:

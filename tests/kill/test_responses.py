@@ -85,6 +85,7 @@ def test_what_is_gone_stays_gone(server: Server, client: openai.OpenAI) -> None:
         listed = json.loads(server.get("/v1/generations?limit=100"))["data"]
         ids = {one["id"].removeprefix("gen_") for one in listed}
         assert not {deleted.id[5:], running.id[5:]} & ids
+        assert unstored.id[5:] in ids  # some minutes, for who reads on
         assert client.responses.retrieve(kept.id) == kept
         followed = client.responses.create(model="m", input="x", previous_response_id=kept.id)
         assert followed.output_text == "It is."

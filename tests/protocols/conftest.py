@@ -30,7 +30,6 @@ from headrace.domain.tokens import Tokens
 from headrace.front.limits import Limits
 from headrace.front.listen import FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
-from headrace.protocols.errors import refusal
 from headrace.protocols.port import ModelCard, Reader, State
 
 TIMEOUT_S = 30.0
@@ -296,7 +295,7 @@ async def serving(
 ) -> AsyncIterator[str]:
     """The API of a service behind a real front; gives its URL."""
     api = Api(service, ApiOptions(**options), metrics=metrics, more=more)
-    options_ = FrontOptions(port=0, refuse=refusal, limits=limits or Limits())
+    options_ = FrontOptions(port=0, refuse=api.refuse, limits=limits or Limits())
     front = await listen(api.handle, options_)
     try:
         yield f"http://127.0.0.1:{front.port}"

@@ -7,16 +7,34 @@ from typing import Any
 
 import msgspec
 import pytest
+from anthropic.types import (
+    MessageCountTokensParams,
+    OutputConfigParam,
+    ToolParam,
+)
+from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Message, Request, TextPart
-from headrace.protocols.anthropic_request import decode_count, decode_messages
+from headrace.protocols.anthropic_request import (
+    CountBody,
+    MessagesBody,
+    OutputConfig,
+    Tool,
+    decode_count,
+    decode_messages,
+)
 
 BODY = {"model": "scripted", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi."}]}
 TOOL = {"name": "weather", "description": "Says it.", "input_schema": {"type": "object"}}
 USE = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Rome"}}
+CALL = {
+    "id": "toolu_1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city":"Rome"}'},
+}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "sunny"}
 PNG = {"type": "base64", "media_type": "image/png", "data": "AA=="}
 CACHED = {"cache_control": {"type": "ephemeral"}}
@@ -66,11 +84,7 @@ def test_a_body_becomes_a_request() -> None:
 
 
 def test_blocks_become_messages() -> None:
-    call = {
-        "id": "toolu_1",
-        "type": "function",
-        "function": {"name": "weather", "arguments": '{"city":"Rome"}'},
-    }
+    call = CALL
     found = messages(
         ("user", [text("See "), text("this: "), {"type": "image", "source": PNG}]),
         (
@@ -100,7 +114,7 @@ def test_blocks_become_messages() -> None:
                 ImagePart({"url": "data:image/png;base64,AA=="}),
             ],
         ),
-        Message("assistant", "Let me see.", tool_calls=[call]),
+        Message("assistant", "Let me see.", tool_calls=[call], reasoning_content="Hm."),
         Message("tool", "sunny", tool_call_id="toolu_1"),
         Message("tool", "r", tool_call_id="toolu_1"),
         Message("user", "And?"),
@@ -110,15 +124,53 @@ def test_blocks_become_messages() -> None:
     )
 
 
+def test_what_was_thought_is_told_again() -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": ""}
+    assert messages(("assistant", [thought, text("a"), thought, USE]), ("user", [RESULT])) == (
+        Message("assistant", "a", tool_calls=[CALL], reasoning_content="Hm.Hm."),
+        Message("tool", "sunny", tool_call_id="toolu_1"),
+    )
+
+
+def test_an_option_of_some_engines_is_left_to_them() -> None:
+    assert asked(output_config={"effort": "low"}).extra == {"reasoning_effort": "low"}
+    assert asked(thinking={"type": "adaptive", "display": "summarized"}).extra is None
+
+
+def test_every_field_that_the_sdk_knows_is_known_here() -> None:
+    """Honoured, harmless, or refused by its name; what nobody here knows would be left to the engine."""
+    for ours, theirs in (
+        (MessagesBody, MessageCreateParamsStreaming),
+        (CountBody, MessageCountTokensParams),
+        (OutputConfig, OutputConfigParam),
+        (Tool, ToolParam),
+    ):
+        names = {name for kind in theirs.__mro__ for name in getattr(kind, "__annotations__", ())}
+        assert names - set(ours.__struct_fields__) == set()
+
+
+def test_where_the_assistant_speaks_last_the_answer_goes_on_from_it() -> None:
+    user, begun = {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Once"}
+    request = asked(messages=[user, begun])
+    assert (request.goes_on, request.messages[-1]) == (True, Message("assistant", "Once"))
+    assert not asked(messages=[user, begun, user]).goes_on
+    thought = [{"type": "thinking", "thinking": "Hm.", "signature": ""}]
+    assert not asked(messages=[user, {"role": "assistant", "content": thought}]).goes_on
+    error = refusal(messages=[user, {"role": "assistant", "content": [USE]}])
+    assert (error.code, error.param) == (Code.INVALID_REQUEST, "messages")
+
+
 def test_tools_and_choices_are_those_of_chat() -> None:
-    request = asked(tools=[TOOL | CACHED | {"type": "custom"}, {"name": "f", "input_schema": {}}])
+    examples = {"input_examples": [{"city": "Rome"}], "strict": True, "type": "custom"}
+    request = asked(tools=[TOOL | CACHED | examples, {"name": "f", "input_schema": {}}])
     assert request.tools == [
         {
             "type": "function",
             "function": {
                 "name": "weather",
-                "parameters": {"type": "object"},
+                "parameters": {"type": "object", "examples": [{"city": "Rome"}]},
                 "description": "Says it.",
+                "strict": True,
             },
         },
         {"type": "function", "function": {"name": "f", "parameters": {}}},
@@ -150,8 +202,8 @@ def content(*blocks: Any, role: str = "user") -> dict[str, Any]:
 
 UNSUPPORTED = [
     ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
-    ({"thinking": {"type": "adaptive"}}, "thinking"),
-    ({"output_config": {"effort": "high"}}, "output_config.effort"),
+    ({"thinking": {"type": "between_tools"}}, "thinking"),
+    ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),
     ({"speed": "fast"}, "speed"),
     ({"container": "c"}, "container"),
     ({"inference_geo": "us"}, "inference_geo"),

@@ -16,7 +16,7 @@ from tests.fuzzing import calm, examples
 from tests.protocols.grpc.place import Exchange, Place
 from tests.protocols.grpc.shapes import ENDED, HANGS, METADATA, RUNNING, TEXTS, UNKNOWN_ID, damaged
 
-from headrace.protocols.grpc.call import Head
+from headrace.front.exchange import Head
 from headrace.protocols.openapi import EXAMPLES, OPERATIONS
 
 IMPROPER = {500, 502}
@@ -94,8 +94,7 @@ _MOSTLY = st.sampled_from([True] * 15 + [False])
 def requests(draw: st.DrawFn) -> tuple[Head, bytes]:
     """To any endpoint: from its example to rubbish."""
     operation = draw(st.sampled_from(OPERATIONS))
-    head = Head(operation.path, ())
-    head.method = operation.method
+    head = Head(operation.method, operation.path, "", ())
     if "{id}" in operation.path:
         head.path = operation.path.replace("{id}", draw(st.sampled_from(IDS)))
     head.query = draw(_QUERIES)

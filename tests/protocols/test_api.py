@@ -11,6 +11,7 @@ import pytest
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import CANCEL, CONTINUE, Leaving
+from headrace.front.limits import Limits
 
 MESSAGES = [{"role": "user", "content": "Hi."}]
 CHAT = {"model": "scripted", "messages": MESSAGES}
@@ -253,6 +254,60 @@ def test_a_method_that_is_not_allowed_says_which_are(kit: Any) -> None:
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
     assert error_of(answer)["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/responses/compact"),
+        ("DELETE", "/v1/generations/all"),
+        ("POST", "/v1/responses/r/compact"),
+    ],
+)
+def test_an_operation_that_is_not_there_is_404_though_ids_have_other_verbs(
+    kit: Any, method: str, path: str
+) -> None:
+    assert error_of(ask(kit, method, path))["code"] == "not_found"
+    id = "/v1/responses/resp_01000000000000000000000000"
+    assert ask(kit, "POST", id).headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
+
+
+def test_what_the_front_refuses_is_said_as_the_api_of_that_path_says_errors(kit: Any) -> None:
+    async def main() -> None:
+        limits = Limits(body_bytes=100)
+        page = "http://page"
+        headers = {"x-request-id": "mine", "origin": page, "content-type": "application/json"}
+        options: Any = {"limits": limits, "cors_origins": (page,)}
+        async with kit.talking(kit.Service(kit.hello), **options) as client:
+            for path in ("/v1/messages", "/v1/messages/count_tokens", "/v1/messages/batches"):
+                answer = await client.post(path, content=b"x" * 101, headers=headers)
+                assert answer.status_code == 413
+                assert answer.json()["type"] == "error"
+                assert answer.json()["error"]["type"] == "request_too_large"
+                assert answer.json()["request_id"] == "mine"
+                assert answer.headers["request-id"] == answer.headers["x-request-id"] == "mine"
+                assert answer.headers["access-control-allow-origin"] == page
+            answer = await client.post("/v1/responses", content=b"x" * 101, headers=headers)
+            assert error_of(answer)["code"] == "body_too_large"
+            assert answer.headers["x-should-retry"] == "false"
+            assert answer.headers["access-control-allow-origin"] == page
+            long = await client.post("/v1/messages", headers={"x-long": "y" * 70_000})
+            assert (long.status_code, long.json()["error"]["type"]) == (
+                431,
+                "invalid_request_error",
+            )
+
+    kit.run(main())
+
+
+def test_a_wrong_verb_and_a_missing_path_are_said_so_too(kit: Any) -> None:
+    for method, path, status in (
+        ("GET", "/v1/messages", 405),
+        ("POST", "/v1/messages/batches", 404),
+    ):
+        answer = ask(kit, method, path)
+        assert (answer.status_code, answer.json()["type"]) == (status, "error")
+        assert answer.headers["request-id"]
 
 
 def test_head_is_get_without_the_body(kit: Any) -> None:

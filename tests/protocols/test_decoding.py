@@ -146,8 +146,20 @@ def test_what_clients_send_without_meaning_anything_here_is_taken() -> None:
     assert request.extra is None
 
 
+def test_what_is_not_to_be_stored_is_not_kept() -> None:
+    assert not chat(store=False).keep
+    assert chat(store=None).keep
+    assert chat().keep
+
+
 def test_an_option_that_nobody_here_knows_is_left_to_the_engine() -> None:
     assert chat(mirostat=2, dry_base=1.5).extra == {"mirostat": 2, "dry_base": 1.5}
+
+
+def test_an_option_of_some_engines_is_left_to_them() -> None:
+    request = chat(reasoning_effort="low", verbosity="high", mirostat=2)
+    assert request.extra == {"reasoning_effort": "low", "verbosity": "high", "mirostat": 2}
+    assert chat(reasoning_effort="none", verbosity="medium").extra is None
 
 
 @pytest.mark.parametrize(
@@ -160,8 +172,6 @@ def test_an_option_that_nobody_here_knows_is_left_to_the_engine() -> None:
         ("prediction", {"type": "content", "content": "x"}),
         ("web_search_options", {}),
         ("moderation", {"model": "m"}),
-        ("reasoning_effort", "high"),
-        ("verbosity", "low"),
     ],
 )
 def test_an_option_that_the_server_lacks_is_refused_by_name(field: str, value: Any) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.domain.event import Event
-from headrace.domain.request import CONTINUE, Message, Sampling
+from headrace.domain.request import CONTINUE, Caller, Message, Sampling
 from headrace.protocols.encoder import FRAMINGS, Rest
 from headrace.protocols.formats import ENCODERS, RESPONSES
 from headrace.protocols.responses_object import TERMS
@@ -311,6 +313,79 @@ def test_an_error_is_a_status_without_a_stream_and_before_one(kit: Any) -> None:
     kit.run(main())
 
 
+@pytest.mark.parametrize("path", ["", "/input_tokens"])
+def test_an_engine_that_lacks_an_option_refuses_it_by_the_name_it_has_here(
+    kit: Any, path: str
+) -> None:
+    class Service(kit.Service):  # type: ignore[misc, name-defined]
+        async def count_prompt(self, request: Any) -> int:
+            self.submit(request, Caller(), "", {})
+            return 1
+
+    async def main() -> None:
+        async with kit.talking(Service(kit.hello)) as client:
+            for fields, param in (
+                ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+                ({"text": {"verbosity": "high"}}, "text.verbosity"),
+                ({"mirostat": 2}, "mirostat"),
+            ):
+                body = {"model": "scripted", "input": "x"} | fields
+                answer = await client.post(f"/v1/responses{path}", json=body)
+                error = answer.json()["error"]
+                assert (answer.status_code, error["code"]) == (400, "unsupported_option")
+                assert error["param"] == param
+                assert f"`{param}`" in error["message"]
+            body = {"model": "scripted", "max_tokens": 1, "output_config": {"effort": "low"}}
+            body["messages"] = [{"role": "user", "content": "x"}]
+            answer = await client.post("/v1/messages", json=body)
+            assert "`output_config.effort`" in answer.json()["error"]["message"]
+
+    kit.run(main())
+
+
+def test_what_an_engine_was_given_is_shown(kit: Any) -> None:
+    class Service(kit.Service):  # type: ignore[misc, name-defined]
+        def submit(self, request: Any, *rest: Any) -> Any:
+            generation = super().submit(msgspec.structs.replace(request, extra=None), *rest)
+            generation.request = request
+            return generation
+
+    async def main() -> None:
+        async with kit.talking(Service(kit.hello)) as client:
+            fields = {"reasoning": {"effort": "low"}, "text": {"verbosity": "high"}}
+            said = (await create(client, **fields)).json()
+            assert said["reasoning"] == {"effort": "low", "summary": None}
+            assert said["text"] == {"format": {"type": "text"}, "verbosity": "high"}
+            said = (await create(client, service_tier="priority")).json()
+            assert said["reasoning"] == {"effort": None, "summary": None}
+            assert (said["text"]["verbosity"], said["service_tier"]) == ("medium", "default")
+
+    kit.run(main())
+
+
+def test_one_that_is_not_stored_is_resumed_while_it_runs(kit: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))
+        async with kit.talking(service) as client:
+            body = {"model": "scripted", "input": "x", "store": False, "stream": True}
+            answer = asyncio.create_task(client.post("/v1/responses", json=body))
+            generation = await service.generation(0)
+            assert not generation.request.keep
+            assert (await client.get(f"/v1/responses/resp_{generation.id[4:]}")).status_code == 404
+            headers = {"last-event-id": "1", "x-generation-id": generation.id}
+            resumed = asyncio.create_task(client.post("/v1/responses", json=body, headers=headers))
+            while generation.clients + len(generation.readers) < 3:
+                generation.attached.clear()
+                await generation.attached.wait()
+            generation.write(kit.token(2, "b"), kit.finish(3))
+            whole, rest = (await answer).text, (await resumed).text
+        assert '"delta":"b"' in rest
+        assert '"delta":"a"' not in rest
+        assert whole.endswith(rest.removeprefix("retry: 5000\n"))
+
+    kit.run(main())
+
+
 def test_what_is_deleted_or_was_not_to_be_stored_is_not_found(kit: Any) -> None:
     async def main() -> None:
         service = kit.Service(kit.hello)
@@ -393,7 +468,7 @@ def test_a_conversation_goes_on_with_its_calls_and_without_old_instructions(kit:
     calls = [{"id": "call_1", "type": "function", "function": function}]
     conversation = [
         Message("user", "Hi."),
-        Message("assistant", None, tool_calls=calls),
+        Message("assistant", None, tool_calls=calls, reasoning_content="thinking"),
         Message("tool", "sunny", tool_call_id="call_1"),
     ]
     first, second, third = (list(one.request.messages) for one in service.generations)

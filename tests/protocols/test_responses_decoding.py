@@ -9,12 +9,22 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.responses import (
+    ResponseFormatTextJSONSchemaConfigParam,
+    ResponseTextConfigParam,
+)
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
+from openai.types.shared_params import Reasoning
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Message, Request, TextPart
 from headrace.protocols.responses_request import (
     Earlier,
+    ReasoningOptions,
+    ResponsesBody,
     ResponseTerms,
+    SchemaFormat,
+    TextOptions,
     decode_responses,
     response_request,
 )
@@ -73,7 +83,8 @@ def test_a_text_becomes_a_request() -> None:
     assert request.user == "u"
     assert request.parallel_tool_calls is False
     assert request.extra == {"top_k": 4}
-    assert (terms.instructions, terms.metadata, terms.store) == ("Be brief.", {"a": "b"}, True)
+    assert (terms.instructions, terms.metadata) == ("Be brief.", {"a": "b"})
+    assert request.keep
 
 
 def test_items_become_messages() -> None:
@@ -213,10 +224,43 @@ def test_probabilities_come_if_one_way_or_the_other_asks_for_them() -> None:
     assert of(include=["reasoning.encrypted_content"], top_logprobs=0) is None
 
 
+def test_an_option_of_some_engines_is_left_to_them() -> None:
+    request, _ = asked(reasoning={"effort": "low"}, text={"verbosity": "high"}, top_k=4)
+    assert request.extra == {"reasoning_effort": "low", "verbosity": "high", "top_k": 4}
+
+
+def test_what_was_thought_belongs_to_what_was_said_or_called_then() -> None:
+    def thought(*said: str) -> dict[str, Any]:
+        content = [{"type": "reasoning_text", "text": text} for text in said]
+        return {"type": "reasoning", "id": "rs_1", "summary": [], "content": content}
+
+    answer = {"role": "assistant", "content": "Sunny."}
+    assert messages(thought("Hm", "."), CALL, OUTPUT, thought("So."), answer, thought("?")) == (
+        Message("assistant", None, tool_calls=[call("c1")], reasoning_content="Hm."),
+        Message("tool", "sunny", tool_call_id="c1"),
+        Message("assistant", "Sunny.", reasoning_content="So."),
+    )
+    assert messages(thought("a"), answer, thought("b"), CALL) == (
+        Message("assistant", "Sunny.", tool_calls=[call("c1")], reasoning_content="ab"),
+    )
+
+
+def test_every_field_that_the_sdk_knows_is_known_here() -> None:
+    """Honoured, harmless, or refused by its name; what nobody here knows would be left to the engine."""
+    theirs = set(ResponseCreateParamsBase.__annotations__) | {"stream"}
+    assert theirs - set(ResponsesBody.__struct_fields__) == set()
+    for ours, field in (
+        (TextOptions, ResponseTextConfigParam),
+        (ReasoningOptions, Reasoning),
+        (SchemaFormat, ResponseFormatTextJSONSchemaConfigParam),
+    ):
+        assert set(field.__annotations__) - set(ours.__struct_fields__) == set()
+
+
 def test_what_asks_for_nothing_is_no_refusal() -> None:
     request, _ = asked(
         truncation="disabled",
-        reasoning={"effort": "none", "summary": None},
+        reasoning={"effort": "none", "summary": None, "context": "auto", "mode": "standard"},
         context_management=[],
         stream_options={"include_obfuscation": False},
         service_tier="auto",
@@ -239,10 +283,12 @@ UNSUPPORTED = [
     ({"context_management": [{"type": "compaction"}]}, "context_management"),
     ({"background_options": {"continuation_id": "x"}}, "background_options"),
     ({"moderation": {"model": "x"}}, "moderation"),
-    ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+    ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
+    ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
+    ({"access_programs": {"cyber": "standard"}}, "access_programs"),
+    ({"image": {"context_compression": "auto"}}, "image"),
     ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
     ({"reasoning": {"generate_summary": "auto"}}, "reasoning.generate_summary"),
-    ({"text": {"verbosity": "high"}}, "text.verbosity"),
     ({"include": ["file_search_call.results"]}, "include"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ({"tools": [TOOL, {"type": "custom", "name": "x"}]}, "tools[1].type"),
@@ -279,6 +325,9 @@ INVALID = [
     ({"input": [CALL | {"arguments": {}}]}, "input[0].arguments"),
     ({"input": [OUTPUT | {"call_id": None}]}, "input[0].call_id"),
     ({"input": [{"type": "reasoning", "summary": ["x"]}]}, "input[0].summary[0]"),
+    ({"input": [{"type": "reasoning", "content": [{}]}]}, "input[0].content[0].text"),
+    ({"stream_options": {"include_usage": True}}, "stream_options.include_usage"),
+    ({"reasoning": {"wrong": 1}}, "reasoning.wrong"),
     ({"previous_response_id": "x" * 129}, "previous_response_id"),
     ({"background": True, "store": False}, "background"),
     ({"max_output_tokens": 0}, "max_output_tokens"),

@@ -84,7 +84,7 @@ def test_a_whole_response(kit: Any) -> None:
             {"a": "b"},
             0.5,
         )
-        assert (answer.max_output_tokens, answer.service_tier) == (9, "flex")
+        assert (answer.max_output_tokens, answer.service_tier) == (9, "default")
         assert answer.tools[0].to_dict() == TOOL
         assert answer.tool_choice.to_dict() == {"type": "function", "name": "weather"}
         assert answer._request_id

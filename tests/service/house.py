@@ -50,7 +50,7 @@ class House:
         self.metrics = Metrics()
         self.topics = Topics()
         queue: Queue[Any] = Queue(limits.queue, limits.queue_timeout_s)
-        self.flow = Flow(model, queue, self.metrics.model("m"), None)  # type: ignore[arg-type]
+        self.flow = Flow(model, queue, self.metrics.model("m").by_kind(), None)  # type: ignore[arg-type]
         self.hub = Hub(self.store)
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(
@@ -84,10 +84,16 @@ class House:
         abort_token: str | None = None,
         tenant: str = "default",
         session: str | None = None,
+        keep: bool = True,
         **sampling: Any,
     ) -> Generation:
         request = Request(
-            "m", "chat", (Message("user", text),), sampling=Sampling(**sampling), stream=stream
+            model="m",
+            kind="chat",
+            messages=(Message("user", text),),
+            sampling=Sampling(**sampling),
+            stream=stream,
+            keep=keep,
         )
         caller = Caller(tenant, leaving=leaving, abort_token=abort_token, session_id=session)
         return self.service.submit(request, caller, "native", {})

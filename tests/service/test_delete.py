@@ -13,6 +13,8 @@ from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import CONTINUE, Message, Request
 from headrace.engines.script import Script
+from headrace.streams.bounds import PASSING_AT_MOST_S
+from headrace.streams.memory import MemoryStore
 from headrace.streams.sqlite import SqliteStore
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -92,5 +94,24 @@ def test_a_scripted_engine_counts_words_and_has_no_tokens(run: Run) -> None:
             await house.service.count_prompt(request)
         assert caught.value.code is Code.MODEL_LOADING
         await house.service.close(0.0)
+
+    run(main())
+
+
+def test_what_is_not_to_be_kept_is_read_to_its_end_and_then_not_found(run: Run) -> None:
+    async def main() -> None:
+        now = [1000.0]
+        store = MemoryStore(clock=lambda: now[0])
+        house = await House(Script(WORDS, delay_ms=1), store=store).open()
+        generation = house.ask(keep=False, leaving=CONTINUE)
+        first = Witness(generation)
+        await first.token(1)
+        first.subscription.close()  # its client's connection broke
+        found = await house.service.find(generation.id, "default")
+        assert await Witness(found).whole() == "".join(WORDS)
+        now[0] += PASSING_AT_MOST_S
+        assert (await house.service.find(generation.id, "default")).state == "finished"
+        now[0] += 1
+        await assert_gone(house, generation.id)
 
     run(main())

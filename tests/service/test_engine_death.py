@@ -61,7 +61,7 @@ def engine(embedded_model, tmp_path):
 
 async def serve(engine):
     model = Model("m", (), [Replica("0", engine)], 0)
-    flow = Flow(model, Queue(9, 60.0), Metrics().model("m"), None)
+    flow = Flow(model, Queue(9, 60.0), Metrics().model("m").by_kind(), None)
     store = MemoryStore()
     service = Service(
         [flow],

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import le
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kill.arena import free_port
+from tests.tracing.arena import collecting
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 60.0
@@ -36,6 +38,17 @@ tokens = ["The ", "mill ", "turns ", "slowly. "]
 repeat = 100
 delay_ms = 250
 """
+
+
+@contextmanager
+def traced(on: bool) -> Iterator[Mapping[str, str]]:
+    """The environment of a server that records everything, for a collector in this process; or none."""
+    if not on:
+        yield {}
+        return
+    with collecting() as collector:
+        yield {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        assert collector.spans
 
 
 class Used(NamedTuple):
@@ -53,7 +66,13 @@ class Watched:
     """``tests.storm.watched_server`` in a process of its own."""
 
     def __init__(
-        self, folder: Path, name: str, models: str, *options: str, script: str = SCRIPT
+        self,
+        folder: Path,
+        name: str,
+        models: str,
+        *options: str,
+        script: str = SCRIPT,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port, self.ops_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -69,7 +88,13 @@ class Watched:
         command = [sys.executable, "-m", "tests.storm.watched_server"]
         command += [str(config), str(self._answer), *options]
         with (folder / f"{name}.log").open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                env=os.environ | (environment or {}),
+            )
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE_S

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.storm.arena import Crowd, Watched
+from tests.storm.arena import Crowd, Watched, traced
 from tests.storm.storms import FRONT, UPSTREAM, quiet
 
 SHORT = """
@@ -36,19 +36,23 @@ NEARLY_NONE = 20
 """Objects, of all requests together: what the standard library leaves now and then."""
 
 
-@pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "traced"])
+def front(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
     """A server that collects no garbage by itself, with an engine of its own and an upstream."""
     folder = tmp_path_factory.mktemp("cycles")
-    upstream = Watched(folder, "upstream", UPSTREAM, script=SHORT)
-    server = Watched(folder, "front", FRONT.format(url=upstream.url), "--no-gc", script=SHORT)
-    try:
-        upstream.wait_ready()
-        server.wait_ready()
-        yield server
-    finally:
-        server.stop()
-        upstream.stop()
+    with traced(request.param) as environment:
+        upstream = Watched(folder, "upstream", UPSTREAM, script=SHORT)
+        models = FRONT.format(url=upstream.url)
+        server = Watched(folder, "front", models, "--no-gc", script=SHORT, environment=environment)
+        try:
+            upstream.wait_ready()
+            server.wait_ready()
+            yield server
+        finally:
+            server.stop()
+            upstream.stop()
 
 
 def ask(front: Watched, model: str, count: int) -> None:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from headrace.protocols.grpc import headrace_pb2 as pb
-from tests.storm.arena import Watched, free_port
+from tests.storm.arena import Watched, free_port, traced
 from tests.storm.storms import quiet
 
 SCRIPT = """
@@ -35,17 +35,21 @@ NEARLY_NONE = 20
 """Objects, of all requests together: what the libraries leave now and then."""
 
 
-@pytest.fixture(scope="module")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, int]]:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "traced"])
+def front(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Watched, int]]:
     """A server that collects no garbage by itself, and its gRPC port."""
     port = free_port()
     folder = tmp_path_factory.mktemp("cycles")
-    server = Watched(folder, "front", SERVER.format(port=port), "--no-gc", script=SCRIPT)
-    try:
-        server.wait_ready()
-        yield server, port
-    finally:
-        server.stop()
+    models = SERVER.format(port=port)
+    with traced(request.param) as environment:
+        server = Watched(folder, "front", models, "--no-gc", script=SCRIPT, environment=environment)
+        try:
+            server.wait_ready()
+            yield server, port
+        finally:
+            server.stop()
 
 
 def over_grpc(server: Watched, port: int, count: int) -> None:

@@ -56,6 +56,16 @@ class Collector:
         await self._news.wait()
 
 
+class ManualClock:
+    """Unix seconds that only move by hand."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def header(
     id: str,
     *,
@@ -63,8 +73,9 @@ def header(
     session_id: str | None = None,
     leaving: Leaving = CONTINUE,
     created: float = 1_795_346_282.0,
+    keep: bool = True,
 ) -> LogHeader:
-    request = Request("m", "chat", (Message("user", "Hello?"),))
+    request = Request("m", "chat", (Message("user", "Hello?"),), keep=keep)
     return LogHeader(
         id, created, "m", request, Caller(tenant, session_id=session_id, leaving=leaving)
     )

@@ -72,7 +72,7 @@ def test_in_memory(run: Run) -> None:
         store = MemoryStore()
         await assert_deletable(store, settled)
         assert len(store._finished) == len(store._entries) == 4
-        assert store._finished_bytes == sum(entry.size for entry in store._finished)
+        assert store._finished_bytes == sum(entry.size for entry in store._finished.values())
 
     run(main())
 

@@ -16,18 +16,19 @@ from headrace.streams.log import Log
 from headrace.streams.memory import MemoryStore
 from headrace.streams.sqlite import SqliteStore
 from headrace.streams.store import KeptLog
-from tests.streams.parts import Collector, error, finish, flushed, header, read_all, tokens
+from tests.streams.parts import (
+    Collector,
+    ManualClock,
+    error,
+    finish,
+    flushed,
+    header,
+    read_all,
+    tokens,
+)
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 AnyStore = MemoryStore | SqliteStore
-
-
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Bench:

@@ -29,13 +29,17 @@ def busy_metrics() -> Metrics:
     model.watch("running", lambda: 2)
     metrics.watch("readers", lambda: 7)
     metrics.watch("store_commits", lambda: 11)
-    for _ in range(5):
-        model.admitted_count += 1
-    model.started(0.003)
-    model.first_token(0.05)
-    model.tokens(1, 0.02)
-    model.finished("stop", 0.4, Usage(10, 20, 4))
-    model.failed("engine_failed", "the engine died", 2, 0.7)
+    chat, completion = model.of("chat"), model.of("text_completion")
+    chat.admitted_count += 3
+    completion.admitted_count += 2
+    chat.started(0.003)
+    chat.first_token(0.05)
+    chat.tokens(1, 0.02)
+    chat.finished("stop", 0.4, Usage(10, 20, 4))
+    chat.failed("engine_failed", "the engine died", 2, 0.7)
+    completion.started(0.003)
+    completion.first_token(0.09)
+    completion.finished("length", 0.2, Usage(1, 2))
     return metrics
 
 
@@ -56,6 +60,7 @@ GEN_AI = {
     "gen_ai_request_model": "smollm2-135m",
     "gen_ai_response_model": "smollm2-135m",
 }
+COMPLETION = {**GEN_AI, "gen_ai_operation_name": "text_completion"}
 
 
 @pytest.mark.parametrize(
@@ -63,14 +68,15 @@ GEN_AI = {
     [
         ("vllm:num_requests_waiting", MODEL, 3),
         ("vllm:num_requests_running", MODEL, 4),
-        ("vllm:prompt_tokens_total", MODEL, 10),
-        ("vllm:generation_tokens_total", MODEL, 22),
+        ("vllm:prompt_tokens_total", MODEL, 11),
+        ("vllm:generation_tokens_total", MODEL, 24),
         ("vllm:request_success_total", {**MODEL, "finished_reason": "stop"}, 1),
         ("vllm:time_to_first_token_seconds_bucket", {**MODEL, "le": "0.04"}, 0),
         ("vllm:time_to_first_token_seconds_bucket", {**MODEL, "le": "0.06"}, 1),
+        ("vllm:time_to_first_token_seconds_bucket", {**MODEL, "le": "0.1"}, 2),
         ("vllm:inter_token_latency_seconds_count", MODEL, 1),
-        ("vllm:e2e_request_latency_seconds_sum", MODEL, 0.4),
-        ("vllm:request_queue_time_seconds_count", MODEL, 1),
+        ("vllm:e2e_request_latency_seconds_count", MODEL, 2),
+        ("vllm:request_queue_time_seconds_count", MODEL, 2),
         ("headrace_requests_total", MODEL, 5),
         ("headrace_cached_prompt_tokens_total", MODEL, 4),
         ("headrace_errors_total", {**MODEL, "code": "engine_failed"}, 1),
@@ -82,9 +88,12 @@ GEN_AI = {
         ),
         ("gen_ai_server_time_to_first_token_seconds_bucket", {**GEN_AI, "le": "0.04"}, 0),
         ("gen_ai_server_time_to_first_token_seconds_bucket", {**GEN_AI, "le": "0.06"}, 1),
+        ("gen_ai_server_time_to_first_token_seconds_count", GEN_AI, 1),
+        ("gen_ai_server_time_to_first_token_seconds_sum", COMPLETION, 0.09),
         ("gen_ai_server_time_per_output_token_seconds_sum", GEN_AI, 0.02),
         ("gen_ai_client_token_usage_sum", {**GEN_AI, "gen_ai_token_type": "input"}, 10),
         ("gen_ai_client_token_usage_sum", {**GEN_AI, "gen_ai_token_type": "output"}, 20),
+        ("gen_ai_client_token_usage_sum", {**COMPLETION, "gen_ai_token_type": "output"}, 2),
         (
             "gen_ai_client_token_usage_bucket",
             {**GEN_AI, "gen_ai_token_type": "output", "le": "16.0"},
@@ -97,6 +106,13 @@ GEN_AI = {
 )
 def test_a_scrape_says_what_was_counted(name: str, labels: dict[str, str], value: float) -> None:
     assert scrape(busy_metrics())[key(name, labels)] == value
+
+
+def test_an_operation_that_nobody_asked_for_has_no_series() -> None:
+    metrics = Metrics()
+    metrics.model("m").by_kind()["chat"].admitted_count += 1
+    operations = {dict(labels).get("gen_ai_operation_name") for _, labels in scrape(metrics)}
+    assert operations == {None, "chat"}
 
 
 def test_a_number_that_nobody_knows_is_left_out() -> None:
@@ -143,18 +159,18 @@ def test_the_json_form_answers_the_first_questions() -> None:
     assert content_type == "application/json"
     assert said["totals"] == {
         "requests": 5,
-        "succeeded": 1,
+        "succeeded": 2,
         "failed": 1,
         "cancelled": 0,
-        "prompt_tokens": 10,
-        "completion_tokens": 22,
+        "prompt_tokens": 11,
+        "completion_tokens": 24,
     }
     assert said["failures"] == {"engine_failed": 1}
     assert (said["queue_size"], said["active"]) == (3, 4)
     assert said["last_error"] == {"code": "engine_failed", "message": "the engine died"}
     assert said["last_error_time"] == 1795346282.5
     first = said["latency"]["smollm2-135m"]["time_to_first_token_s"]
-    assert first == {"count": 1, "mean": 0.05, "p50": 0.06, "p99": 0.06}
+    assert first == {"count": 2, "mean": 0.07, "p50": 0.06, "p99": 0.1}
 
 
 def test_no_error_yet_is_null() -> None:
@@ -171,8 +187,8 @@ def test_scrapes_stay_whole_while_counters_are_written() -> None:
         while not stop.is_set():
             number += 1
             model = metrics.model(f"m{number % 40}")
-            model.first_token(0.01)
-            model.finished(f"reason{number % 7}", 0.1, Usage(1, 1))
+            model.of("chat").first_token(0.01)
+            model.of("chat").finished(f"reason{number % 7}", 0.1, Usage(1, 1))
 
     writer = threading.Thread(target=write)
     writer.start()

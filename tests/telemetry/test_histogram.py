@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,17 @@ def test_a_bucket_has_the_newest_of_its_exemplars() -> None:
     assert found == [0.05, 0.3, None, 7.0]
     fewer = [exemplar and exemplar.value for _, _, exemplar in histogram.buckets((0.5, 1.0))]
     assert fewer == [0.3, None, 7.0]
+
+
+def test_merged_ones_count_what_each_has_seen_with_the_newest_exemplars() -> None:
+    early, late = Histogram(BOUNDS), Histogram(BOUNDS)
+    for time, (part, value) in enumerate(((early, 0.3), (late, 0.2), (early, 0.05))):
+        part.observe(value)
+        part.exemplify(Exemplar(1, 2, float(time), value))
+    whole = Histogram.merged(BOUNDS, [early, late])
+    assert (whole.counts, whole.total_s) == ([1, 2, 0, 0], pytest.approx(0.55))
+    found = [exemplar and exemplar.value for _, _, exemplar in whole.buckets()]
+    assert found == [0.05, 0.2, None, None]
 
 
 def test_the_buckets_of_opentelemetry_are_some_of_those_that_are_counted() -> None:

@@ -22,7 +22,7 @@ class Server:
     def __init__(self) -> None:
         self.ready = (True, "smollm2-135m is ready")
         self.metrics = Metrics()
-        self.metrics.model("m").admitted_count += 1
+        self.metrics.model("m").of("chat").admitted_count += 1
         self.port = OperationsPort("127.0.0.1", 0, Exposition(self.metrics), lambda: self.ready)
         self.port.start()
 

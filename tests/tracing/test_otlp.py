@@ -190,6 +190,16 @@ def test_without_tracing_the_context_is_handed_on_as_it_came(serve, upstream) ->
     assert not second.keys() & said.keys()
 
 
+def test_lines_of_the_log_name_the_clients_trace_though_nobody_records_it(serve, upstream) -> None:
+    upstream.fail = 99
+    server = serve(openai(upstream.url))
+    trace, span, headers = parent()
+    assert server.ask(headers).status_code == 502
+    server.end()
+    lines = [line for line in server.log if line.get("code") == "engine_failed"]
+    assert {(line["trace_id"], line["span_id"]) for line in lines} == {(trace, span)}
+
+
 def test_a_generation_goes_on_in_its_trace_after_kill_9(serve, http_collector, tmp_path) -> None:
     script = tmp_path / "script.json"
     script.write_text('{"scripts": [{"tokens": ["a ", "b ", "c "], "delay_ms": 300}]}')
@@ -297,17 +307,26 @@ def test_metrics_are_pushed_where_their_exporter_is_named(serve, http_collector)
         OTEL_METRICS_EXPORTER="otlp",
         OTEL_METRIC_EXPORT_INTERVAL="100",
     )
-    answer = server.ask()
-    usage = answer.json()["usage"]
+    chat = server.ask().json()["usage"]
+    prompt = {"model": "m", "prompt": "hello", "max_tokens": 2}
+    completion = httpx.post(f"{server.url}/v1/completions", json=prompt).json()["usage"]
 
     def pushed():
         metric = http_collector.metrics.get("gen_ai.client.token.usage")
-        points = metric.histogram.data_points if metric else ()
-        return [point for point in points if point.count]
+        points = [point for point in metric.histogram.data_points if point.count] if metric else ()
+        return len(points) == 4 and points
 
-    points = http_collector.wait(pushed)
-    sums = {attributes_of(point)["gen_ai.token.type"]: point.sum for point in points}
-    assert sums == {"input": usage["prompt_tokens"], "output": usage["completion_tokens"]}
+    names = ("gen_ai.operation.name", "gen_ai.token.type")
+    sums = {
+        tuple(attributes_of(point)[name] for name in names): point.sum
+        for point in http_collector.wait(pushed)
+    }
+    assert sums == {
+        ("chat", "input"): chat["prompt_tokens"],
+        ("chat", "output"): chat["completion_tokens"],
+        ("text_completion", "input"): completion["prompt_tokens"],
+        ("text_completion", "output"): completion["completion_tokens"],
+    }
     assert set(http_collector.metrics) == {
         "gen_ai.client.token.usage",
         "gen_ai.server.request.duration",
@@ -315,7 +334,7 @@ def test_metrics_are_pushed_where_their_exporter_is_named(serve, http_collector)
         "gen_ai.server.time_per_output_token",
     }
     duration = http_collector.metrics["gen_ai.server.request.duration"]
-    (point,) = duration.histogram.data_points
+    point, _ = duration.histogram.data_points
     assert (point.count, duration.unit) == (1, "s")
     assert sum(point.bucket_counts) == 1
     assert len(point.bucket_counts) == len(point.explicit_bounds) + 1

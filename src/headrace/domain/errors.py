@@ -29,6 +29,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
     CONFLICT = "conflict"
     CURSOR_GONE = "cursor_gone"
     CURSOR_AHEAD = "cursor_ahead"
@@ -81,6 +82,7 @@ MEANINGS: dict[Code, Meaning] = {
     Code.METHOD_NOT_ALLOWED: Meaning(405, 12, _INVALID, False, "info"),
     Code.NOT_ACCEPTABLE: Meaning(406, 3, _INVALID, False, "info"),
     Code.UNSUPPORTED_MEDIA_TYPE: Meaning(415, 3, _INVALID, False, "info"),
+    Code.UNSUPPORTED_ENCODING: Meaning(415, 12, _INVALID, False, "info"),
     Code.CONFLICT: Meaning(409, 10, _INVALID, False, "info"),
     Code.CURSOR_GONE: Meaning(410, 11, _INVALID, False, "info"),
     Code.CURSOR_AHEAD: Meaning(400, 11, _INVALID, False, "info"),

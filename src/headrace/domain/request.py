@@ -71,6 +71,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     ``prompts``: texts or token-id lists; each gets ``sampling.n`` choices, so choice index
     ``i`` belongs to prompt ``i // n``. ``tools``, ``tool_choice``, ``response_format`` are the OpenAI
     objects as sent. ``extra``: engine-specific options that the model's engine declared it accepts.
+    ``keep``: False if nobody is to read it again some time after its end. ``goes_on``: the answer is the rest of
+    the last message, which is the assistant's.
     """
 
     model: str
@@ -86,6 +88,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     response_format: dict[str, Any] | None = None
     user: str | None = None
     extra: dict[str, Any] | None = None
+    keep: bool = True
+    goes_on: bool = False
 
     @property
     def choices(self) -> int:

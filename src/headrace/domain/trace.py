@@ -39,6 +39,11 @@ class Trace(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
         return int(self.traceparent[36:52], 16)
 
     @property
+    def ids(self) -> tuple[str, str]:
+        """Both in hex; empty where only baggage came."""
+        return self.traceparent[3:35], self.traceparent[36:52]
+
+    @property
     def lines(self) -> bytes:
         """As header lines of a request, each with its line break."""
         if not self.tracestate and not self.baggage:  # as nearly always

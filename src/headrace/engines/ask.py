@@ -56,6 +56,9 @@ class Asking:
             or sampling.ignore_eos
         ):
             self._check_extensions(sampling)
+        if request.goes_on and not (self.dialect.prefill or self.dialect.goes_on):
+            why = "This model's engine cannot go on from a message of the assistant."
+            raise unsupported("messages", why)
         if request.prompts and len({isinstance(prompt, str) for prompt in request.prompts}) > 1:
             raise unsupported("prompt", "This model's engine takes texts or token ids, not both.")
         if request.extra:
@@ -81,6 +84,7 @@ class Asking:
             and request.parallel_tool_calls is None
             and request.response_format is None
             and request.user is None
+            and not request.goes_on
             and sampling.top_k is None
             and sampling.min_p is None
             and sampling.repeat_penalty is None
@@ -97,7 +101,7 @@ class Asking:
         """:meth:`body`, whatever the request has."""
         body = self._filled(request, stream)
         if request.kind == "chat":
-            body.messages = request.messages
+            self._converse(body, request, "")
         else:
             prompts = request.prompts
             body.prompt = prompts[0] if len(prompts) == 1 else prompts
@@ -112,12 +116,25 @@ class Asking:
         body.echo = False
         left = tokens_left(request.sampling, prefix)
         if request.kind == "chat":
-            _prefill(body, request, prefix)
+            self._converse(body, request, prefix.text)
         else:
             body.prompt = _after(request, request.prompts[index // request.sampling.n], prefix)
         return self._with_extra(
             body, request, {} if left is None else {self._max_tokens_field: left}
         )
+
+    def _converse(self, body: Body, request: Request, said: str) -> None:
+        """``said``: what the answer has already."""
+        messages = request.messages
+        if said and request.goes_on:
+            last = msgspec.structs.replace(messages[-1], content=messages[-1].text + said)
+            messages = (*messages[:-1], last)
+        elif said:
+            messages = (*messages, Message("assistant", said))
+        body.messages = messages
+        if (said or request.goes_on) and self.dialect.prefill:
+            body.continue_final_message = True
+            body.add_generation_prompt = False
 
     def _with_extra(self, body: Body, request: Request, more: Mapping[str, Any]) -> bytes:
         fields = msgspec.to_builtins(body)
@@ -134,6 +151,7 @@ class Asking:
             "stream": stream,
             "stream_options": _USAGE if stream and self._stream_usage else None,
             "return_token_ids": stream and self.dialect.token_ids,
+            "return_progress": stream and self.dialect.progress,
         }
 
     def _filled(self, request: Request, stream: bool) -> Body:
@@ -164,14 +182,6 @@ class Asking:
         if sampling.logprobs is not None:
             _logprobs(body, request.kind == "chat", sampling.logprobs)
         return body
-
-
-def _prefill(body: Body, request: Request, prefix: Prefix) -> None:
-    body.messages = request.messages
-    if prefix.text:
-        body.messages = (*request.messages, Message("assistant", prefix.text))
-        body.continue_final_message = True
-        body.add_generation_prompt = False
 
 
 def _logprobs(body: Body, chat: bool, alternatives: int) -> None:

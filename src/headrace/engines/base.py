@@ -112,6 +112,9 @@ def unsupported(param: str, why: str) -> HeadraceError:
 
 def check_has_middle(request: Request) -> None:
     """Raise ``UNSUPPORTED`` for an answer that cannot be closed before its end."""
+    if request.goes_on:
+        why = "An answer that goes on from a message takes no prompt."
+        raise unsupported("messages", why)
     if request.tools:
         raise unsupported("tools", "An answer with tools takes no prompt: a call has no middle.")
     if (request.response_format or {}).get("type", "text") != "text":

@@ -26,6 +26,7 @@ class Body(msgspec.Struct, omit_defaults=True, gc=False, kw_only=True):
     stream: bool = False
     stream_options: dict[str, bool] | None = None
     return_token_ids: bool = False
+    return_progress: bool = False
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None

@@ -7,7 +7,7 @@ folded by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -76,10 +76,21 @@ class Choice(msgspec.Struct, gc=False):
     matched_stop: Any = None
 
 
+class Progress(msgspec.Struct, gc=False):
+    """Of llama.cpp: tokens of the prompt that are computed."""
+
+    processed: int = 0
+    total: int = 0
+
+
 class Chunk(msgspec.Struct, gc=False):
+    """``prompt_token_ids``: of vLLM, in the first chunk."""
+
     choices: list[Choice] = []
     usage: Counted | None = None
     error: Any = None
+    prompt_token_ids: list[int] | None = None
+    prompt_progress: Progress | None = None
 
 
 _REASONS: dict[str, FinishReason] = {
@@ -96,9 +107,12 @@ _decode = msgspec.json.Decoder(Chunk).decode
 
 class ChatFold(msgspec.Struct, gc=False):
     """Folds the chunks of one upstream stream. Its choices have the indices from ``first_index`` on.
+    ``on_prompt`` is told how many tokens of the prompt are computed, and of how many, where that is said before any
+    output.
     ``stop``: the stop string that ended choice 0. ``_plain``: the next is probably plain text."""
 
     first_index: int
+    on_prompt: Callable[[int, int], None] | None = None
     reasons: dict[int, FinishReason] = {}
     stop: str | None = None
     _plain: bool = False
@@ -142,6 +156,8 @@ class ChatFold(msgspec.Struct, gc=False):
             raise broken_off(chunk.error)
         if chunk.usage is not None:
             self._counted = chunk.usage
+        if self.on_prompt is not None and chunk.choices and not self._pieces:
+            self._tell_prompt(chunk, self.on_prompt)
         for choice in chunk.choices:
             content = choice.delta or choice.message
             if (
@@ -170,6 +186,15 @@ class ChatFold(msgspec.Struct, gc=False):
                 if index == 0 and reason == "stop" and isinstance(stop, str):
                     self.stop = stop
         return False
+
+    def _tell_prompt(self, chunk: Chunk, on_prompt: Callable[[int, int], None]) -> None:
+        progress, usage = chunk.prompt_progress, chunk.usage
+        if progress is not None:
+            on_prompt(progress.processed, progress.total)
+        elif chunk.prompt_token_ids:
+            on_prompt(len(chunk.prompt_token_ids), len(chunk.prompt_token_ids))
+        elif usage is not None and usage.prompt_tokens:
+            on_prompt(usage.prompt_tokens, usage.prompt_tokens)
 
     def _take_more(self, choice: Choice, content: Content | None, deltas: list[Delta]) -> None:
         """A choice with anything besides text and token ids, or in the form of completions."""

@@ -10,16 +10,20 @@ EXTENSIONS = ("top_k", "min_p", "repeat_penalty", "ignore_eos")
 
 class Dialect(msgspec.Struct, frozen=True):
     """``extensions``: our name of an option and the upstream's. ``extra``: engine-specific options that
-    are passed through. ``prefill``: goes on from an assistant's message that it is given unfinished.
-    ``token_ids``: says the ids of its tokens when asked. ``tokenize``: the path that counts tokens and
+    are passed through. ``prefill``: goes on from an assistant's message that it is given unfinished, if asked to;
+    ``goes_on``: from one that is the last, unasked.
+    ``token_ids``: says the ids of its tokens when asked. ``progress``: how much of a prompt it has computed, too.
+    ``tokenize``: the path that counts tokens and
     the field of its text; empty where there is none."""
 
     name: str
     extensions: dict[str, str] = {}
     extra: frozenset[str] = frozenset()
     prefill: bool = False
+    goes_on: bool = False
     stream_usage: bool = True
     token_ids: bool = False
+    progress: bool = False
     tokenize: tuple[str, str] = ("", "")
 
 
@@ -68,6 +72,8 @@ LLAMA = Dialect(
         "ignore_eos": "ignore_eos",
     },
     extra=_LLAMA_EXTRA,
+    goes_on=True,
+    progress=True,
     tokenize=("/tokenize", "content"),
 )
 DIALECTS = {dialect.name: dialect for dialect in (OPENAI, VLLM, SGLANG, LLAMA)}

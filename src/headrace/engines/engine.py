@@ -16,7 +16,6 @@ from headrace.domain.delta import Delta, Outcome, Prefix, Turn
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
-from headrace.domain.trace import Trace
 
 
 class Sink(Protocol):
@@ -52,7 +51,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     uninterrupted run's. ``live`` False means nobody needs the tokens one by one: an engine may then
     answer with one delta per choice. ``turns``: what prompts in mid-stream closed before; ``prefixes`` is
     then the one of the turn that is open, and ``max_tokens`` of the request is what is left for it.
-    ``trace``: what an upstream is told of the trace that the run is in.
+    ``trace``: what an upstream is told of the trace that the run is in, as header lines.
     """
 
     request: Request
@@ -60,7 +59,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     exact: bool = False
     live: bool = True
     turns: tuple[Turn, ...] = ()
-    trace: Trace | None = None
+    trace: bytes = b""
 
 
 class EngineInfo(msgspec.Struct, frozen=True, gc=False):

@@ -250,7 +250,7 @@ class Lane:
             True,
             {"id_slot": self._slot} if self._slot >= 0 else {},
         )
-        fold = ChatFold(self._index)
+        fold = ChatFold(self._index, self._progress)
         stream = self._stream(fold, partial(self._answered, fold))
         self._call = self._client.chat(body, stream)
 

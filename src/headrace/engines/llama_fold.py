@@ -10,13 +10,9 @@ import msgspec
 from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, TokenLogprob, Usage
+from headrace.engines.chunks import Progress
 from headrace.engines.faults import broken_off
 from headrace.engines.token_gap import TokenGaps
-
-
-class Progress(msgspec.Struct, gc=False):
-    total: int = 0
-    processed: int = 0
 
 
 class Alternative(msgspec.Struct, gc=False):

@@ -12,6 +12,7 @@ import logging
 import ssl
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -132,14 +133,13 @@ class OpenAIEngine(StreamingEngine):
             return self._continue(work, sink)
         kind, live = request.kind, work.live
         choices = request.sampling.n if kind == "chat" else request.choices
-        run = SoloRun(sink, ChatFold(0), live, choices, self)
+        run = SoloRun(sink, ChatFold(0, sink.prefill if live else None), live, choices, self)
         pool = self._pool
         if pool is None:
             asyncio.get_running_loop().call_soon(run.failed, _not_loaded())
             return run
-        trace = work.trace
         body = self._asking.body(request, live)
-        pool.send(with_body(self._heads[kind], body, b"" if trace is None else trace.lines), run)
+        pool.send(with_body(self._heads[kind], body, work.trace), run)
         return run
 
     async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
@@ -158,7 +158,11 @@ class OpenAIEngine(StreamingEngine):
         if field != "prompt":  # only vLLM's takes a conversation
             raise no_tokenizer()
         tools = {"tools": request.tools} if request.tools else {}
-        asked = {"messages": request.messages, "add_generation_prompt": True}
+        asked = {
+            "messages": request.messages,
+            "add_generation_prompt": not request.goes_on,
+            "continue_final_message": request.goes_on,
+        }
         return len(tokenized(await self._told(path, asked | tools)).ids)
 
     async def _told(self, path: str, fields: dict[str, Any]) -> bytes:
@@ -204,9 +208,10 @@ class OpenAIEngine(StreamingEngine):
         pool = self._pool
         if pool is None:
             raise _not_loaded()
-        sink = FanStream(run, ChatFold(index), work.live, self.on_failure)
-        head, lines = self._heads[work.request.kind], work.trace.lines if work.trace else b""
-        run.adopt(pool.send(with_body(head, body, lines), sink))
+        fold = ChatFold(index, partial(run.prefill, index) if work.live else None)
+        sink = FanStream(run, fold, work.live, self.on_failure)
+        head = self._heads[work.request.kind]
+        run.adopt(pool.send(with_body(head, body, work.trace), sink))
 
     def on_failure(self, error: HeadraceError) -> None:
         """Watch for an upstream's return once it cannot be reached."""

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
-from headrace.front.exchange import Headers
+from headrace.front.exchange import Head, Headers
 
-Refuse = Callable[[int, str], tuple[Headers, bytes]]
-"""Renders a refusal (status, message) in whatever protocol the application speaks."""
+Refuse = Callable[[int, str, Head | None], tuple[Headers, bytes]]
+"""Renders a refusal (status, message) in whatever protocol the application speaks at that head's path. None where
+too little of the head is known."""
 
 BODYLESS = frozenset((204, 304))
 """Statuses whose answers have no body (RFC 9110 §6.4.1)."""
@@ -73,6 +74,6 @@ def pairs(block: bytes) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, _, value in fields]
 
 
-def plain_refusal(status: int, message: str) -> tuple[Headers, bytes]:
+def plain_refusal(status: int, message: str, _: Head | None) -> tuple[Headers, bytes]:
     """The refusal of a front whose application gave none: one line of text."""
     return ((b"content-type", b"text/plain; charset=utf-8"),), f"{status} {message}\n".encode()

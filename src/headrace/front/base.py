@@ -23,6 +23,8 @@ class BaseExchange(msgspec.Struct, eq=False):
     body: bytes
     on_gone: Callable[[], None] | None = None
     on_drain: Callable[[], None] | None = None
+    on_data: Callable[[bytes], None] | None = None
+    arrives: bool = False
     gone: bool = False
     blocked: bool = False
     """``send`` said stop, and ``on_drain`` is owed."""
@@ -59,12 +61,15 @@ class BaseExchange(msgspec.Struct, eq=False):
             if self.on_drain is not None:
                 self._tell(self.on_drain)
 
-    def _tell(self, callback: Callable[[], None]) -> None:
+    def _tell(self, callback: Callable[..., None], *arguments: bytes) -> None:
         """One exchange's mistake must not keep the others of its connection from being told."""
         try:
-            callback()
+            callback(*arguments)
         except Exception:  # noqa: BLE001  (the boundary to the application)
             _log.exception("a callback of %s %s raised", self.head.method, self.head.path)
+
+    def take(self, size: int) -> None:
+        """Over HTTP/1.1 the body is complete."""
 
     def crash(self) -> None:
         """The handler raised, which is being handled: logged here and only here. For the connection to call."""
@@ -74,7 +79,7 @@ class BaseExchange(msgspec.Struct, eq=False):
         if self.started:
             self.abort()
         else:
-            headers, body = self.connection.shared.refuse(500, "internal error")
+            headers, body = self.connection.shared.refuse(500, "internal error", self.head)
             self.respond(500, headers, body)
 
     def close(self) -> None:

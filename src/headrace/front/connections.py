@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from headrace.front.answer import AnswerHeads, Refuse
-from headrace.front.exchange import Handler
+from headrace.front.exchange import Handler, Opens
 from headrace.front.head import HeadParser
 from headrace.front.limits import Limits
 from headrace.front.outbox import Outbox
@@ -57,8 +57,10 @@ class Connections:
         http2: SpeakHttp2,
         tls: bool,
         outbox: Outbox | None = None,
+        opens: Opens | None = None,
     ) -> None:
         self.handler = handler
+        self.opens = opens
         self.refuse = refuse
         self.limits = limits
         self.http2 = http2
@@ -70,6 +72,8 @@ class Connections:
         """Time of the last tick on the loop's clock: stale by up to a tick, and free to read."""
         self.heads = AnswerHeads(time.time())
         self.parser = HeadParser(limits)
+        self.http2_heads: dict[Any, Any] = {}
+        """What HTTP/2 remembers of heads; bounded there."""
         self.open: set[Connection] = set()
         """At most ``limits.connections`` and a tenth of it that is being refused."""
         self.arriving_bytes = 0

@@ -46,7 +46,9 @@ class Head(msgspec.Struct, eq=False):
 
 
 class Exchange(Protocol):
-    """One HTTP request whose body is complete, and its answer.
+    """One HTTP request whose body is complete, and its answer. Where the front ``opens`` requests, the body
+    is empty and comes while it ``arrives``: ``on_data`` is called with each piece, and with an empty one at
+    its end.
 
     ``peer`` is ``host:port``, ``[host]:port`` or ``unix``. Exactly one of ``respond`` or
     ``start … end`` answers it. ``on_gone`` is called once, if the client leaves before the answer is
@@ -58,6 +60,18 @@ class Exchange(Protocol):
     body: bytes
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
+    on_data: Callable[[bytes], None] | None
+
+    @property
+    def arrives(self) -> bool:
+        """Whether more of the body is to come."""
+
+    def take(self, size: int) -> None:
+        """So many bytes more of the body may come: at first 256 KiB may."""
+
+    @property
+    def has_trailers(self) -> bool:
+        """Whether fields can follow the body: over HTTP/2."""
 
     @property
     def peer(self) -> str: ...
@@ -79,12 +93,15 @@ class Exchange(Protocol):
         """A piece of the streamed body, written at once. False: more than ``HIGH_WATER_BYTES`` are unsent,
         so send nothing more until ``on_drain``."""
 
-    def end(self) -> None:
-        """The streamed answer is complete; the connection may serve the next request."""
+    def end(self, trailers: Headers = ()) -> None:
+        """The streamed answer is complete; the connection may serve the next request. ``trailers``: fields
+        that follow it, where it ``has_trailers``."""
 
     def abort(self) -> None:
         """Break the connection (or reset the HTTP/2 stream)."""
 
 
+Opens = Callable[[Head], bool]
+"""Whether the handler is called with the head of such a request, before its body. Over HTTP/1.1 it never is."""
 Handler = Callable[[Exchange], None]
 """Called once per request on the event loop. Must not block; must not raise (a raise is answered 500)."""

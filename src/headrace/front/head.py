@@ -143,6 +143,17 @@ class HeadParser:
         except HttpParserError as error:
             raise _malformed(beginning, error, limits) from None
 
+    def begun(self, beginning: bytes) -> Head | None:
+        """What the first line of a head that is refused says; None if it is not whole and good either."""
+        line, whole, _ = beginning.partition(b"\r\n")
+        if not whole:
+            return None
+        try:
+            method, path, query, _ = request_line(line, self._limits.target_bytes)
+        except Refusal:
+            return None
+        return Head(method, path, query, ())
+
     # llhttp's callbacks.
 
     def on_header(self, name: bytes, value: bytes) -> None:

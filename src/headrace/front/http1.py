@@ -184,7 +184,7 @@ class Http1Connection(asyncio.Protocol):
         try:
             head = parser.parse(data if end == len(data) else data[:end])
         except Refusal as refusal:
-            return self._refuse(refusal.status, refusal.message)
+            return self._refuse(refusal.status, refusal.message, parser.begun(data))
         if head.after:
             self._head = head
         stop = end + parser.length
@@ -210,10 +210,11 @@ class Http1Connection(asyncio.Protocol):
             self._since = self.shared.now
         if data[0] == 13:
             return self._input is not data
+        parser = self.shared.parser
         try:
-            self.shared.parser.probe(data)
+            parser.probe(data)
         except Refusal as refusal:
-            self._refuse(refusal.status, refusal.message)
+            self._refuse(refusal.status, refusal.message, parser.begun(data))
         return False
 
     def _wait_for_preface(self, data: bytes) -> bool:
@@ -228,7 +229,8 @@ class Http1Connection(asyncio.Protocol):
         shared = self.shared
         parser = shared.parser
         if parser.length > shared.limits.body_bytes:
-            return self._refuse(413, f"the body is longer than {shared.limits.body_bytes} bytes")
+            said = f"the body is longer than {shared.limits.body_bytes} bytes"
+            return self._refuse(413, said, head)
         body = (
             ChunkedBody(shared.limits.body_bytes)
             if parser.length == CHUNKED
@@ -251,7 +253,7 @@ class Http1Connection(asyncio.Protocol):
         try:
             rest = arrival.take(data)
         except Refusal as refusal:
-            return self._refuse(refusal.status, refusal.message)
+            return self._refuse(refusal.status, refusal.message, arrival.head)
         if rest is None:
             return False
         self._input = rest
@@ -290,9 +292,9 @@ class Http1Connection(asyncio.Protocol):
         if self._input and not self._pumping:
             self._pump()
 
-    def _refuse(self, status: int, message: str) -> bool:
+    def _refuse(self, status: int, message: str, head: Head | None = None) -> bool:
         """Answer and close, in a way that the client can read the answer while it still sends."""
-        headers, body = self.shared.refuse(status, message)
+        headers, body = self.shared.refuse(status, message, head)
         more = _CLOSE + b"retry-after: 1\r\n" if status == 503 else _CLOSE
         data = self.shared.heads.whole(status, headers, more, body)
         self.send(data)
@@ -368,10 +370,12 @@ class Http1Connection(asyncio.Protocol):
                 self._head = _NO_HEAD  # thousands of idle connections need not keep theirs
         elif state == _HEAD:
             if now - self._since > limits.header_s:
-                self._refuse(408, f"the headers took longer than {limits.header_s:g} s")
+                said = f"the headers took longer than {limits.header_s:g} s"
+                self._refuse(408, said, self.shared.parser.begun(self._input))
         elif state == _BODY:
-            if self._arrival is not None and self._arrival.late(now):
-                self._refuse(408, "the body came too slowly")
+            arrival = self._arrival
+            if arrival is not None and arrival.late(now):
+                self._refuse(408, "the body came too slowly", arrival.head)
         elif now - self._since > limits.linger_s:
             self.abort()
 

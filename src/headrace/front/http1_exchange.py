@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from headrace.front.answer import BODYLESS, lines
 from headrace.front.base import BaseExchange
@@ -25,6 +25,7 @@ class Http1Exchange(BaseExchange, eq=False):
     """One request on an HTTP/1.1 connection and its answer. Implements ``Exchange``."""
 
     framing: int = _UNSTARTED
+    has_trailers: ClassVar[bool] = False
 
     @property
     def open(self) -> bool:
@@ -36,7 +37,7 @@ class Http1Exchange(BaseExchange, eq=False):
 
     def close(self) -> None:
         self.framing = _OVER
-        self.on_gone = self.on_drain = None
+        self.on_gone = self.on_drain = self.on_data = None
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         # What most answers need is here, without a call.
@@ -106,7 +107,7 @@ class Http1Exchange(BaseExchange, eq=False):
             return False
         return True
 
-    def end(self) -> None:
+    def end(self, trailers: Headers = ()) -> None:
         if not self.open:
             return
         if self.framing == _IN_CHUNKS:

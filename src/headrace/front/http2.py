@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 from collections.abc import Callable
 from typing import Any
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -29,38 +26,23 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
 
 from headrace.front.arrival import Arrival
 from headrace.front.body import OpenBody
 from headrace.front.connections import Connections
-from headrace.front.exchange import HIGH_WATER_BYTES
-from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_fields
-from headrace.front.http2_request import request_head
+from headrace.front.exchange import HIGH_WATER_BYTES, Head
+from headrace.front.http2_exchange import LOW_WATER_BYTES, Http2Exchange, answer_block
+from headrace.front.http2_frames import FRAME_BYTES, Frames, block, status_field
+from headrace.front.http2_request import begun, shared_head
 from headrace.front.peer import peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.strain import Strain
 
-FRAME_BYTES = 16 * 1024
-"""Largest DATA frame sent: streams take turns after each."""
 SLICE_BYTES = 16 * 1024
 """Received bytes that are worked on before the strain is looked at again."""
 UPDATES = 1000
 UPDATES_A_FRAME = 4
 """Window updates that a client may send: so many, and these for each frame that it got."""
-_STREAM_WINDOW_BYTES = 256 * 1024
-_CONNECTION_WINDOW_BYTES = 1024 * 1024
-
-_GOAWAY = b"\0\0\x08\x07\0\0\0\0\0"
-"""Head of a GOAWAY frame of eight bytes (RFC 9113 §6.8)."""
-
-_Fields = list[tuple[bytes, bytes]]
-
-
-class _Frames(H2Connection):
-    MAX_CLOSED_STREAMS = (
-        256  # how many ended streams are remembered, to tell late frames from wrong ones
-    )
 
 
 class Http2Connection(asyncio.Protocol):
@@ -70,10 +52,12 @@ class Http2Connection(asyncio.Protocol):
         self.shared = shared
         self.peer = ""
         self.transport: Any = None
-        self._frames = _frames(shared)
+        self._frames = Frames(shared.limits)
         self._strain = Strain(shared.now)
         self._arrivals: dict[int, Arrival] = {}  # with _exchanges: at most Limits.streams
         self._exchanges: dict[int, Http2Exchange] = {}
+        self._held: dict[int, Http2Exchange] = {}
+        """Those with unsent bytes."""
         self._paused = False
         self._closing = False
         self._frames_sent = 0
@@ -89,8 +73,7 @@ class Http2Connection(asyncio.Protocol):
         transport.set_protocol(self)
         transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
         self.peer = peer_name(transport)
-        self._frames.initiate_connection()
-        self._frames.increment_flow_control_window(_CONNECTION_WINDOW_BYTES)
+        self._frames.begin()
         if self.shared.enter(self) is not None:
             self._terminate(ErrorCodes.REFUSED_STREAM)
         else:
@@ -131,6 +114,7 @@ class Http2Connection(asyncio.Protocol):
         except ProtocolError:
             self._terminate(None)  # the library has prepared the GOAWAY
             return
+        self._flush()  # settings are acknowledged before anything is sent under them
         now = self.shared.now
         for event in events:
             cost = self._on_event(event)
@@ -167,36 +151,70 @@ class Http2Connection(asyncio.Protocol):
         if self.shared.draining:
             self._try(self._frames.reset_stream, stream, ErrorCodes.REFUSED_STREAM)
             return
+        ended = event.stream_ended is not None
         try:
-            head, length, expects_continue = request_head(event.headers, limits)
-            if length > limits.body_bytes:
-                raise Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
+            known = self.shared.http2_heads
+            head, length, expects_continue = shared_head(event.headers, limits, known)
         except Refusal as refusal:
-            self._refuse(stream, refusal, ended=event.stream_ended is not None)
+            self._refuse(stream, refusal, begun(event.headers, limits), ended=ended)
+            return
+        except ProtocolError:
+            self._terminate(ErrorCodes.PROTOCOL_ERROR)
+            return
+        if length > limits.body_bytes:
+            too_long = Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
+            self._refuse(stream, too_long, head, ended=ended)
+            return
+        if self.shared.opens is not None and self.shared.opens(head):
+            self._begin(stream, head, b"", arrives=True)
             return
         body = OpenBody(limits.body_bytes)
         self._arrivals[stream] = Arrival(self.shared, head, body)
-        if expects_continue and event.stream_ended is None:
-            self._try(self._frames.send_headers, stream, [(b":status", b"100")])
+        if expects_continue and not ended:
+            self._write(
+                self._frames.fields(self._frames.streams[stream], status_field(100), last=False)
+            )
 
     def _on_data(self, event: DataReceived) -> int:
         stream = event.stream_id
-        self._try(self._frames.acknowledge_received_data, event.flow_controlled_length, stream)
+        exchange = self._exchanges.get(stream)
+        if exchange is not None and exchange.arrives:
+            self.credit(stream, event.flow_controlled_length - len(event.data))
+            if event.data:
+                exchange.receive(bytes(event.data))
+            return 0 if event.data or event.stream_ended else 1
+        self.credit(stream, event.flow_controlled_length)
         arrival = self._arrivals.get(stream)
         if arrival is not None and event.data:
             try:
                 arrival.take(bytes(event.data))
             except Refusal as refusal:
                 self._forget(stream)
-                self._refuse(stream, refusal, ended=event.stream_ended is not None)
+                ended = event.stream_ended is not None
+                self._refuse(stream, refusal, arrival.head, ended=ended)
         return 0 if event.data or event.stream_ended else 1
 
     def _on_complete(self, stream: int) -> None:
         arrival = self._arrivals.pop(stream, None)
-        if arrival is None:
+        if arrival is not None:
+            self._begin(stream, arrival.head, arrival.close(), arrives=False)
+            return
+        exchange = self._exchanges.get(stream)
+        if exchange is not None and exchange.arrives:
+            exchange.receive(b"")
+
+    def _begin(self, stream: int, head: Head, body: bytes, *, arrives: bool) -> None:
+        window = self._frames.streams.get(stream)
+        if window is None:  # reset by the client; its event is on the way
             return
         exchange = Http2Exchange(
-            self, arrival.head, arrival.close(), stream=stream, moved=self.shared.now
+            self,
+            head,
+            body,
+            arrives=arrives,
+            stream=stream,
+            window=window,
+            moved=self.shared.now,
         )
         self._exchanges[stream] = exchange
         try:
@@ -215,61 +233,87 @@ class Http2Connection(asyncio.Protocol):
 
     def _on_reset(self, stream: int) -> None:
         self._forget(stream)
-        exchange = self._exchanges.pop(stream, None)
+        exchange = self._let_go(stream)
         if exchange is not None:
+            self.credit(stream, exchange.untaken)
             exchange.leave()
         self._rest()
 
+    def credit(self, stream: int, size: int) -> None:
+        """The client may send so many bytes more."""
+        if size:
+            self._try(self._frames.acknowledge_received_data, size, stream)
+            self._flush()
+
     # What goes out.
 
-    def send_head(self, exchange: Http2Exchange, fields: _Fields, *, last: bool) -> None:
-        """``last``: there is no body."""
-        self._try(self._frames.send_headers, exchange.stream, fields, last)
+    def send_fields(self, exchange: Http2Exchange, fields: bytes, *, last: bool) -> None:
+        """A header block; ``last``: nothing follows it."""
+        with contextlib.suppress(ProtocolError):
+            self._write(self._frames.fields(exchange.window, fields, last=last))
         if last:
             self._done(exchange)
-        self._flush()
+
+    def send_at_once(self, exchange: Http2Exchange, data: bytes) -> bool:
+        """Send in one frame. False: that is not possible now."""
+        frames, window, size = self._frames, exchange.window, len(data)
+        if self._paused or size > FRAME_BYTES or size > frames.room(window):
+            return False
+        self._frames_sent += 1
+        self._write(frames.data(window, data, last=False))
+        return True
 
     def push(self, exchange: Http2Exchange) -> None:
         """Send of the exchange's bytes what may be sent now."""
         while self._push(exchange):
             pass
+        if exchange.unsent and exchange.stream in self._exchanges:
+            self._held[exchange.stream] = exchange
 
     def _push(self, exchange: Http2Exchange) -> bool:
         """Send one frame. False: nothing can be sent now."""
         unsent = exchange.unsent
         frames = self._frames
-        stream = exchange.stream
         if not unsent:
             exchange.moved = self.shared.now
             if exchange.ended:
-                self._try(frames.end_stream, stream)
-                self._done(exchange)
-                self._flush()
+                self._end(exchange)
             return False
         if self._paused:
             return False
         try:
-            size = min(frames.local_flow_control_window(stream), len(unsent), FRAME_BYTES)
+            size = min(frames.room(exchange.window), len(unsent), FRAME_BYTES)
             if size <= 0:
                 return False
-            last = exchange.ended and size == len(unsent)
-            frames.send_data(stream, bytes(memoryview(unsent)[:size]), last)
+            last = exchange.ended and not exchange.trailers and size == len(unsent)
+            piece = frames.data(exchange.window, bytes(memoryview(unsent)[:size]), last=last)
         except ProtocolError:
             return False  # reset by the client; its event is on the way
         del unsent[:size]
         exchange.moved = self.shared.now
         self._frames_sent += 1
-        self._flush()
+        self._write(piece)
         if last:
             self._done(exchange)
             return False
+        if not unsent:
+            self._held.pop(exchange.stream, None)
         if len(unsent) <= LOW_WATER_BYTES:
             exchange.drained()
         return True
 
+    def _end(self, exchange: Http2Exchange) -> None:
+        """All of the body is sent."""
+        if exchange.trailers:
+            self.send_fields(exchange, exchange.trailers, last=True)
+            return
+        with contextlib.suppress(ProtocolError):
+            self._write(self._frames.data(exchange.window, b"", last=True))
+        self._done(exchange)
+
     def _push_all(self) -> None:
         """Let the exchanges take turns, a frame each, while something can be sent."""
-        moving = [exchange for exchange in self._exchanges.values() if exchange.unsent]
+        moving = list(self._held.values())
         while moving and not self._paused:
             moving = [exchange for exchange in moving if self._push(exchange)]
 
@@ -279,25 +323,36 @@ class Http2Connection(asyncio.Protocol):
         self._done(exchange)
         self._flush()
 
-    def _refuse(self, stream: int, refusal: Refusal, *, ended: bool) -> None:
-        headers, body = self.shared.refuse(refusal.status, refusal.message)
-        fields = answer_fields(refusal.status, headers, self.shared.heads.date)
+    def _refuse(self, stream: int, refusal: Refusal, head: Head | None, *, ended: bool) -> None:
+        headers, body = self.shared.refuse(refusal.status, refusal.message, head)
+        frames = self._frames
+        window = frames.streams.get(stream)
+        if window is None:  # reset by the client
+            return
+        more = [(b"content-length", b"%d" % len(body))] if body else []
         if refusal.status == 503:
-            fields.append((b"retry-after", b"1"))
-        fields.append((b"content-length", b"%d" % len(body)))
-        self._try(self._frames.send_headers, stream, fields)
-        self._try(self._frames.send_data, stream, body, True)
-        if not ended or self._is_open(stream):  # its window may be too small
-            self._try(self._frames.reset_stream, stream, ErrorCodes.NO_ERROR)
+            more.append((b"retry-after", b"1"))
+        answer = answer_block(refusal.status, headers, self.shared.heads.date) + block(more)
+        with contextlib.suppress(ProtocolError):
+            fits = len(body) <= min(frames.room(window), FRAME_BYTES)
+            self._write(frames.fields(window, answer, last=not body))
+            if body and fits:
+                self._write(frames.data(window, body, last=True))
+            if not (ended and fits):
+                frames.reset_stream(stream, ErrorCodes.NO_ERROR)
         self._rest()
-
-    def _is_open(self, stream: int) -> bool:
-        known = self._frames.streams.get(stream)
-        return known is not None and known.open
 
     def _done(self, exchange: Http2Exchange) -> None:
-        self._exchanges.pop(exchange.stream, None)
+        self._let_go(exchange.stream)
+        if exchange.arrives:  # the answer is complete before the request is
+            self._try(self._frames.reset_stream, exchange.stream, ErrorCodes.NO_ERROR)
+            self.credit(exchange.stream, exchange.untaken)
+            self._flush()
         self._rest()
+
+    def _let_go(self, stream: int) -> Http2Exchange | None:
+        self._held.pop(stream, None)
+        return self._exchanges.pop(stream, None)
 
     def _rest(self) -> None:
         """A stream has ended."""
@@ -314,8 +369,11 @@ class Http2Connection(asyncio.Protocol):
     def _flush(self) -> None:
         data = self._frames.data_to_send()
         if data:
-            self._written += len(data)
-            self.transport.write(data)
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        self._written += len(data)
+        self.shared.outbox.write(self.transport, data)
 
     # The end.
 
@@ -327,6 +385,7 @@ class Http2Connection(asyncio.Protocol):
         self._closing = True
         self._since = self.shared.now
         self._lose()
+        self.shared.outbox.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -334,12 +393,14 @@ class Http2Connection(asyncio.Protocol):
         self._closing = True
         self._since = self.shared.now
         self._flush()
+        self.shared.outbox.flush()
         self.transport.close()
 
     def _lose(self) -> None:
         """Nothing more comes from the client: let go of what it had begun."""
         for stream in tuple(self._arrivals):
             self._forget(stream)
+        self._held.clear()
         while self._exchanges:
             self._exchanges.popitem()[1].leave()
 
@@ -357,12 +418,11 @@ class Http2Connection(asyncio.Protocol):
     def drain(self) -> None:
         if self._closing:
             return
-        # By hand: after the library's own GOAWAY it lets no stream end.
-        last = self._frames.highest_inbound_stream_id
-        self.transport.write(_GOAWAY + struct.pack(">LL", last, ErrorCodes.NO_ERROR))
+        self._write(self._frames.goaway())
         self._rest()
 
     def abort(self) -> None:
+        self.shared.outbox.flush()
         self.transport.abort()
 
     def sweep(self, now: float) -> None:
@@ -383,7 +443,8 @@ class Http2Connection(asyncio.Protocol):
         for stream, arrival in tuple(self._arrivals.items()):
             if arrival.late(now):
                 self._forget(stream)
-                self._refuse(stream, Refusal(408, "the body came too slowly"), ended=False)
+                refusal = Refusal(408, "the body came too slowly")
+                self._refuse(stream, refusal, arrival.head, ended=False)
         for exchange in tuple(self._exchanges.values()):
             if exchange.unsent and now - exchange.moved > self.shared.limits.stall_s:
                 self.reset(exchange)
@@ -399,25 +460,3 @@ class Http2Connection(asyncio.Protocol):
             self._progress = self._written - unsent
             self._since = now
         return True
-
-
-def _frames(shared: Connections) -> _Frames:
-    frames = _Frames(
-        H2Configuration(
-            client_side=False,
-            header_encoding=None,
-            validate_outbound_headers=False,  # answer_fields has looked at what matters
-            normalize_outbound_headers=False,
-        )
-    )
-    limits = shared.limits
-    frames.local_settings = Settings(
-        client=False,
-        initial_values={
-            SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
-            SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes,
-            SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW_BYTES,
-        },
-    )
-    frames.decoder.max_header_list_size = limits.header_bytes
-    return frames

@@ -1,10 +1,13 @@
-"""The head of an HTTP/2 request (RFC 9113 §8.3), after the library has judged its syntax."""
+"""The head of an HTTP/2 request (RFC 9113 §8.3). The library judges its syntax; what was judged once is not
+judged again."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from h2.utilities import HeaderValidationFlags, validate_headers
 
 from headrace.front.exchange import Head
 from headrace.front.limits import Limits
@@ -13,6 +16,13 @@ from headrace.front.target import METHODS, path_and_query
 
 _TARGET = re.compile(rb"[!-~]+")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
+_HEADS = 256
+"""Heads that are remembered; when full, all are forgotten."""
+_HEAD_BYTES = 2048
+"""Longer heads are not remembered."""
+_OF_A_REQUEST = HeaderValidationFlags(
+    is_client=False, is_trailer=False, is_response_header=False, is_push_promise=False
+)
 _VALUE = re.compile(rb"[\t -~\x80-\xff]*")
 
 
@@ -22,6 +32,25 @@ class Http2Head(NamedTuple):
     head: Head
     length: int
     expects_continue: bool
+
+
+KnownHeads = dict[tuple[tuple[bytes, bytes], ...], Http2Head]
+"""Requests that are alike share their head."""
+
+
+def shared_head(
+    fields: Sequence[tuple[bytes, bytes]], limits: Limits, known: KnownHeads
+) -> Http2Head:
+    """Raises ``ProtocolError`` for what is no request, and :class:`Refusal`."""
+    key = tuple(fields)
+    head = known.get(key)
+    if head is None:
+        head = request_head(list(validate_headers(fields, _OF_A_REQUEST)), limits)
+        if sum(len(name) + len(value) for name, value in fields) <= _HEAD_BYTES:
+            if len(known) >= _HEADS:
+                known.clear()
+            known[key] = head
+    return head
 
 
 def request_head(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Http2Head:
@@ -54,6 +83,14 @@ def request_head(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Http2
         _length(names.get(b"content-length")),
         names.get(b"expect", b"").lower() == b"100-continue",
     )
+
+
+def begun(fields: Sequence[tuple[bytes, bytes]], limits: Limits) -> Head | None:
+    """What the target of a head that is refused says; None if it is not good either."""
+    try:
+        return Head(*_target({bytes(name): bytes(value) for name, value in fields}, limits), ())
+    except Refusal:
+        return None
 
 
 def _target(pseudo: dict[bytes, bytes], limits: Limits) -> tuple[str, str, str]:

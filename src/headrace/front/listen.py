@@ -15,7 +15,7 @@ import msgspec
 
 from headrace.front.answer import Refuse, plain_refusal
 from headrace.front.connections import Connections
-from headrace.front.exchange import Handler
+from headrace.front.exchange import Handler, Opens
 from headrace.front.http1 import Http1Connection
 from headrace.front.limits import Limits
 from headrace.front.outbox import Outbox
@@ -34,7 +34,8 @@ _ABORT_S = 5.0
 
 class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to listen. ``port`` 0 takes a free one; ``uds`` (a path) instead of host and port.
-    ``reuse_port``: several processes share one port. ``refuse`` renders refusals and must not raise."""
+    ``reuse_port``: several processes share one port. ``refuse`` renders refusals and must not raise.
+    ``opens``: requests whose handler is called before their body has come; None: none."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -43,6 +44,7 @@ class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     tls: Tls | None = None
     limits: Limits = Limits()
     refuse: Refuse = plain_refusal
+    opens: Opens | None = None
 
 
 class Front:
@@ -120,6 +122,7 @@ async def listen(handler: Handler, options: FrontOptions, outbox: Outbox | None 
         http2=_speak_http2,
         tls=context is not None,
         outbox=outbox,
+        opens=options.opens,
     )
     servers: list[asyncio.AbstractServer] = []
     try:

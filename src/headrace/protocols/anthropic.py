@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Error
 from headrace.protocols.accept import require_json
 from headrace.protocols.anthropic_errors import ANTHROPIC_MANNER
 from headrace.protocols.anthropic_message import TokenCount, message_object
-from headrace.protocols.anthropic_request import decode_count, decode_messages
+from headrace.protocols.anthropic_request import ENGINE_NAMES, decode_count, decode_messages
 from headrace.protocols.asking import caller_of, chosen_form, stream_events
 from headrace.protocols.body import check_json_body, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import from_event, named
 from headrace.protocols.formats import ANTHROPIC, ENCODERS
+from headrace.protocols.openai_request import renamed
 from headrace.protocols.output import OutputReader
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.router import Route
@@ -53,7 +55,10 @@ class Messages:
             require_json(call.header(b"accept"))
         options = stream_events(call) or options
         caller = caller_of(call, session_id)
-        generation = self._service.submit(request, caller, ANTHROPIC, dict(options))
+        try:
+            generation = self._service.submit(request, caller, ANTHROPIC, dict(options))
+        except HeadraceError as error:
+            raise renamed(error, ENGINE_NAMES) from None
         if request.stream:
             encoder = ENCODERS[ANTHROPIC](generation, generation.wire_options, framing)
             ClientStream(call, generation, encoder, framing, self._streams, reading=False).attach()
@@ -67,7 +72,11 @@ class Messages:
         """Tokens of the prompt that a request would have."""
         request = decode_count(require_json_body(call))
         require_json(call.header(b"accept"))
-        call.json(TokenCount(await self._service.count_prompt(request)))
+        try:
+            count = await self._service.count_prompt(request)
+        except HeadraceError as error:
+            raise renamed(error, ENGINE_NAMES) from None
+        call.json(TokenCount(count))
 
 
 class _Answer(OutputReader):

@@ -74,7 +74,8 @@ def message_object(generation: Generation, output: Output, end: Finish) -> Messa
 
 
 def message_beginning(generation: Generation, prompt_tokens: int) -> MessageObject:
-    """The message before it says anything. ``prompt_tokens``: as far as they are known by then."""
+    """The message before it says anything. ``prompt_tokens``: of the prefill's progress; 0 where an upstream says
+    nothing of it. The end of the stream has them in any case."""
     return MessageObject(
         id=message_id(generation),
         model=generation.model,

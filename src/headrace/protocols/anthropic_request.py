@@ -1,20 +1,20 @@
 """The body of Anthropic's Messages API, and how it becomes a :class:`Request`.
 
-Blocks become messages: the results of tools are messages of the role ``tool``, what an assistant said and
-called is one message. What no engine here has is refused by its name.
+Where the last message is the assistant's, the answer goes on from it. What no engine here has is refused by its
+name.
 https://docs.anthropic.com/en/api/messages
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from headrace.domain.errors import Code
-from headrace.domain.request import ImagePart, Message, Part, Request, Sampling, TextPart
+from headrace.domain.request import Message, Request, Sampling
+from headrace.protocols.anthropic_blocks import Blocks, Role, messages_of, text_of
 from headrace.protocols.body import Body, Unknown, convert_part, refuse
 from headrace.protocols.openai_request import (
     MAX_TOOLS,
@@ -23,17 +23,17 @@ from headrace.protocols.openai_request import (
     MaxTokens,
     Name,
     Stops,
-    plain_extra,
+    engine_options,
 )
 
+ENGINE_NAMES = {"reasoning_effort": "output_config.effort"}
+"""An option of some engines, as Anthropic has it."""
 MAX_MESSAGES = 100_000
 """Messages of one request."""
 
-Blocks = list[dict[str, Any]]
-
 
 class MessageParam(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    role: Literal["user", "assistant", "system"]
+    role: Role
     content: str | Blocks
 
 
@@ -42,7 +42,10 @@ class Metadata(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Thinking(msgspec.Struct, gc=False):
+    """``adaptive``: as much as the model likes, which is what engines do."""
+
     type: str
+    display: str | None = None
 
 
 class OutputConfig(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -126,14 +129,18 @@ def _request(body: CountBody, sampling: Sampling, unknown: Unknown | None) -> Re
     messages = [
         one
         for position, message in enumerate(body.messages)
-        for one in _messages(message, f"messages[{position}]")
+        for one in messages_of(message.role, message.content, f"messages[{position}]")
     ]
     if body.system:
-        messages.insert(0, Message("system", _text_of(body.system, "system")))
+        messages.insert(0, Message("system", text_of(body.system, "system")))
     if not messages:
         raise refuse("messages", "say nothing")
+    goes_on = messages[-1].role == "assistant"
+    if goes_on and messages[-1].tool_calls:
+        raise refuse("messages", "end with a call of a tool; its result has to follow")
     tools = [_tool(tool, f"tools[{at}]") for at, tool in enumerate(body.tools or ())]
     choice, parallel = _tool_choice(body.tool_choice)
+    effort = body.output_config.effort if body.output_config is not None else None
     return Request(
         model=body.model,
         kind="chat",
@@ -143,7 +150,8 @@ def _request(body: CountBody, sampling: Sampling, unknown: Unknown | None) -> Re
         tool_choice=choice,
         parallel_tool_calls=parallel,
         response_format=_format(body.output_config),
-        extra=plain_extra(unknown),
+        extra=engine_options(unknown, effort),
+        goes_on=goes_on,
     )
 
 
@@ -152,170 +160,32 @@ def _refuse_lacking_options(body: CountBody) -> None:
         value = getattr(body, param, None)
         if value is not None and value != nothing:
             raise _lacking(param)
-    if body.thinking is not None and body.thinking.type != "disabled":
-        raise _lacking("thinking")
-    if body.output_config is not None and body.output_config.effort is not None:
-        raise _lacking("output_config.effort")
+    if body.thinking is not None:
+        if body.thinking.type not in ("disabled", "adaptive"):
+            raise _lacking("thinking")
+        if body.thinking.display not in (None, "summarized"):
+            raise _lacking("thinking.display")
 
 
 def _lacking(param: str) -> Exception:
     return refuse(param, "is an option that this server lacks", Code.UNSUPPORTED)
 
 
-# Blocks.
-
-
-class _Block(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """``cache_control`` changes nothing: every prompt is cached here as far as it can be."""
-
-    type: str
-    cache_control: dict[str, Any] | None = None
-
-
-class TextBlock(_Block, kw_only=True, gc=False):
-    text: str
-    citations: list[dict[str, Any]] | None = None
-
-
-class ImageSource(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    type: Literal["base64", "url"]
-    media_type: str = ""
-    data: str = ""
-    url: str = ""
-
-
-class ImageBlock(_Block, kw_only=True, gc=False):
-    source: ImageSource
-
-
-class ToolUseBlock(_Block, kw_only=True, gc=False):
-    id: Name
-    name: Name
-    input: dict[str, Any]
-    caller: dict[str, Any] | None = None
-
-
-class ToolResultBlock(_Block, kw_only=True, gc=False):
-    """``is_error`` is said by the content as well: engines have no place for it."""
-
-    tool_use_id: Name
-    content: str | Blocks = ""
-    is_error: bool | None = None
-
-
-class ThinkingBlock(msgspec.Struct, gc=False):
-    type: str
-
-
-_KINDS: dict[str, type[msgspec.Struct]] = {
-    "text": TextBlock,
-    "image": ImageBlock,
-    "tool_use": ToolUseBlock,
-    "tool_result": ToolResultBlock,
-    "thinking": ThinkingBlock,
-    "redacted_thinking": ThinkingBlock,
-}
-_ALLOWED = {
-    "user": ("text", "image", "tool_result"),
-    "assistant": ("text", "tool_use", "thinking", "redacted_thinking"),
-    "system": ("text",),
-    "result": ("text", "image"),
-}
-"""Kinds of blocks by where they are."""
-
-
-def _messages(message: MessageParam, path: str) -> Iterator[Message]:
-    """The messages that one of Anthropic's is: one, but for results of tools."""
-    role, content = message.role, message.content
-    if isinstance(content, str):
-        yield Message(role, content)
-        return
-    parts: list[Part] = []
-    calls: list[dict[str, Any]] = []
-    for place, block in _blocks(content, f"{path}.content", role):
-        match block:
-            case ToolResultBlock():
-                if parts:
-                    yield Message(role, _joined(parts))
-                    parts = []
-                yield _result(block, place)
-            case ToolUseBlock():
-                arguments = msgspec.json.encode(block.input).decode()
-                function = {"name": block.name, "arguments": arguments}
-                calls.append({"id": block.id, "type": "function", "function": function})
-            case TextBlock():
-                parts.append(TextPart(block.text))
-            case ImageBlock():
-                parts.append(_image(block.source, place))
-            case _:
-                pass  # what was thought is not told again
-    if parts or calls:
-        yield Message(role, _joined(parts) if parts else None, tool_calls=calls or None)
-
-
-def _blocks(content: Blocks, path: str, within: str) -> Iterator[tuple[str, msgspec.Struct]]:
-    """Each with its path."""
-    allowed = _ALLOWED[within]
-    for at, value in enumerate(content):
-        place = f"{path}[{at}]"
-        kind = value.get("type")
-        if not isinstance(kind, str) or kind not in allowed:
-            said = f"must be one of {', '.join(allowed)} here"
-            raise refuse(f"{place}.type", said, Code.UNSUPPORTED)
-        yield place, convert_part(value, _KINDS[kind], place)
-
-
-def _result(block: ToolResultBlock, path: str) -> Message:
-    content = block.content
-    said: str | list[Part] = content if isinstance(content, str) else ""
-    if not isinstance(content, str):
-        parts: list[Part] = []
-        for place, one in _blocks(content, f"{path}.content", "result"):
-            if isinstance(one, TextBlock):
-                parts.append(TextPart(one.text))
-            elif isinstance(one, ImageBlock):
-                parts.append(_image(one.source, place))
-        said = _joined(parts)
-    return Message("tool", said, tool_call_id=block.tool_use_id)
-
-
-def _image(source: ImageSource, path: str) -> ImagePart:
-    if source.type == "url":
-        if not source.url:
-            raise refuse(f"{path}.source.url", "is required")
-        return ImagePart({"url": source.url})
-    if not source.data or not source.media_type.startswith("image/"):
-        raise refuse(f"{path}.source", "must have `media_type` image/… and `data`")
-    return ImagePart({"url": f"data:{source.media_type};base64,{source.data}"})
-
-
-def _joined(parts: Sequence[Part]) -> str | list[Part]:
-    if all(isinstance(part, TextPart) for part in parts):
-        return "".join(part.text for part in parts if isinstance(part, TextPart))
-    return list(parts)
-
-
-def _text_of(content: str | Blocks, path: str) -> str:
-    if isinstance(content, str):
-        return content
-    blocks = _blocks(content, path, "system")
-    return "".join(block.text for _, block in blocks if isinstance(block, TextBlock))
-
-
 # Tools and the form of the text, as OpenAI's chat has them.
 
 
 class Tool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """``strict`` and what follows it change nothing here."""
+    """``input_examples`` become those of its schema."""
 
     name: Name
     input_schema: dict[str, Any]
     type: Literal["custom"] | None = None
     description: str | None = None
     strict: bool | None = None
+    input_examples: list[dict[str, Any]] | None = None
+    # harmless
     cache_control: dict[str, Any] | None = None
     eager_input_streaming: bool | None = None
-    input_examples: list[dict[str, Any]] | None = None
     # lacking
     defer_loading: bool | None = None
     allowed_callers: list[str] | None = None
@@ -341,9 +211,14 @@ def _tool(value: dict[str, Any], path: str) -> dict[str, Any]:
         raise _lacking(f"{path}.defer_loading")
     if tool.allowed_callers not in (None, [], ["direct"]):
         raise _lacking(f"{path}.allowed_callers")
-    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    schema = tool.input_schema
+    if tool.input_examples:
+        schema = schema | {"examples": tool.input_examples}
+    function: dict[str, Any] = {"name": tool.name, "parameters": schema}
     if tool.description is not None:
         function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
     return {"type": "function", "function": function}
 
 

@@ -14,7 +14,8 @@ import msgspec
 from headrace.domain.errors import HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.anthropic import Messages
-from headrace.protocols.call import Call, request_ids
+from headrace.protocols.call import JSON, Call, request_ids
+from headrace.protocols.errors import OPENAI, Header, refusal, retry_headers
 from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
@@ -29,7 +30,7 @@ from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
 from headrace.protocols.terms import Terms
 from headrace.protocols.tokenizer import Tokenizer
-from headrace.protocols.tracing import TracedExchange, Tracer
+from headrace.protocols.tracing import TracedExchange, Tracer, http_attributes
 
 _EXPOSED = (
     b"access-control-expose-headers",
@@ -90,7 +91,7 @@ class Api:
             if not terms.open:
                 if self._tracer is not None:
                     call.trace = trace = self._tracer.follow(terms.trace)
-                    if trace.sampled:
+                    if trace is not None and trace.sampled:
                         self._record(call, self._tracer, trace)
                 token = terms.read_token
                 call.tenant = (
@@ -106,6 +107,20 @@ class Api:
         except Exception:  # noqa: BLE001 - a boundary: every request gets an answer
             call.crash()
 
+    def refuse(self, status: int, message: str, head: Head | None) -> tuple[list[Header], bytes]:
+        """What the front refuses by itself, as it is said at the head's path. ``head``: as far as it is known.
+        Never raises."""
+        error = refusal(status, message)
+        terms: Terms | None = None if head is None else head.known or self._conclude(head)
+        manner = OPENAI if head is None else self._router.manner(head.path)
+        request_id = (terms and terms.request_id) or self._new_id()
+        headers = [JSON, *retry_headers(error), (b"x-request-id", request_id.encode())]
+        if manner.id_header is not None:
+            headers.append((manner.id_header, request_id.encode()))
+        if terms is not None:
+            headers += terms.common
+        return headers, manner.failure(error, request_id)[1]
+
     async def close(self) -> None:
         """Cancel the handlers that wait; streams end with their logs."""
         await self._tasks.close()
@@ -113,17 +128,20 @@ class Api:
 
     @staticmethod
     def _record(call: Call, tracer: Tracer, trace: Trace) -> None:
-        terms, head = call.terms, call.exchange.head
-        span = tracer.request(
-            trace, terms.trace, head.method, terms.route, head.path, call.request_id
-        )
-        call.exchange = TracedExchange(call.exchange, span)
+        terms, exchange = call.terms, call.exchange
+        name = f"{exchange.head.method} {terms.route}"
+        attributes = http_attributes(exchange, terms.route)
+        call.span = tracer.request(trace, terms.trace, call.request_id, name, attributes)
+        call.exchange = TracedExchange(exchange, call.span)
 
     def _run(self, call: Call, waiting: Awaitable[None]) -> None:
         task = self._tasks.start(self._wait(call, waiting))
+        watching = call.exchange.on_gone
 
         def gone() -> None:
             task.cancel()
+            if watching is not None:
+                watching()
 
         call.exchange.on_gone = gone
 
@@ -148,7 +166,11 @@ class Api:
         if head.method == "OPTIONS":
             terms.handler, terms.open = self._options, True
             return self._options
-        route, terms.argument = self._router.find(head.method, head.path)
+        try:
+            route, terms.argument = self._router.find(head.method, head.path)
+        except HeadraceError:
+            terms.manner = self._router.manner(head.path)
+            raise
         if route.by_token and terms.key is None:
             terms.read_token = call.query().get("token")
         terms.handler, terms.open = route.handler, route.open

@@ -12,7 +12,9 @@ from headrace.domain.trace import Trace
 from headrace.protocols.accept import StreamForm, require_json, stream_form
 from headrace.protocols.call import Call
 from headrace.protocols.native import OPTIONAL_EVENTS
+from headrace.protocols.port import Generation, Service
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import Span
 
 GRACE = Leaving(30.0)
 """The default of requests that show they want to come back: ``Idempotency-Key``, ``X-Stream-Events``."""
@@ -38,6 +40,9 @@ class Asking(Protocol):
     @property
     def trace(self) -> Trace | None: ...
 
+    @property
+    def span(self) -> Span | None: ...
+
     def header(self, name: bytes) -> str | None: ...
 
 
@@ -53,6 +58,15 @@ def caller_of(call: Asking, session_id: str | None = None) -> Caller:
         said.exact,
         call.trace or said.trace,
     )
+
+
+async def find(call: Asking, service: Service, any_id: str) -> Generation:
+    """A generation of the caller's, to which its trace leads from now on. Raises ``GENERATION_NOT_FOUND`` and
+    ``CURSOR_GONE``."""
+    generation = await service.find(any_id, call.tenant)
+    if call.span is not None:
+        call.span.about(generation)
+    return generation
 
 
 def _conclude(call: Asking) -> Caller:

@@ -25,8 +25,8 @@ _AT = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 
 
 def check_json_body(call: Call) -> None:
-    """Raise ``UNSUPPORTED_MEDIA_TYPE`` or ``INVALID_JSON`` if the body cannot be JSON; what the head
-    says is remembered."""
+    """Raise ``UNSUPPORTED_MEDIA_TYPE``, ``UNSUPPORTED_ENCODING`` or ``INVALID_JSON`` if the body cannot be JSON;
+    what the head says is remembered."""
     terms = call.terms
     if not terms.sends_json:
         content_type = terms.fields.get(b"content-type", b"application/json")
@@ -34,6 +34,10 @@ def check_json_body(call: Call) -> None:
             raise HeadraceError(
                 Code.UNSUPPORTED_MEDIA_TYPE,
                 "The header Content-Type must be application/json, and the body JSON in UTF-8.",
+            )
+        if terms.fields.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+            raise HeadraceError(
+                Code.UNSUPPORTED_ENCODING, "The body must not be compressed (Content-Encoding)."
             )
         terms.sends_json = True
     if not call.exchange.body:

@@ -20,9 +20,10 @@ from headrace.domain.trace import Trace
 from headrace.protocols.errors import Header, retry_headers
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import Span
 
 _logger = logging.getLogger("headrace.protocols")
-_JSON = (b"content-type", b"application/json")
+JSON = (b"content-type", b"application/json")
 _TOOK = b"openai-processing-ms"
 """How long the call had been going on when its answer began, in whole milliseconds."""
 _NAMED = "x-generation-id: %s\r\nopenai-processing-ms: %d\r\nx-request-id: %s\r\n%s"
@@ -56,7 +57,9 @@ class Call(msgspec.Struct, eq=False):
     streams: bool = False
     """Whether the head of a streamed answer is out."""
     trace: Trace | None = None
-    """Whose parent is the span of this call, or who decided that there is none; None: nobody traces."""
+    """Whose parent is the span of this call, or who decided that there is none; None: nobody has."""
+    span: Span | None = None
+    """Where it is recorded."""
 
     __repr__ = object.__repr__  # a request has secrets
 
@@ -103,7 +106,7 @@ class Call(msgspec.Struct, eq=False):
 
     def json(self, body: Any, status: int = 200, headers: Sequence[Header] = ()) -> None:
         """Answer with a value as JSON."""
-        self.respond(status, [_JSON, *headers], _encode(body))
+        self.respond(status, [JSON, *headers], _encode(body))
 
     def start(self, content_type: str, generation_id: str) -> None:
         """The head of an answer that is streamed from a generation's log."""
@@ -118,12 +121,13 @@ class Call(msgspec.Struct, eq=False):
     def fail(self, error: HeadraceError, headers: Sequence[Header] = ()) -> None:
         """Answer with an error."""
         status, body = self.terms.manner.failure(error, self.request_id)
-        self.respond(status, [_JSON, *retry_headers(error), *headers], body)
+        self.respond(status, [JSON, *retry_headers(error), *headers], body)
 
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and answer with 500 or, if an
         answer is under way, break it off."""
-        _logger.exception("request %s failed in the server", self.request_id)
+        named = {"request_id": self.request_id}
+        _logger.exception("request %s failed in the server", self.request_id, extra=named)
         if self.streams:
             self.exchange.abort()
         else:

@@ -100,9 +100,14 @@ def named(generation: Generation) -> list[Header]:
     return [(b"x-generation-id", generation.id.encode())]
 
 
-def refusal(status: int, message: str) -> tuple[list[Header], bytes]:
-    """Headers and body for what the front itself refuses (a head too long, a body too large, …)."""
-    code = next((code for code, row in MEANINGS.items() if row.http == status), None)
-    kind = MEANINGS[code].type if code is not None else MEANINGS[Code.INVALID_REQUEST].type
-    body = ErrorBody(message, kind, None, code.value if code is not None else None)
-    return [(b"content-type", b"application/json"), _NO_RETRY], _encode(ErrorAnswer(body))
+_REFUSED = {
+    413: Code.BODY_TOO_LARGE,
+    500: Code.INTERNAL,
+    503: Code.TOO_MANY_CONNECTIONS,
+}
+"""What the front's own statuses are; whatever else it refuses was not understood."""
+
+
+def refusal(status: int, message: str) -> HeadraceError:
+    """What the front itself refuses (a head too long, a body too large, …), under its status."""
+    return HeadraceError(_REFUSED.get(status, Code.INVALID_REQUEST), message)

@@ -26,15 +26,32 @@ class Head(Protocol):
 
 
 class Exchange(Protocol):
-    """One HTTP request whose body is complete. Exactly one of ``respond`` or ``start … end`` answers it;
-    calls after the client is gone do nothing."""
+    """One HTTP request whose body is complete, if it is not said that it ``arrives``. Exactly one of ``respond``
+    or ``start … end`` answers it; calls after the client is gone do nothing."""
 
     body: bytes
     on_gone: Callable[[], None] | None
     on_drain: Callable[[], None] | None
+    on_data: Callable[[bytes], None] | None
+
+    @property
+    def arrives(self) -> bool:
+        """Whether more of the body is to come: ``on_data`` is called with each piece, and with an empty one at
+        its end."""
+
+    def take(self, size: int) -> None:
+        """So many bytes more of the body may come; at first 256 KiB may."""
+
+    @property
+    def has_trailers(self) -> bool:
+        """Whether fields can follow the body: over HTTP/2."""
 
     @property
     def head(self) -> Head: ...
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
 
     @property
     def gone(self) -> bool:
@@ -49,8 +66,8 @@ class Exchange(Protocol):
     def send(self, data: bytes) -> bool:
         """A piece of the streamed body. False: too much is unsent, nothing more until ``on_drain``."""
 
-    def end(self) -> None:
-        """The streamed answer is complete."""
+    def end(self, trailers: Headers = ()) -> None:
+        """The streamed answer is complete. ``trailers``: fields that follow it, where it ``has_trailers``."""
 
     def abort(self) -> None:
         """Break the connection (or reset the HTTP/2 stream)."""

@@ -16,6 +16,7 @@ from headrace.protocols.asking import (
     MAX_TOKEN,
     chosen_form,
     cursor,
+    find,
     last_event_id,
     stream_events,
     text_header,
@@ -141,7 +142,7 @@ class Generations:
         )
 
     async def state(self, call: Call, any_id: str) -> None:
-        generation = await self._service.find(any_id, call.tenant)
+        generation = await find(call, self._service, any_id)
         call.json(await _with_end(generation), headers=named(generation))
 
     async def list(self, call: Call, _: str) -> None:
@@ -155,13 +156,13 @@ class Generations:
     async def prompt(self, call: Call, any_id: str) -> None:
         body = _prompt_body.decode_closed(require_json_body(call))
         message = prompt_message(body.role, body.content)
-        generation = await self._service.find(any_id, call.tenant)
+        generation = await find(call, self._service, any_id)
         added = await self._service.prompt(generation, message)
         prompts = [AddedPrompt(event.seq, event.role, event.content) for event in added]
         call.json(AddedPrompts(generation.id, prompts), headers=named(generation))
 
     async def cancel(self, call: Call, any_id: str) -> None:
-        generation = await self._service.find(any_id, call.tenant)
+        generation = await find(call, self._service, any_id)
         self._service.cancel(generation)
         call.json(await _with_end(generation), headers=named(generation))
 
@@ -174,7 +175,7 @@ class Generations:
 
     async def token(self, call: Call, any_id: str) -> None:
         """With it a page may read this generation that must not know the key."""
-        generation = await self._service.find(any_id, call.tenant)
+        generation = await find(call, self._service, any_id)
         given = TokenGiven(*self._service.read_token(generation))
         call.json(given, headers=[*named(generation), (b"cache-control", b"no-store")])
 
@@ -193,7 +194,7 @@ class Generations:
     async def _read(self, call: Call, any_id: str, after: int, asked: str | None) -> None:
         framing = FRAMINGS[chosen_form(call)]
         wanted = stream_events(call)
-        generation = await self._service.find(any_id, call.tenant)
+        generation = await find(call, self._service, any_id)
         wire, options = chosen_format(asked or generation.wire, generation)
         if wanted is not None:
             options = options | wanted

@@ -2,19 +2,21 @@
 
 Every field falls in one of four groups: *used*; *harmless*, which clients send and which changes nothing
 here; *lacking*, known options of OpenAI that are refused with ``UNSUPPORTED`` unless they ask for the
-default; and fields nobody here knows, which go to ``Request.extra``: the engine takes or refuses them.
+default; and what only some engines have, as all that nobody here knows: it goes to ``Request.extra``, and the
+engine takes or refuses it.
 https://platform.openai.com/docs/api-reference/chat/create
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import astuple
 
-from headrace.domain.errors import Code
+from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Message, Request, Sampling
 from headrace.protocols.body import COMPLAINTS, Body, Unknown, refuse, require_plain
 
@@ -82,6 +84,10 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     safety_identifier: Identity | None = None
+    store: bool | None = None
+    # of some engines
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
     # lacking
     modalities: list[str] | None = None
     audio: dict[str, Any] | None = None
@@ -90,13 +96,10 @@ class ChatBody(SharedBody, forbid_unknown_fields=True, kw_only=True, gc=False):
     prediction: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
     # not rare
     messages: Annotated[tuple[Message, ...], Meta(min_length=1)]
     max_completion_tokens: MaxTokens | None = None
     # harmless
-    store: bool | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
@@ -134,8 +137,6 @@ _CHAT_LACKS: tuple[tuple[str, Any], ...] = (
     ("prediction", None),
     ("web_search_options", None),
     ("moderation", None),
-    ("reasoning_effort", "none"),
-    ("verbosity", "medium"),
 )
 """Options that no engine here has, and the value that asks for nothing."""
 
@@ -197,7 +198,8 @@ def chat_request(body: ChatBody, unknown: Unknown | None) -> Asked:
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=body.response_format,
         user=body.safety_identifier or body.user,
-        extra=plain_extra(unknown),
+        extra=engine_options(unknown, body.reasoning_effort, body.verbosity),
+        keep=body.store is not False,
     )
     return request, _wire_options(body), body.session_id
 
@@ -230,6 +232,27 @@ def plain_extra(unknown: Unknown | None) -> Unknown | None:
         for name, value in unknown.items():
             require_plain(value, name)
     return unknown
+
+
+def engine_options(
+    unknown: Unknown | None, effort: str | None, verbosity: str | None = None
+) -> Unknown | None:
+    """Options that only some engines have, and those that nobody here knows. Raises as :func:`plain_extra`."""
+    options = plain_extra(unknown) or {}
+    if effort not in (None, "none"):
+        options["reasoning_effort"] = effort
+    if verbosity not in (None, "medium"):
+        options["verbosity"] = verbosity
+    return options or None
+
+
+def renamed(error: HeadraceError, names: Mapping[str, str]) -> HeadraceError:
+    """An engine's refusal of an option, about the name by which the client asked for it."""
+    ours = error.param
+    theirs = names.get(ours or "")
+    if ours is None or theirs is None:
+        return error
+    return HeadraceError(error.code, error.message.replace(ours, theirs), param=theirs)
 
 
 def _sampling(body: SharedBody, logprobs: int | None, max_tokens: int | None) -> Sampling:

@@ -20,6 +20,7 @@ from headrace.protocols.asking import (
     caller_of,
     chosen_form,
     cursor,
+    find,
     last_event_id,
     stream_events,
 )
@@ -28,6 +29,7 @@ from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import from_event, named
 from headrace.protocols.formats import ENCODERS, RESPONSES
+from headrace.protocols.openai_request import renamed
 from headrace.protocols.output import Output, OutputReader
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.reading import read_on
@@ -44,6 +46,7 @@ from headrace.protocols.responses_object import (
     terms_of,
 )
 from headrace.protocols.responses_request import (
+    ENGINE_NAMES,
     Earlier,
     ResponsesBody,
     decode_responses,
@@ -118,7 +121,11 @@ class Responses:
         previous = body.previous_response_id
         earlier = Earlier() if previous is None else await self._earlier(call, previous)
         request, _terms = response_request(body, unknown, earlier)
-        call.json(InputTokens(await self._service.count_prompt(request)))
+        try:
+            count = await self._service.count_prompt(request)
+        except HeadraceError as error:
+            raise renamed(error, ENGINE_NAMES) from None
+        call.json(InputTokens(count))
 
     async def _follow(
         self, call: Call, body: ResponsesBody, unknown: Unknown | None, previous: str
@@ -154,7 +161,10 @@ class Responses:
         caller = caller_of(call, body.session_id)
         if terms.background:
             caller = outliving(caller)
-        generation = self._service.submit(request, caller, RESPONSES, options)
+        try:
+            generation = self._service.submit(request, caller, RESPONSES, options)
+        except HeadraceError as error:
+            raise renamed(error, ENGINE_NAMES) from None
         if request.stream:
             framing = FRAMINGS[call.terms.form or chosen_form(call)]
             encoder = ENCODERS[RESPONSES](generation, generation.wire_options, framing)
@@ -229,8 +239,8 @@ class Responses:
 
     async def _find(self, call: Call, any_id: str) -> Generation:
         """A response of this tenant's that may be found again. Raises ``GENERATION_NOT_FOUND``."""
-        generation = await self._service.find(any_id, call.tenant)
-        if generation.wire != RESPONSES or not terms_of(generation).store:
+        generation = await find(call, self._service, any_id)
+        if generation.wire != RESPONSES or not generation.request.keep:
             raise HeadraceError(
                 Code.GENERATION_NOT_FOUND, f"There is no response {any_id[:80]!r} of yours here."
             )

@@ -64,9 +64,7 @@ class IncompleteDetails(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasoningEcho(msgspec.Struct, frozen=True, gc=False):
-    """No engine here takes an effort."""
-
-    effort: None = None
+    effort: str | None
     summary: None = None
 
 
@@ -91,9 +89,9 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     presence_penalty: float
     frequency_penalty: float
     prompt_cache_key: str | None
-    reasoning: ReasoningEcho = ReasoningEcho()
+    reasoning: ReasoningEcho
     safety_identifier: str | None
-    service_tier: str
+    service_tier: Literal["default"] = "default"
     store: bool
     temperature: float
     text: dict[str, Any]
@@ -127,6 +125,7 @@ def response_object(
     """``end``: the log's, if it has come."""
     request, terms = generation.request, terms_of(generation)
     sampling = request.sampling
+    options = request.extra or {}
     error = end if isinstance(end, Error) and status == "failed" else None
     reason = _INCOMPLETE[end.reasons[0]] if status == "incomplete" and type(end) is Finish else None
     return ResponseObject(
@@ -147,11 +146,11 @@ def response_object(
         presence_penalty=sampling.presence_penalty or 0.0,
         frequency_penalty=sampling.frequency_penalty or 0.0,
         prompt_cache_key=terms.prompt_cache_key,
+        reasoning=ReasoningEcho(options.get("reasoning_effort")),
         safety_identifier=terms.safety_identifier,
-        service_tier=terms.service_tier or "default",
-        store=terms.store,
+        store=request.keep,
         temperature=1.0 if sampling.temperature is None else sampling.temperature,
-        text={"format": _format(request), "verbosity": "medium"},
+        text={"format": _format(request), "verbosity": options.get("verbosity", "medium")},
         tool_choice=_tool_choice(request.tool_choice),
         tools=[_tool(tool) for tool in request.tools or ()],
         top_logprobs=sampling.logprobs or 0,
@@ -201,7 +200,9 @@ def conversation(read: OutputReader) -> tuple[Message, ...]:
         for item in output.items
         if item.kind == "call"
     ]
-    messages.append(Message("assistant", said[told:] or None, tool_calls=calls or None))
+    thoughts = "".join(item.text for item in output.items if item.kind == "reasoning")
+    last = Message("assistant", said[told:] or None, tool_calls=calls or None)
+    messages.append(msgspec.structs.replace(last, reasoning_content=thoughts or None))
     return tuple(messages)
 
 

@@ -1,20 +1,18 @@
 """The body of OpenAI's Responses API, and how it becomes a :class:`Request`.
 
-Items become messages: a run of function calls is one assistant message that makes them, its outputs are
-messages of the role ``tool``. What no engine here has is refused by its name.
+What no engine here has is refused by its name.
 https://platform.openai.com/docs/api-reference/responses/create
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from headrace.domain.errors import Code
-from headrace.domain.request import ImagePart, Message, Part, Request, Sampling, TextPart
+from headrace.domain.request import Message, Request, Sampling
 from headrace.protocols.body import Body, Unknown, convert_part, refuse, require_plain
 from headrace.protocols.openai_request import (
     MAX_TOOLS,
@@ -22,14 +20,17 @@ from headrace.protocols.openai_request import (
     MaxTokens,
     Name,
     Penalty,
-    plain_extra,
+    engine_options,
 )
+from headrace.protocols.responses_input import messages_of
 
 MAX_ITEMS = 4096
 """Items of one input."""
 LOGPROBS = "message.output_text.logprobs"
-HARMLESS = ("reasoning.encrypted_content",)
-"""What may be asked to be included and is never there."""
+HARMLESS = ("reasoning.encrypted_content", "message.input_image.image_url")
+"""What may be asked to be included and is never there, or always."""
+ENGINE_NAMES = {"reasoning_effort": "reasoning.effort", "verbosity": "text.verbosity"}
+"""Options of some engines, as Responses has them."""
 
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]],
@@ -65,13 +66,15 @@ class ResponsesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc
     safety_identifier: Identity | None = None
     session_id: Identity | None = None
     # harmless
-    stream_options: dict[str, Any] | None = None
+    stream_options: ResponseStreamOptions | None = None
     max_tool_calls: MaxTokens | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     # lacking
+    access_programs: Any = None
+    image: Any = None
     truncation: str | None = None
     reasoning: ReasoningOptions | None = None
     conversation: Any = None
@@ -86,10 +89,20 @@ class TextOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     verbosity: str | None = None
 
 
+class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Nothing is obfuscated here."""
+
+    include_obfuscation: bool | None = None
+
+
 class ReasoningOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """``effort`` is the engine's to take; the rest are lacking."""
+
     effort: str | None = None
     summary: str | None = None
     generate_summary: str | None = None
+    context: str | None = None
+    mode: str | None = None
 
 
 class ResponseTerms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -97,12 +110,10 @@ class ResponseTerms(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     its wire's options. ``before``: messages of earlier responses, behind the instructions."""
 
     background: bool = False
-    store: bool = True
     instructions: str | None = None
     previous_response_id: str | None = None
     before: int = 0
     metadata: dict[str, str] = {}
-    service_tier: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     max_tool_calls: int | None = None
@@ -117,6 +128,8 @@ class Earlier(msgspec.Struct, frozen=True, gc=False):
 _body = Body(ResponsesBody)
 
 _LACKS: tuple[tuple[str, Any], ...] = (
+    ("access_programs", None),
+    ("image", None),
     ("truncation", "disabled"),
     ("conversation", None),
     ("prompt", None),
@@ -125,6 +138,13 @@ _LACKS: tuple[tuple[str, Any], ...] = (
     ("moderation", None),
 )
 """Options that nothing here has, and the value that asks for nothing."""
+_REASONING_LACKS = (
+    ("summary", "none"),
+    ("generate_summary", "none"),
+    ("context", "auto"),
+    ("mode", "standard"),
+)
+"""The same in ``reasoning``."""
 
 
 def decode_responses(body: bytes) -> tuple[ResponsesBody, Unknown | None]:
@@ -149,7 +169,7 @@ def response_request(
     if isinstance(body.input, str):
         messages.append(Message("user", body.input))
     elif body.input is not None:
-        messages += _messages(body.input)
+        messages += messages_of(body.input)
     if not messages:
         raise refuse("input", "has no message")
     request = Request(
@@ -163,16 +183,19 @@ def response_request(
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_response_format(body.text),
         user=body.safety_identifier or body.user,
-        extra=plain_extra(unknown),
+        extra=engine_options(
+            unknown,
+            body.reasoning.effort if body.reasoning is not None else None,
+            body.text.verbosity if body.text is not None else None,
+        ),
+        keep=body.store is not False,
     )
     terms = ResponseTerms(
         background=body.background is True,
-        store=body.store is not False,
         instructions=body.instructions,
         previous_response_id=body.previous_response_id,
         before=len(earlier.messages),
         metadata=body.metadata or {},
-        service_tier=body.service_tier,
         prompt_cache_key=body.prompt_cache_key,
         safety_identifier=body.safety_identifier,
         max_tool_calls=body.max_tool_calls,
@@ -202,123 +225,13 @@ def _refuse_lacking_options(body: ResponsesBody) -> None:
         if value is not None and value != nothing:
             raise _lacking(param)
     if body.reasoning is not None:
-        for name in ("effort", "summary", "generate_summary"):
-            if getattr(body.reasoning, name) not in (None, "none"):
+        for name, nothing in _REASONING_LACKS:
+            if getattr(body.reasoning, name) not in (None, nothing):
                 raise _lacking(f"reasoning.{name}")
-    if body.text is not None and body.text.verbosity not in (None, "medium"):
-        raise _lacking("text.verbosity")
 
 
 def _lacking(param: str) -> Exception:
     return refuse(param, "is an option that this server lacks", Code.UNSUPPORTED)
-
-
-# Items.
-
-
-class _Item(msgspec.Struct, gc=False):
-    """What every item may have: ids and states of earlier answers are read and not needed."""
-
-    id: str | None = None
-    status: str | None = None
-
-
-class MessageItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
-    type: str = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[dict[str, Any]]
-    phase: str | None = None
-
-
-class CallItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
-    type: str
-    call_id: Name
-    name: Name
-    arguments: str
-
-
-class CallOutputItem(_Item, forbid_unknown_fields=True, kw_only=True, gc=False):
-    type: str
-    call_id: Name
-    output: str | list[dict[str, Any]]
-
-
-class ReasoningItem(_Item, kw_only=True, gc=False):
-    type: str
-    summary: list[dict[str, Any]] = []
-    content: list[dict[str, Any]] | None = None
-
-
-_KINDS: dict[str, type[_Item]] = {
-    "message": MessageItem,
-    "function_call": CallItem,
-    "function_call_output": CallOutputItem,
-    "reasoning": ReasoningItem,
-}
-
-
-def _messages(items: Sequence[dict[str, Any]]) -> list[Message]:
-    found: list[Message] = []
-    calls: list[dict[str, Any]] = []
-    for position, value in enumerate(items):
-        path = f"input[{position}]"
-        item = _item(value, path)
-        if isinstance(item, CallItem):
-            function = {"name": item.name, "arguments": item.arguments}
-            calls.append({"id": item.call_id, "type": "function", "function": function})
-            continue
-        if calls and not isinstance(item, ReasoningItem):
-            found.append(_calling(found, calls))
-            calls = []
-        if isinstance(item, MessageItem):
-            found.append(Message(item.role, _content(item.content, f"{path}.content")))
-        elif isinstance(item, CallOutputItem):
-            said = _content(item.output, f"{path}.output")
-            found.append(Message("tool", said, tool_call_id=item.call_id))
-    if calls:
-        found.append(_calling(found, calls))
-    return found
-
-
-def _calling(found: list[Message], calls: list[dict[str, Any]]) -> Message:
-    """The assistant's message that makes these calls: one with what it said right before them."""
-    if found and found[-1].role == "assistant" and found[-1].tool_calls is None:
-        return msgspec.structs.replace(found.pop(), tool_calls=calls)
-    return Message("assistant", None, tool_calls=calls)
-
-
-def _item(value: dict[str, Any], path: str) -> _Item:
-    kind = value.get("type", "message")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        known = ", ".join(_KINDS)
-        raise refuse(f"{path}.type", f"must be one of {known}", Code.UNSUPPORTED)
-    return convert_part(value, _KINDS[kind], path)
-
-
-def _content(content: str | list[dict[str, Any]], path: str) -> str | list[Part]:
-    if isinstance(content, str):
-        return content
-    parts = [_part(part, f"{path}[{at}]") for at, part in enumerate(content)]
-    if all(isinstance(part, TextPart) for part in parts):
-        return "".join(part.text for part in parts if isinstance(part, TextPart))
-    return parts
-
-
-def _part(part: dict[str, Any], path: str) -> Part:
-    kind = part.get("type")
-    if kind in ("input_text", "output_text", "text", "refusal"):
-        text = part.get("refusal" if kind == "refusal" else "text")
-        if not isinstance(text, str):
-            raise refuse(f"{path}.text", "must be a text")
-        return TextPart(text)
-    if kind == "input_image":
-        url = part.get("image_url")
-        if not isinstance(url, str):
-            raise refuse(f"{path}.image_url", "must be a URL; files are not kept here")
-        detail = part.get("detail")
-        return ImagePart({"url": url} if detail is None else {"url": url, "detail": detail})
-    said = "must be input_text, output_text, refusal or input_image"
-    raise refuse(f"{path}.type", said, Code.UNSUPPORTED)
 
 
 # Tools and the form of the text: OpenAI's chat has them one level deeper.

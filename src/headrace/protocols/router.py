@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.ids import find_ulid
 from headrace.protocols.call import Call
 from headrace.protocols.errors import OPENAI, Manner
 
@@ -15,8 +16,8 @@ Raises :class:`HeadraceError`."""
 
 
 class Route(NamedTuple):
-    """``path`` may hold one ``{id}``, which is one segment, or ``{id:path}`` at its end, which is the rest.
-    ``open``: needs no key. ``manner``: how it says errors. ``by_token``: a read token
+    """``path`` may hold one ``{id}``, which is one segment (of a generation), or ``{id:path}`` at its end, which
+    is the rest. ``open``: needs no key. ``manner``: how it says errors. ``by_token``: a read token
     in the query does as well as a key."""
 
     method: str
@@ -64,9 +65,21 @@ class Router:
         """The route and the id in the path. Raises ``NOT_FOUND`` and :class:`WrongMethod`."""
         methods, argument = self._methods(path)
         route = methods.get(method)
-        if route is None:
-            raise WrongMethod(method, _allow(methods))
-        return route, argument
+        if route is not None:
+            return route, argument
+        if "{id}" in _any(methods).path and find_ulid(argument) is None:
+            # No id, so it names an operation that others have there: POST /v1/responses/compact.
+            raise HeadraceError(Code.NOT_FOUND, f"There is no {method[:20]} {path[:200]!r} here.")
+        raise WrongMethod(method, _allow(methods))
+
+    def manner(self, path: str) -> Manner:
+        """How errors are said there: as by the route of that path, or the nearest above it."""
+        while path:
+            try:
+                return _any(self._methods(path)[0]).manner
+            except HeadraceError:
+                path = path.rpartition("/")[0]
+        return OPENAI
 
     def allowed(self, path: str) -> str:
         """The value of the ``Allow`` header for this path. Raises ``NOT_FOUND``."""
@@ -82,6 +95,10 @@ class Router:
                 if argument and (takes_rest or "/" not in argument):
                     return methods, argument
         raise HeadraceError(Code.NOT_FOUND, f"There is nothing at {path[:200]!r}.")
+
+
+def _any(methods: Methods) -> Route:
+    return next(iter(methods.values()))
 
 
 def _allow(methods: Methods) -> str:

@@ -1,34 +1,44 @@
-"""The span of an HTTP request: what tells it how the answer ended."""
+"""The span of a request, whatever its wire: what tells it how the answer ended. Here for HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from headrace.domain.trace import Trace
 from headrace.protocols.exchange import Exchange, Head, Headers
+from headrace.protocols.port import Generation
 
 CLIENT_LEFT = 499
+LEFT = "client_disconnected"
+"""``error.type`` of a request whose client did not wait for the answer."""
+
+Attributes = Mapping[str, str | int]
 
 
 class Span(Protocol):
     """A request that is recorded."""
 
-    def end(self, status: int, error: str = "") -> None:
-        """It was answered with ``status``. ``error``: what went wrong where that does not say it. Idempotent."""
+    def about(self, generation: Generation) -> None:
+        """It is about a generation that another request began: its trace leads to that one's."""
+
+    def end(self, attributes: Attributes, fault: str | None = None) -> None:
+        """It was answered, as ``attributes`` say. ``fault``: what went wrong by ours or an engine's, in words;
+        None: nothing. Idempotent."""
 
 
 class Tracer(Protocol):
     """Decides which requests are recorded."""
 
-    def follow(self, said: Trace | None) -> Trace:
-        """The trace that a request belongs to, ``sampled`` or not: that of its client, or a new one."""
+    def follow(self, said: Trace | None) -> Trace | None:
+        """The trace that a request belongs to, ``sampled`` or not: that of its client, or a new one. None: a
+        new one that nobody records, as most are."""
 
     def request(
-        self, trace: Trace, said: Trace | None, method: str, route: str, path: str, request_id: str
+        self, trace: Trace, said: Trace | None, request_id: str, name: str, attributes: Attributes
     ) -> Span:
-        """A request in a sampled trace that :meth:`follow` gave for ``said`` has come. ``path`` has no query:
-        that may carry a token."""
+        """A request in a sampled trace that :meth:`follow` gave for ``said`` has come. There are few different
+        ``name``s."""
 
 
 class TracedExchange:
@@ -49,8 +59,31 @@ class TracedExchange:
         return self._exchange.head
 
     @property
+    def scheme(self) -> str:
+        return self._exchange.scheme
+
+    @property
     def gone(self) -> bool:
         return self._exchange.gone
+
+    @property
+    def on_data(self) -> Callable[[bytes], None] | None:
+        return self._exchange.on_data
+
+    @on_data.setter
+    def on_data(self, callback: Callable[[bytes], None] | None) -> None:
+        self._exchange.on_data = callback
+
+    @property
+    def arrives(self) -> bool:
+        return self._exchange.arrives
+
+    def take(self, size: int) -> None:
+        self._exchange.take(size)
+
+    @property
+    def has_trailers(self) -> bool:
+        return self._exchange.has_trailers
 
     @property
     def on_drain(self) -> Callable[[], None] | None:
@@ -68,8 +101,8 @@ class TracedExchange:
         self._status = status
         self._exchange.start(status, headers)
 
-    def end(self) -> None:
-        self._exchange.end()
+    def end(self, trailers: Headers = ()) -> None:
+        self._exchange.end(trailers)
         self._over(self._status)
 
     def abort(self) -> None:
@@ -78,10 +111,25 @@ class TracedExchange:
 
     def _over(self, status: int, error: str = "") -> None:
         self.on_gone = None  # it may hold this exchange: no cycle is left behind
-        self._span.end(status, error)
+        attributes: dict[str, str | int] = {"http.response.status_code": status}
+        if error or status >= 500:
+            attributes["error.type"] = error or str(status)
+        self._span.end(attributes, f"HTTP {status}" if status >= 500 else None)
 
     def _gone(self) -> None:
         on_gone = self.on_gone
-        self._over(self._status or CLIENT_LEFT, "client_disconnected")
+        self._over(self._status or CLIENT_LEFT, LEFT)
         if on_gone is not None:
             on_gone()
+
+
+def http_attributes(exchange: Exchange, route: str) -> Attributes:
+    """What a request's head says for its span. ``route``: its pattern. The query is not there: it may carry a
+    token."""
+    head = exchange.head
+    return {
+        "http.request.method": head.method,
+        "http.route": route,
+        "url.path": head.path,
+        "url.scheme": exchange.scheme,
+    }

@@ -87,7 +87,7 @@ class Server(Section, frozen=True):
     grpc_web: Annotated[
         bool,
         setting(
-            "gRPC-Web and Connect on the HTTP port; web pages need it. With a gRPC port it is on.",
+            "gRPC, gRPC-Web and Connect on the HTTP port; web pages need it. With a gRPC port it is on.",
             common=True,
         ),
     ] = False

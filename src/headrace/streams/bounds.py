@@ -16,6 +16,13 @@ TOMBSTONES = 100_000
 seen*. The oldest are forgotten first."""
 
 
+PASSING_S = 300.0
+"""How long a generation that is not to be kept stays after its end: for a client whose connection broke, and who
+comes back for the rest."""
+PASSING_AT_MOST_S = 86_400.0
+"""The same where its client may stay away for as long as it likes."""
+
+
 class Bounds(msgspec.Struct, frozen=True):
     """``keep_s``: seconds since a generation ended. ``keep_generations``, ``keep_bytes``: of all
     finished ones together; bytes are encoded headers and events."""

@@ -71,6 +71,12 @@ _SCHEMA_3 = f"PRAGMA user_version = {SCHEMA_VERSION};"
 """The logs in packs have another form, which version 2 cannot read."""
 _DELETED = "CREATE TABLE IF NOT EXISTS deleted (n INTEGER PRIMARY KEY)"
 """Numbers of logs that were deleted on request, until no journal file has them any more."""
+_PASSING = """
+CREATE TABLE IF NOT EXISTS passing (
+    kind TEXT NOT NULL, key INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS passing_by_time ON passing (until);
+"""
+"""Logs (``n``) and packs (``k``) that are not kept for as long as others."""
 
 _ID = attrgetter("id")
 _SESSION = attrgetter("session")
@@ -130,13 +136,14 @@ class Update(NamedTuple):
 
 
 class Changes:
-    """What one commit writes."""
+    """What one commit writes. ``passing``: numbers of logs in ``rows`` or ``updates``, and until when they are kept."""
 
     __slots__ = (
         "finished",
         "finished_bytes",
         "frame",
         "next_n",
+        "passing",
         "raw",
         "raw_ended",
         "rows",
@@ -154,6 +161,7 @@ class Changes:
         self.raw: list[RawSegment] = []
         self.raw_ended: list[int] = []
         self.wholes: Collection[Whole] = ()
+        self.passing: list[tuple[int, float]] = []
         self.finished = 0
         self.finished_bytes = 0
 
@@ -190,6 +198,7 @@ class Database:
                 f"its schema has version {version}, this program knows {SCHEMA_VERSION}"
             )
         self._connection.execute(_DELETED)
+        self._connection.executescript(_PASSING)
 
     def commit(self, changes: Changes, now: float) -> None:
         """Write everything or nothing, then drop what the bounds no longer allow."""
@@ -247,6 +256,8 @@ class Database:
         if changes.raw_ended:
             keys = [(first_key(n), first_key(n + 1)) for n in changes.raw_ended]
             run("DELETE FROM raw WHERE key >= ? AND key < ?", keys)
+        if changes.passing:
+            run("INSERT OR REPLACE INTO passing VALUES ('n', ?, ?)", changes.passing)
         self._connection.execute(
             "UPDATE totals SET frame = ?, next_n = ?, finished = finished + ?, bytes = bytes + ?",
             (changes.frame, changes.next_n, changes.finished, changes.finished_bytes),
@@ -267,6 +278,9 @@ class Database:
         k = run(f"INSERT INTO packs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", pack).lastrowid
         ids = msgspec.json.encode([*map(_ID, members)]).decode()
         run("INSERT OR REPLACE INTO packed SELECT value, ? FROM json_each(?)", (k, ids))
+        keep_s = members[0].keep_s
+        if keep_s is not None:
+            run("INSERT OR REPLACE INTO passing VALUES ('k', ?, ?)", (k, pack.ended_at + keep_s))
         if {*map(_SESSION, members)} != {None}:
             sessions = [
                 (log.tenant, log.session, log.n, k) for log in members if log.session is not None

@@ -13,7 +13,7 @@ from headrace.domain.delta import Delta
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import End, Event
 from headrace.streams.database import Changes, RawSegment, Row, Segment, Update
-from headrace.streams.encoded import encode, encode_run
+from headrace.streams.encoded import decode_events, encode, encode_run
 from headrace.streams.journal import Journal
 from headrace.streams.record import (
     APPEND,
@@ -225,8 +225,11 @@ class Entry:
         self.pending.add_run(record.run, record.events)
         if record.raw_count:
             self.add_raw(record.raw_count, record.raw)
-        if record.kind != APPEND:
-            self.ended(_END_OF[record.kind], now)
+        if record.kind == APPEND:
+            return
+        if not self.header.request.keep:  # for so long behind its end, whenever it is played back
+            now = decode_events(record.run, record.events)[-1].timestamp
+        self.ended(_END_OF[record.kind], now)
 
     # From the journal to SQLite.
 
@@ -241,6 +244,9 @@ class Entry:
         if self.end is not None:
             changes.finished += 1
             changes.finished_bytes += size
+            keep_s = self.header.keep_s
+            if keep_s is not None and self.ended_at is not None:
+                changes.passing.append((self.n, self.ended_at + keep_s))
         segments = self.segments + self.segments_flight
         state = (self.seq, self.end, self.ended_at, self.left_at, size, segments, raw_segments)
         if self.in_row:

@@ -109,6 +109,8 @@ class Hub:
         if kept.end is None:
             log.fail(_stopped(log.id))
             return log
+        if not kept.header.request.keep:
+            return log  # the store says each time whether it is still there
         self._opened[log.id] = log
         if len(self._opened) > OPENED_LOGS:
             self._opened.popitem(last=False)

@@ -239,6 +239,9 @@ class Log:
 
     def damaged(self) -> HeadraceError:
         """The error for a log whose stored events stop before its end."""
+        if not self.header.request.keep and self.ended:
+            said = f"{self.id} was not to be kept (`store`: false), and ended too long ago to be read on."
+            return HeadraceError(Code.GENERATION_NOT_FOUND, said)
         return HeadraceError(
             Code.STORE_FAILED,
             f"{self.id}: stored events are missing; the operator can find out why in the server's log",

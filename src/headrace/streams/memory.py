@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from headrace.domain.delta import Delta
@@ -50,7 +51,8 @@ class MemoryStore:
         self._bounds = bounds or Bounds()
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
-        self._finished: deque[_Entry] = deque()  # bounded by Bounds
+        self._finished: dict[str, _Entry] = {}  # bounded by Bounds
+        self._passing: list[tuple[float, str]] = []  # a heap; some may be gone already
         self._finished_bytes = 0
         self._dropped: OrderedDict[str, None] = OrderedDict()  # bounded by TOMBSTONES
 
@@ -90,11 +92,7 @@ class MemoryStore:
         return [*islice(self._of(tenant, session_id), limit)]
 
     async def delete(self, id: str) -> None:
-        entry = self._entries.get(id)
-        if entry is not None and entry.end is not None:
-            del self._entries[id]
-            self._finished.remove(entry)
-            self._finished_bytes -= entry.size
+        self._forget(id)
 
     async def close(self) -> None:
         """Nothing is left to be done."""
@@ -105,10 +103,16 @@ class MemoryStore:
                 yield entry.header
 
     def _finish(self, entry: _Entry) -> None:
+        id, keep_s = entry.header.id, entry.header.keep_s
         entry.ended_at = self._clock()
         entry.size += entry.runs.size
-        self._finished.append(entry)
+        self._finished[id] = entry
         self._finished_bytes += entry.size
+        if keep_s is not None:
+            heappush(self._passing, (entry.ended_at + keep_s, id))
+            if len(self._passing) > 2 * len(self._finished):  # most were dropped before their time
+                self._passing = [one for one in self._passing if one[1] in self._finished]
+                heapify(self._passing)
         bounds = self._bounds
         while self._finished and (
             len(self._finished) > bounds.keep_generations
@@ -118,15 +122,23 @@ class MemoryStore:
         self._drop_aged()
 
     def _drop_aged(self) -> None:
-        horizon = self._clock() - self._bounds.keep_s
-        while self._finished and self._finished[0].ended_at < horizon:
+        now = self._clock()
+        while self._passing and self._passing[0][0] < now:
+            self._forget(heappop(self._passing)[1])
+        horizon = now - self._bounds.keep_s
+        while self._finished and next(iter(self._finished.values())).ended_at < horizon:
             self._drop_oldest()
 
+    def _forget(self, id: str) -> None:
+        """An ended log, as if it had never been. Without effect where there is none."""
+        entry = self._finished.pop(id, None)
+        if entry is not None:
+            del self._entries[id]
+            self._finished_bytes -= entry.size
+
     def _drop_oldest(self) -> None:
-        entry = self._finished.popleft()
-        self._finished_bytes -= entry.size
-        id = entry.header.id
-        del self._entries[id]
+        id = next(iter(self._finished))
+        self._forget(id)
         self._dropped[id] = None
         if len(self._dropped) > TOMBSTONES:
             self._dropped.popitem(last=False)

@@ -30,7 +30,7 @@ _ONLY_HEADER = msgspec.msgpack.Decoder(tuple[LogHeader, msgspec.Raw, msgspec.Raw
 class Whole(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A log with all of its ``events``, the newest with ``seq`` ``last``. ``ended_at``: Unix seconds, about.
     ``run``: header and events, as the journal's record of a beginning has them; in those of older versions, which
-    have a ``header``, only the events, as a run."""
+    have a ``header``, only the events, as a run. ``keep_s``: the header's."""
 
     n: int
     id: str
@@ -42,6 +42,7 @@ class Whole(msgspec.Struct, frozen=True, gc=False, array_like=True):
     events: int
     header: bytes
     run: bytes
+    keep_s: float | None = None
 
     @property
     def size(self) -> int:
@@ -75,8 +76,8 @@ _WHOLES = msgspec.msgpack.Decoder(list[Whole])
 
 
 class Pack(NamedTuple):
-    """Logs of one tenant as ``packs`` has them; field for column. ``size``: the sum of theirs; ``ended_at``: of the
-    last that ended; ``body``: see :func:`unpack`."""
+    """Logs of one tenant, to be kept equally long, as ``packs`` has them; field for column. ``size``: the sum of
+    theirs; ``ended_at``: of the last that ended; ``body``: see :func:`unpack`."""
 
     tenant: str
     first_n: int
@@ -89,7 +90,7 @@ class Pack(NamedTuple):
 
 # What a commit does for every log of thousands a second is done by these, without a step of the interpreter.
 _N = attrgetter("n")
-_TENANT = attrgetter("tenant")
+_KIND = attrgetter("tenant", "keep_s")
 _ENDED_AT = attrgetter("ended_at")
 _HEADER_OF = attrgetter("header")
 _RUN_OF = attrgetter("run")
@@ -97,9 +98,9 @@ _RUN_OF = attrgetter("run")
 
 def packs(logs: Collection[Whole]) -> Iterator[tuple[Pack, Sequence[Whole]]]:
     """All of these logs in packs; with each what is in it."""
-    tenants = {*map(_TENANT, logs)}
-    for tenant in tenants:
-        ours = [*logs] if len(tenants) == 1 else [log for log in logs if log.tenant == tenant]
+    kinds = {*map(_KIND, logs)}
+    for kind in kinds:
+        ours = [*logs] if len(kinds) == 1 else [log for log in logs if _KIND(log) == kind]
         ends = [*accumulate(map(len, map(_RUN_OF, ours)))]  # where each would end, if all were one
         first = 0
         while first < len(ours):
@@ -111,7 +112,7 @@ def packs(logs: Collection[Whole]) -> Iterator[tuple[Pack, Sequence[Whole]]]:
 
 
 def packed(logs: Sequence[Whole]) -> Pack:
-    """At least one log, all of one tenant."""
+    """At least one log, all of one tenant and kept equally long."""
     return Pack(
         logs[0].tenant,
         min(map(_N, logs)),

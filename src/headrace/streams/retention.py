@@ -1,7 +1,8 @@
 """Dropping finished generations from the SQLite file: whole, oldest first, never a running one.
 
 Their age counts from their end, but they go in the order in which they began: one that outlived its
-bound behind a longer-running neighbour goes a little later. The ids of dropped ones are remembered as
+bound behind a longer-running neighbour goes a little later. Those that were only to be kept for a while go
+then, each (or its pack) at its own time. The ids of dropped ones are remembered as
 *tombstones*, many to a row, up to ``TOMBSTONES``.
 """
 
@@ -12,7 +13,7 @@ import sqlite3
 from collections.abc import Generator, Sequence
 from heapq import merge
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -68,17 +69,33 @@ class Retention:
 
         Count and bytes may be exceeded by 1 % before anything happens: dropping many at once is cheaper."""
         bounds = self._bounds
+        passed = self._passed(now)
+        if passed:
+            self._drop(passed, "passed")
         over = (
             self.finished > bounds.keep_generations + bounds.keep_generations // 100
             or self.bytes > bounds.keep_bytes + bounds.keep_bytes // 100
         )
-        dropped = 0
+        dropped = bool(passed)
         for old in self._doomed(now, over):
-            self._drop(old)
-            dropped += len(old.ids)
+            self._drop([old], "bounds")
+            dropped = True
         if dropped:
             self._shrink()
-        return dropped > 0
+        return dropped
+
+    def _passed(self, now: float) -> list[_Old]:
+        """Logs and packs that were to be kept for a while only, which is over."""
+        run = self._connection.execute
+        found: list[_Old] = []
+        due = run("SELECT kind, key FROM passing WHERE until < ? LIMIT ?", (now, DROPS_AT_ONCE))
+        for kind, key in due.fetchall():
+            if kind == "k":
+                found.append(self._of_pack(key, None))
+            else:
+                row = run("SELECT id, size FROM generations WHERE n = ?", (key,)).fetchone()
+                found.append(_Old([row[0]], row[1], key, key))
+        return found
 
     def _doomed(self, now: float, over: bool) -> list[_Old]:
         bounds = self._bounds
@@ -150,7 +167,7 @@ class Retention:
 
     def forget_row(self, n: int, id: str, size: int) -> None:
         """Drop one finished log, as if it had never been."""
-        self._drop(_Old([id], size, n, n), on_request=True)
+        self._drop([_Old([id], size, n, n)], "request")
 
     def forget_packed(self, k: int, id: str) -> None:
         """The same for one in a pack. Raises ``msgspec.MsgspecError`` if that is damaged."""
@@ -159,41 +176,47 @@ class Retention:
         ours = [log for log in logs if log.id == id]
         rest = [log for log in logs if log.id != id]
         size = sum(log.size for log in ours)
-        self._drop(_Old([id], size, pack=k, members=ours, rest=rest), on_request=True)
+        self._drop([_Old([id], size, pack=k, members=ours, rest=rest)], "request")
 
-    def _drop(self, old: _Old, *, on_request: bool = False) -> None:
+    def _drop(self, doomed: Sequence[_Old], why: Literal["bounds", "request", "passed"]) -> None:
+        """In one transaction. By the bounds: remembered as dropped; on request: never to come back with a journal.
+        One that has passed is as if it had never been: its journal says itself when it ended."""
         run = self._connection.execute
+        count = sum(len(old.ids) for old in doomed)
+        size = sum(old.size for old in doomed)
         run("BEGIN IMMEDIATE")
         try:
-            if old.pack is None:
-                self._drop_rows(old.first_n, old.last_n)
-            else:
-                self._drop_packed(old.pack, old)
-            if on_request:
-                numbers = [log.n for log in old.members] or [old.first_n]
-                self._connection.executemany(
-                    "INSERT OR IGNORE INTO deleted VALUES (?)", [(n,) for n in numbers]
-                )
-            else:
-                self._bury(sorted(old.ids))
-            run(
-                "UPDATE totals SET finished = finished - ?, bytes = bytes - ?",
-                (len(old.ids), old.size),
-            )
+            for old in doomed:
+                if old.pack is None:
+                    self._drop_rows(old.first_n, old.last_n)
+                else:
+                    self._drop_packed(old.pack, old)
+                if why == "request":
+                    self._forbid(old)
+                elif why == "bounds":
+                    self._bury(sorted(old.ids))
+            run("UPDATE totals SET finished = finished - ?, bytes = bytes - ?", (count, size))
             run("COMMIT")
         except BaseException:
             rollback(self._connection)
             raise
-        self.finished -= len(old.ids)
-        self.bytes -= old.size
+        self.finished -= count
+        self.bytes -= size
+
+    def _forbid(self, old: _Old) -> None:
+        """These must not be played back from the journal."""
+        numbers = [log.n for log in old.members] or [old.first_n]
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO deleted VALUES (?)", [(n,) for n in numbers]
+        )
 
     def _drop_rows(self, low: int, high: int) -> None:
         self._connection.executemany(
             "DELETE FROM segments WHERE key >= ? AND key < ?", self._spans(low, high)
         )
-        self._connection.execute(
-            "DELETE FROM generations WHERE n BETWEEN ? AND ? AND end IS NOT NULL", (low, high)
-        )
+        run = self._connection.execute
+        run("DELETE FROM generations WHERE n BETWEEN ? AND ? AND end IS NOT NULL", (low, high))
+        run("DELETE FROM passing WHERE kind = 'n' AND key BETWEEN ? AND ?", (low, high))
 
     def _drop_packed(self, k: int, old: _Old) -> None:
         run = self._connection.execute
@@ -209,6 +232,7 @@ class Retention:
         )
         if not old.rest:
             run("DELETE FROM packs WHERE k = ?", (k,))
+            run("DELETE FROM passing WHERE kind = 'k' AND key = ?", (k,))
             return
         rest = packed(old.rest)
         run(

@@ -211,6 +211,7 @@ class SqliteStore:
             count,
             b"",
             beginning,
+            None if header.request.keep else header.keep_s,
         )
         return None
 

@@ -14,6 +14,7 @@ import msgspec
 from headrace.domain.delta import Delta
 from headrace.domain.event import End, Event
 from headrace.domain.request import Caller, Request
+from headrace.streams.bounds import PASSING_AT_MOST_S, PASSING_S
 
 
 class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -28,6 +29,15 @@ class LogHeader(msgspec.Struct, frozen=True, gc=False, array_like=True):
     caller: Caller
     wire: str = "native"
     wire_options: dict[str, Any] = {}
+
+    @property
+    def keep_s(self) -> float | None:
+        """Seconds that it is kept after its end, if it is not to be kept as the store's bounds say: as long as its
+        client may take to come back."""
+        if self.request.keep:
+            return None
+        grace_s = self.caller.leaving.grace_s
+        return PASSING_AT_MOST_S if grace_s is None else max(PASSING_S, grace_s)
 
     def is_of(self, tenant: str, session_id: str | None) -> bool:
         """Whether this is a log of that tenant and, if one is named, of that session."""

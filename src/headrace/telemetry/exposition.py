@@ -188,7 +188,7 @@ def _successes(models: list[ModelMetrics]) -> Metric:
         labels=[*_MODEL, "finished_reason"],
     )
     for model in models:
-        for reason, count in list(model.reasons.items()):
+        for reason, count in model.reasons.items():
             family.add_metric([model.name, reason], count)
     return family
 
@@ -222,7 +222,7 @@ def summary(metrics: Metrics) -> dict[str, Any]:
     return {
         "totals": {
             "requests": sum(m.admitted_count for m in models),
-            "succeeded": sum(sum(list(m.reasons.values())) for m in models),
+            "succeeded": sum(sum(m.reasons.values()) for m in models),
             "failed": sum(count for (_, code), count in errors if code not in LEFT),
             "cancelled": sum(count for (_, code), count in errors if code in LEFT),
             "prompt_tokens": sum(m.prompt_tokens for m in models),

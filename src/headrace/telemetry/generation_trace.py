@@ -13,15 +13,12 @@ from urllib.parse import urlsplit
 
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Finish
-from headrace.domain.request import Caller, Request
 from headrace.domain.trace import Trace
+from headrace.telemetry.begun import Begun
 from headrace.telemetry.histogram import Exemplar
-from headrace.telemetry.metrics import ModelMetrics
+from headrace.telemetry.metrics import OPERATIONS, ModelMetrics
 from headrace.telemetry.span import MAX_MESSAGE, Kind, Span, SpanEvent, Spans
 
-OPERATIONS = {"chat": "chat", "completion": "text_completion"}
-"""``gen_ai.operation.name`` by a request's kind."""
-STOPPED = "server_stopped"
 _SAMPLING = (
     *(("max_tokens", "max_tokens"), ("temperature", "temperature"), ("top_p", "top_p")),
     *(("top_k", "top_k"), ("seed", "seed"), ("presence_penalty", "presence_penalty")),
@@ -29,13 +26,10 @@ _SAMPLING = (
 )
 
 
-class Generation(Protocol):
+class Generation(Begun, Protocol):
     """A generation that begins, or goes on after a restart: ``seq`` is above 0 then."""
 
-    id: str
     seq: int
-    caller: Caller
-    request: Request
     meter: Any
 
 
@@ -52,14 +46,16 @@ class GenerationTrace:
     """Implements ``headrace.tracing.GenerationTrace`` and the generation's meter."""
 
     def __init__(
-        self, place: Place, generation: Generation, trace: Trace, model: str, meter: ModelMetrics
+        self, place: Place, generation: Generation, trace: Trace, model: ModelMetrics
     ) -> None:
         self.trace_id = trace.trace_id
         self.span_id = place.new_id()
         self._place = place
-        self._meter = meter
+        self._operation = OPERATIONS[generation.request.kind]
+        self._meter = model.of(self._operation)
+        self._provider = model.provider
         self._trace = trace
-        self._model = model
+        self._model = model.name
         self._id = generation.id
         self._caller = generation.caller
         self._request = generation.request
@@ -101,6 +97,11 @@ class GenerationTrace:
     def broke(self, error: HeadraceError) -> None:
         self._attempted(time.time_ns(), error.code, error.message)
 
+    def prompted(self) -> None:
+        now = time.time_ns()
+        self._events.append(SpanEvent("prompt", now))
+        self._attempted(now, None, "")
+
     def moved(self) -> None:
         self._waits_since = time.time_ns()
         self._events.append(SpanEvent("moved", self._waits_since))
@@ -130,7 +131,7 @@ class GenerationTrace:
     def left(self) -> None:
         """The server stops; the next one may go on with the generation, in the same trace."""
         now = time.time_ns()
-        self._events.append(SpanEvent(STOPPED, now))
+        self._events.append(SpanEvent("server_stopped", now))
         self._close(now, self._attributes(), None, "")
 
     # Spans.
@@ -143,7 +144,7 @@ class GenerationTrace:
         if self._first:
             self._events.append(SpanEvent("first_token", self._first))
         self._put(
-            f"{attributes['gen_ai.operation.name']} {self._model}",
+            f"{self._operation} {self._model}",
             "internal",
             (self.span_id, self._trace.span_id),
             (self._began, now),
@@ -167,8 +168,8 @@ class GenerationTrace:
         if attempt is None:
             return
         attributes = {
-            "gen_ai.operation.name": OPERATIONS[self._request.kind],
-            "gen_ai.provider.name": self._meter.provider,
+            "gen_ai.operation.name": self._operation,
+            "gen_ai.provider.name": self._provider,
             "gen_ai.request.model": self._model,
             "headrace.replica": attempt.replica,
             "headrace.attempt": attempt.number,
@@ -215,8 +216,8 @@ class GenerationTrace:
         request, caller = self._request, self._caller
         sampling = request.sampling
         attributes: dict[str, Any] = {
-            "gen_ai.operation.name": OPERATIONS[request.kind],
-            "gen_ai.provider.name": self._meter.provider,
+            "gen_ai.operation.name": self._operation,
+            "gen_ai.provider.name": self._provider,
             "gen_ai.request.model": request.model,
             "gen_ai.response.model": self._model,
             "gen_ai.response.id": self._id,

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from math import inf
+from operator import add
 from typing import NamedTuple
 
 TIME_TO_FIRST_TOKEN_S = (
@@ -61,6 +62,19 @@ class Histogram:
         self.exemplars: dict[int, Exemplar] = {}
         self.counts = [0] * (len(self.bounds) + 1)
         self.total_s = 0.0
+
+    @classmethod
+    def merged(cls, bounds: Sequence[float], parts: Sequence[Histogram]) -> Histogram:
+        """What several with the same bounds have observed together, until now."""
+        whole = cls(bounds)
+        for part in parts:
+            whole.counts = list(map(add, whole.counts, part.counts))
+            whole.total_s += part.total_s
+            for bucket, exemplar in part.exemplars.copy().items():
+                known = whole.exemplars.get(bucket)
+                if known is None or known.time < exemplar.time:
+                    whole.exemplars[bucket] = exemplar
+        return whole
 
     def observe(self, value_s: float) -> None:
         self.counts[bisect_left(self.bounds, value_s)] += 1

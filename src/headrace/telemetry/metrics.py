@@ -7,25 +7,28 @@ No locks, no registry and no label look-up in the way of a token. A label's valu
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
 
-from headrace.domain.event import Usage
 from headrace.telemetry.collector import GcWatch
+from headrace.telemetry.counters import Counters
 from headrace.telemetry.histogram import (
     BOTH_REQUEST_S,
-    GEN_AI_REQUEST_S,
     INTER_TOKEN_S,
     REQUEST_S,
     TIME_TO_FIRST_TOKEN_S,
-    Exemplar,
     Histogram,
 )
-from headrace.telemetry.tokens import TokenCounts
 
 Read = Callable[[], float]
 """Gives a number when asked, from any thread: it may read a counter or a length, nothing more."""
+
+Operation = Literal["chat", "text_completion"]
+"""``gen_ai.operation.name``, as OpenTelemetry has it."""
+OPERATIONS: dict[str, Operation] = {"chat": "chat", "completion": "text_completion"}
+"""By a request's kind."""
 
 MODEL_LABELS = 1000
 OTHER = "other"
@@ -76,41 +79,27 @@ class LastError(NamedTuple):
 
 
 class ModelMetrics:
-    """The counters of one model. Every method is called on the event loop thread. ``provider``: who computes
-    it, as OpenTelemetry names it. ``failures``: how long those took that ended with an error, by its code."""
-
-    __slots__ = (
-        "_metrics",
-        "admitted_count",
-        "e2e",
-        "failed_tokens",
-        "failures",
-        "first",
-        "gap",
-        "name",
-        "provider",
-        "queue",
-        "reasons",
-        "token_batches",
-        "tokens_used",
-        "watched",
-    )
+    """What is counted of one model, by operation (as OpenTelemetry names them), and all of it together, for
+    the names that know no operations: added up when somebody asks. ``provider``: who computes it."""
 
     def __init__(self, name: str, metrics: Metrics) -> None:
         self.name = name
         self.provider = "headrace"
-        self._metrics = metrics
-        self.admitted_count = 0
-        self.tokens_used = TokenCounts()
-        self.failed_tokens = 0
-        self.token_batches = 0
-        self.queue = Histogram(REQUEST_S)
-        self.first = Histogram(TIME_TO_FIRST_TOKEN_S)
-        self.gap = Histogram(INTER_TOKEN_S)
-        self.e2e = Histogram(BOTH_REQUEST_S)
-        self.failures: dict[str, Histogram] = {}
-        self.reasons: dict[str, int] = {}
+        self.operations: dict[Operation, Counters] = {}
         self.watched: dict[str, list[Read]] = {}
+        self._metrics = metrics
+
+    def of(self, operation: Operation) -> Counters:
+        """The counters of an operation, made when first asked for. Keep the result: this is a look-up."""
+        known = self.operations.get(operation)
+        if known is None:
+            count_error = partial(self._metrics.count_error, self.name)
+            known = self.operations[operation] = Counters(count_error)
+        return known
+
+    def by_kind(self) -> dict[str, Counters]:
+        """The counters of every operation, by the kind of its requests."""
+        return {kind: self.of(operation) for kind, operation in OPERATIONS.items()}
 
     def watch(self, number: str, read: Read) -> None:
         """Show a number of :data:`OF_A_MODEL`; one number of several sources is added up."""
@@ -119,72 +108,56 @@ class ModelMetrics:
         self.watched.setdefault(number, []).append(read)
 
     @property
+    def all(self) -> Sequence[Counters]:
+        """Of every operation."""
+        return list(self.operations.values())
+
+    @property
+    def queue(self) -> Histogram:
+        return Histogram.merged(REQUEST_S, [each.queue for each in self.all])
+
+    @property
+    def first(self) -> Histogram:
+        return Histogram.merged(TIME_TO_FIRST_TOKEN_S, [each.first for each in self.all])
+
+    @property
+    def gap(self) -> Histogram:
+        return Histogram.merged(INTER_TOKEN_S, [each.gap for each in self.all])
+
+    @property
+    def e2e(self) -> Histogram:
+        return Histogram.merged(BOTH_REQUEST_S, [each.e2e for each in self.all])
+
+    @property
+    def admitted_count(self) -> int:
+        return sum(each.admitted_count for each in self.all)
+
+    @property
+    def token_batches(self) -> int:
+        return sum(each.token_batches for each in self.all)
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """Generations that ended well, by why."""
+        reasons: Counter[str] = Counter()
+        for each in self.all:
+            reasons.update(each.reasons.copy())
+        return reasons
+
+    @property
     def prompt_tokens(self) -> int:
         """Of finished generations."""
-        return self.tokens_used.fold().prompt
+        return sum(each.tokens_used.fold().prompt for each in self.all)
 
     @property
     def cached_tokens(self) -> int:
         """Those of the prompt tokens that a prefix cache had."""
-        return self.tokens_used.fold().cached
+        return sum(each.tokens_used.fold().cached for each in self.all)
 
     @property
     def generation_tokens(self) -> int:
         """Of ended generations."""
-        return self.tokens_used.fold().completion + self.failed_tokens
-
-    def exemplify(self, exemplar: Exemplar, **values_s: float | None) -> None:
-        """Lead from the buckets of these values (``first=0.2`` …) to a trace."""
-        for name, value_s in values_s.items():
-            if value_s is not None:
-                histogram: Histogram = getattr(self, name)
-                histogram.exemplify(exemplar._replace(value=value_s))
-
-    # Observed without a call each: these are on the way of every request.
-
-    def started(self, queue_s: float) -> None:
-        queue = self.queue
-        queue.counts[bisect_left(REQUEST_S, queue_s)] += 1
-        queue.total_s += queue_s
-
-    def first_token(self, after_s: float) -> None:
-        """``after_s``: from admission to the first visible token."""
-        first = self.first
-        first.counts[bisect_left(TIME_TO_FIRST_TOKEN_S, after_s)] += 1
-        first.total_s += after_s
-
-    def tokens(self, count: int, gap_s: float) -> None:
-        """``count`` tokens became visible together, ``gap_s`` after the ones before them."""
-        if gap_s < 0:  # the clock was set
-            gap_s = 0.0
-        gap = self.gap
-        gap.counts[bisect_left(INTER_TOKEN_S, gap_s / count)] += count
-        gap.total_s += gap_s
-        self.token_batches += 1
-
-    def finished(self, reason: str, e2e_s: float, usage: Usage) -> None:
-        """A generation ended well, with the usage that its ``finish`` event says."""
-        e2e, reasons = self.e2e, self.reasons
-        e2e.counts[bisect_left(BOTH_REQUEST_S, e2e_s)] += 1
-        e2e.total_s += e2e_s
-        self.tokens_used.note(usage)
-        reasons[reason] = reasons.get(reason, 0) + 1
-
-    def failed(
-        self,
-        code: str,
-        message: str = "",
-        completion_tokens: int = 0,
-        e2e_s: float | None = None,
-    ) -> None:
-        """A generation ended with ``error``, after ``completion_tokens`` were delivered."""
-        self.failed_tokens += completion_tokens
-        if e2e_s is not None:
-            failures = self.failures
-            if code not in failures:
-                failures[code] = Histogram(GEN_AI_REQUEST_S)
-            failures[code].observe(e2e_s)
-        self._metrics.count_error(self.name, code, message)
+        return sum(each.tokens_used.fold().completion + each.failed_tokens for each in self.all)
 
 
 class Metrics:
@@ -219,7 +192,8 @@ class Metrics:
     def fold(self) -> None:
         """Add up what was noted; called with every tick."""
         for model in self.models.values():
-            model.tokens_used.fold_if_free()
+            for counters in model.operations.values():
+                counters.tokens_used.fold_if_free()
 
     def refused(self, code: str, message: str = "") -> None:
         """A request that never became a generation of a model."""

@@ -15,11 +15,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link as OtelLink
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from headrace import __version__
 from headrace.telemetry.otel_plan import Plan
-from headrace.telemetry.span import Kind, Span
+from headrace.telemetry.span import Kind, Link, Span
 
 CLOSE_S = 3.0
 """How long the last spans may take at the end."""
@@ -95,12 +96,18 @@ def _readable(span: Span, resource: Resource) -> ReadableSpan:
         resource=resource,
         attributes=span.attributes,
         events=[Event(event.name, event.attributes, event.at) for event in span.events],
+        links=[_link(link) for link in span.links],
         kind=_KINDS[span.kind],
         status=_FINE if span.error is None else Status(StatusCode.ERROR, span.error),
         start_time=span.start,
         end_time=span.end,
         instrumentation_scope=_SCOPE,
     )
+
+
+def _link(link: Link) -> OtelLink:
+    context = SpanContext(link.trace, link.span, True, _SAMPLED)
+    return OtelLink(context, {"headrace.generation.id": link.generation})
 
 
 @lru_cache(64)

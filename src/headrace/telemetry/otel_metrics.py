@@ -73,7 +73,7 @@ class OtelMetrics:
     def _data(self) -> MetricsData:
         now = time.time_ns()
         models = list(self._metrics.models.values())
-        metrics = [_metric(number, self._began, now) for number in gen_ai(models)]
+        metrics = [_metric(number, self._began, now) for number in gen_ai(models) if number.rows]
         scope = ScopeMetrics(_SCOPE, metrics, "")
         return MetricsData([ResourceMetrics(self._resource, [scope], self._resource.schema_url)])
 

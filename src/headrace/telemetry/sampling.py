@@ -13,8 +13,8 @@ KINDS = frozenset(("always_on", "always_off", "traceidratio"))
 
 
 class Sampler(NamedTuple):
-    """``bound``: a trace whose id is below it in its low 64 bits is recorded, so that all servers with one
-    ratio record the same traces. ``parent_based``: where somebody before has decided, that counts."""
+    """``bound``: a trace whose id is below it in its low 64 bits is recorded, so that of one that a server
+    records all others with its ratio do. ``parent_based``: where somebody before has decided, that counts."""
 
     bound: int = _ALL
     parent_based: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,6 +18,14 @@ class SpanEvent(msgspec.Struct, frozen=True):
     name: str
     at: int
     attributes: dict[str, Any] = {}
+
+
+class Link(NamedTuple):
+    """A span of another trace that has to do with this one: by this generation."""
+
+    trace: int
+    span: int
+    generation: str
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +44,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     attributes: dict[str, Any]
     events: Sequence[SpanEvent] = ()
+    links: Sequence[Link] = ()
     error: str | None = None
 
 

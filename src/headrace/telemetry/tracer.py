@@ -1,21 +1,25 @@
 """Which trace a request belongs to, and who records it: requests and generations that are sampled.
 
-What is not sampled costs a decision and two random numbers, once. Of what is, spans are made when it is over;
-nothing here runs for a token but two assignments.
+What is not sampled costs a random number and a comparison, once, and another number where an engine is told so.
+Of what is, spans are made when it is over; nothing here runs for a token but two assignments.
 """
 
 from __future__ import annotations
 
 import random
-import time
 
+from headrace.domain.event import Error
 from headrace.domain.trace import Trace
+from headrace.telemetry.begun import Begun, cut_off
 from headrace.telemetry.generation_trace import Generation, GenerationTrace, Place
 from headrace.telemetry.metrics import Metrics
-from headrace.telemetry.sampling import LOW, Sampler
-from headrace.telemetry.span import Span, Spans
+from headrace.telemetry.request_trace import Attributes, RequestTrace
+from headrace.telemetry.sampling import Sampler
+from headrace.telemetry.span import Link, Span, Spans
 
-_TRACEPARENT = "00-%032x-%016x-%02x"
+STOPPED = "server_stopped"
+_RECORDED = "00-%016x%016x-%016x-01"
+_NOT_RECORDED = "00-%032x-%016x-00"
 
 
 class Tracer:
@@ -28,36 +32,39 @@ class Tracer:
         self._sampler = sampler
         self._bound = sampler.bound
         self._bits = random.Random().getrandbits
+        # A span that nobody records is nobody's parent: one number does for all.
+        self._told = b"traceparent: 00-%%032x-%016x-00\r\n" % self._new_id()
         # Bounded by the requests and the generations under way.
-        self._requests: dict[str, RequestSpan] = {}
+        self._requests: dict[str, RequestTrace] = {}
         self._generations: dict[str, GenerationTrace] = {}
 
-    def follow(self, said: Trace | None) -> Trace:
-        """The trace that a request belongs to: that of its client, or a new one. A sampled one names the
-        span that is to come as its parent."""
+    def follow(self, said: Trace | None) -> Trace | None:
+        """The trace that a request belongs to: that of its client, or a new one; None for one that begins here
+        and is not sampled. A sampled one names the span that is to come as its parent."""
         if said is not None and said.traceparent:
             return self._followed(said)
         # As nearly always, and so without a call: every request that begins a trace passes here.
-        bits = self._bits
-        trace_id = bits(128) or 1
-        sampled = trace_id & LOW < self._bound
-        traceparent = _TRACEPARENT % (trace_id, bits(64) or 1, sampled)
-        return Trace(traceparent) if said is None else Trace(traceparent, "", said.baggage)
+        low = self._bits(64)
+        if low >= self._bound:
+            if said is None:
+                return None
+            traceparent = _NOT_RECORDED % (self._bits(128) or 1, self._new_id())
+        else:
+            traceparent = _RECORDED % (self._bits(64), low, self._new_id())
+        return Trace(traceparent, "", "" if said is None else said.baggage)
+
+    def unrecorded(self) -> bytes:
+        """What an engine is told where :meth:`follow` gave None: a trace that is not recorded, so that it does
+        not record one either. A header line."""
+        return self._told % (self._bits(128) or 1)
 
     def request(
-        self, trace: Trace, said: Trace | None, method: str, route: str, path: str, request_id: str
-    ) -> RequestSpan:
-        """A request that came in a sampled trace. ``route``: its pattern."""
-        span = RequestSpan(self, trace, said)
-        span.attributes = {
-            "http.request.method": method,
-            "http.route": route,
-            "url.path": path,
-            "headrace.request.id": request_id,
-        }
-        span.request_id = request_id
-        self._requests[request_id] = span
-        return span
+        self, trace: Trace, said: Trace | None, request_id: str, name: str, attributes: Attributes
+    ) -> RequestTrace:
+        """A request that came in a sampled trace."""
+        request = RequestTrace(self, trace, said, request_id, name, attributes)
+        self._requests[request_id] = request
+        return request
 
     def generation(self, generation: Generation, model: str) -> GenerationTrace | None:
         """Record a generation; None if its trace is not sampled. It becomes the generation's meter."""
@@ -65,10 +72,27 @@ class Tracer:
         if trace is None or not trace.sampled:
             return None
         place = Place(self._spans, self._new_id, self._generations)
-        recorded = GenerationTrace(place, generation, trace, model, self._metrics.model(model))
+        recorded = GenerationTrace(place, generation, trace, self._metrics.model(model))
         generation.meter = recorded
         self._generations[generation.id] = recorded
         return recorded
+
+    def interrupted(self, begun: Begun, end: Error) -> None:
+        """A generation of an earlier process ended now, since nobody goes on with it."""
+        trace = begun.caller.trace
+        if trace is not None and trace.sampled:
+            self._spans.put(cut_off(begun, trace, end, self._new_id()))
+
+    def link_to(self, generation: Begun) -> Link | None:
+        """Where a generation is recorded: the span of its own if it is under way, or that of the request that
+        began it; None: nowhere."""
+        recorded = self._generations.get(generation.id)
+        if recorded is not None:
+            return Link(recorded.trace_id, recorded.span_id, generation.id)
+        trace = generation.caller.trace
+        if trace is None or not trace.sampled:
+            return None
+        return Link(trace.trace_id, trace.span_id, generation.id)
 
     def ids_of(self, generation: str, request_id: str) -> tuple[str, str] | None:
         """Trace id and span id, in hex, of what is being recorded under one of these names."""
@@ -81,12 +105,13 @@ class Tracer:
         """End what is under way: the server stops, and generations that go on do so with the next one."""
         for recorded in list(self._generations.values()):
             recorded.left()
-        for span in list(self._requests.values()):
-            span.end(0, "server_stopped")
+        for request in list(self._requests.values()):
+            request.end({"error.type": STOPPED})
 
-    def over(self, request: RequestSpan, span: Span) -> None:
+    def over(self, request: RequestTrace, span: Span) -> None:
         """For a request's span to call."""
-        self._requests.pop(request.request_id, None)
+        if self._requests.get(request.request_id) is request:  # clients choose these ids
+            del self._requests[request.request_id]
         self._spans.put(span)
 
     def _new_id(self) -> int:
@@ -101,42 +126,3 @@ class Tracer:
             return Trace(said.traceparent[:53] + "00", said.tracestate, said.baggage)
         traceparent = f"{said.traceparent[:36]}{self._new_id():016x}-01"
         return Trace(traceparent, said.tracestate, said.baggage)
-
-
-class RequestSpan:
-    """The span of one HTTP request."""
-
-    def __init__(self, tracer: Tracer, trace: Trace, said: Trace | None) -> None:
-        self.trace_id = trace.trace_id
-        self.span_id = trace.span_id
-        self.request_id = ""
-        self.attributes: dict[str, str | int] = {}
-        self._tracestate = trace.tracestate
-        self._parent = said.span_id if said is not None and said.traceparent else 0
-        self._began = time.time_ns()
-        self._tracer: Tracer | None = tracer
-
-    def end(self, status: int, error: str = "") -> None:
-        """It was answered. ``error``: what went wrong where the status does not say it. Idempotent."""
-        tracer, self._tracer = self._tracer, None
-        if tracer is None:
-            return
-        attributes = self.attributes
-        if status:
-            attributes["http.response.status_code"] = status
-        if error or status >= 500:
-            attributes["error.type"] = error or str(status)
-        span = Span(
-            name=f"{attributes['http.request.method']} {attributes['http.route']}",
-            kind="server",
-            trace=self.trace_id,
-            id=self.span_id,
-            parent=self._parent,
-            remote=self._parent != 0,
-            tracestate=self._tracestate,
-            start=self._began,
-            end=time.time_ns(),
-            attributes=attributes,
-            error=f"HTTP {status}" if status >= 500 else None,
-        )
-        tracer.over(self, span)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
 from headrace.domain.errors import HeadraceError
+from headrace.front.limits import Limits
+from headrace.front.listen import FrontOptions, listen
+from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.grpc import headrace_pb2 as pb
-from headrace.protocols.grpc.inference import SERVICE, Inference
-from headrace.protocols.grpc.rpcs import Rpcs
-from headrace.protocols.grpc.server import GrpcOptions, GrpcPort, fields_of
-from headrace.protocols.grpc.stream import EventStreams
-from headrace.protocols.grpc.web import Web
+from headrace.protocols.grpc.inference import SERVICE
+from headrace.protocols.grpc.services import Services
+from headrace.protocols.grpc.wires import refusal
 
 
 class Client:
@@ -38,25 +38,40 @@ class Client:
 
 
 class Serving:
-    """``streams``: what whoever stops the server closes. ``routes``: for the HTTP port."""
+    """A port with nothing but gRPC. ``routes``: for the HTTP port."""
 
-    def __init__(self, service: Any, **options: Any) -> None:
-        self.streams = EventStreams()
-        rpcs = Rpcs(service, Inference(service, self.streams).methods())
-        self.routes = Web(rpcs).routes()
-        self.port = GrpcPort(rpcs, GrpcOptions(**{"address": "127.0.0.1:0"} | options))
+    def __init__(self, service: Any, message_bytes: int = 16 * 1024 * 1024, **options: Any) -> None:
+        self.services = Services(service, message_bytes)
+        self.routes = self.services.wires.routes()
+        self._api = Api(service, ApiOptions(), more=self.routes)
+        self._options = FrontOptions(
+            **{"port": 0} | options,
+            refuse=refusal,
+            opens=self.services.wires.opens,
+            limits=Limits(body_bytes=message_bytes),
+        )
+
+    async def start(self) -> None:
+        handler = self.services.alone(self._api.handle)
+        self._front = await listen(handler, self._options)
+        self.address = self._front.address
+
+    async def close(self) -> None:
+        self.services.close()
+        await self._front.close(1.0)
+        await self._api.close()
 
 
 @contextlib.asynccontextmanager
 async def talking(service: Any, **options: Any) -> AsyncIterator[tuple[Any, Serving]]:
     """A client of a service behind a real port, and the port."""
     serving = Serving(service, **options)
-    await serving.port.start()
+    await serving.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port.port}") as channel:
+        async with grpc.aio.insecure_channel(serving.address) as channel:
             yield Client(channel), serving
     finally:
-        await serving.port.close()
+        await serving.close()
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -85,12 +100,6 @@ def detail(error: grpc.aio.AioRpcError) -> pb.Error:
     return found
 
 
-def fields(metadata: list[tuple[str, str | bytes]]) -> Any:
-    """What a call with this metadata is understood by."""
-    context: Any = SimpleNamespace(invocation_metadata=lambda: metadata)
-    return fields_of(context)
-
-
 class Rpc:
     """The names above, for tests: a conftest cannot be imported."""
 
@@ -98,7 +107,6 @@ class Rpc:
     Serving = Serving
     pb = pb
     Error = HeadraceError
-    fields = staticmethod(fields)
     talking = staticmethod(talking)
     refused = staticmethod(refused)
     trailers = staticmethod(trailers)

@@ -12,16 +12,14 @@ from tests.protocols.grpc.shapes import ENDED, HANGS, RUNNING
 from tests.service.house import WORDS, House
 
 from headrace.engines.script import Script
+from headrace.front.exchange import Head
 from headrace.protocols.api import Api, ApiOptions
-from headrace.protocols.grpc.call import Head
-from headrace.protocols.grpc.inference import Inference
-from headrace.protocols.grpc.rpcs import Rpcs
-from headrace.protocols.grpc.stream import EventStreams
-from headrace.protocols.grpc.web import Web
+from headrace.protocols.grpc.services import Services
 
 PROPER = {0, 1, 3, 4, 5, 7, 8, 9, 10, 11, 12, 14, 16}
 """Not UNKNOWN, INTERNAL and DATA_LOSS: those would be our own mistakes."""
 MOST_PROMPTS = 100
+MESSAGE_BYTES = 4096
 
 
 class Exchange:
@@ -32,7 +30,7 @@ class Exchange:
         self.body = body
         self.on_gone: Callable[[], None] | None = None
         self.on_drain: Callable[[], None] | None = None
-        self.gone = False
+        self.gone = self.arrives = self.has_trailers = False
         self.status = 0
         self.content_type = ""
         self.answer = b""
@@ -56,7 +54,7 @@ class Exchange:
         self.answer += data
         return True
 
-    def end(self) -> None:
+    def end(self, trailers: Any = ()) -> None:
         assert self.status
         assert not self.over
         self.over = True
@@ -76,12 +74,13 @@ class Place:
 
     def __init__(self) -> None:
         self.house = House(Script(WORDS, when=HANGS, hang_after=2), Script(WORDS), slots=8)
-        self.streams = EventStreams()
         service = self.house.service
-        self.rpcs = Rpcs(service, Inference(service, self.streams).methods())
+        self.services = Services(service, MESSAGE_BYTES)
+        self.streams = self.services.streams
+        self.rpcs = self.services.rpcs
         self.ended: Any = None
         self.running: Any = None
-        self.api = Api(service, ApiOptions(), more=Web(self.rpcs).routes())
+        self.api = Api(service, ApiOptions(), more=self.services.wires.routes())
 
     async def open(self) -> Place:
         await self.house.open()
@@ -101,7 +100,7 @@ class Place:
     async def responded(self, text: str) -> Any:
         """A response in the background."""
         body = json.dumps({"model": "m", "input": text, "background": True}).encode()
-        exchange = Exchange(Head("/v1/responses", ()), body)
+        exchange = Exchange(Head("POST", "/v1/responses", "", ()), body)
         self.api.handle(exchange)
         await self.settle()
         return await self.house.service.find(json.loads(exchange.answer)["id"], "default")

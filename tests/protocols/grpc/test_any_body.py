@@ -15,7 +15,7 @@ from tests.protocols.grpc.bodies import Asked, asked, body_of, in_json, kind_for
 from tests.protocols.grpc.place import PROPER, Exchange, Place
 from tests.protocols.grpc.shapes import METHODS, PATH, message
 
-from headrace.protocols.grpc.call import Head
+from headrace.front.exchange import Head
 
 REFUSALS = {400, 404, 405, 413, 415}
 """Of HTTP itself: what is no call of a method."""
@@ -36,7 +36,7 @@ def place(run: Any) -> Iterator[Place]:
 
 async def answered(place: Place, one: Asked) -> Exchange:
     kind = (b"content-type", one.kind.encode())
-    head = Head(PATH + one.method, (kind, *one.headers))
+    head = Head("POST", PATH + one.method, "", (kind, *one.headers))
     return await place.answer(Exchange(head, place.named(one.body)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,12 @@ from tests.fuzzing import calm, examples
 from tests.protocols.grpc.place import PROPER, Place
 from tests.protocols.grpc.shapes import METADATA, METHODS, PATH, message_bytes
 
+from headrace.front.exchange import Head
+from headrace.protocols.grpc.call import RpcCall
+from headrace.protocols.grpc.rpcs import Method
 from headrace.protocols.grpc.status import Status
+from headrace.protocols.grpc.tracing import GRPC
+from headrace.protocols.terms import Terms
 
 TRAILERS_BYTES = 8 * 1024
 """What clients of gRPC take at least."""
@@ -23,6 +28,8 @@ TRAILERS_BYTES = 8 * 1024
 
 class Kept:
     """Implements ``Reply``: keeps what was sent. ``room``: messages after which its client reads no more."""
+
+    late = False
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -41,10 +48,10 @@ class Kept:
     def start(self, request_id: str, generation_id: str) -> None:
         self.started += 1
 
-    def send(self, message: bytes) -> bool:
+    def send(self, messages: Sequence[bytes]) -> bool:
         if self.status is None:
             assert self.started == 1
-            self.sent.append(message)
+            self.sent += messages
         return len(self.sent) != self.room
 
     def end(self, status: Status) -> None:
@@ -62,6 +69,11 @@ class Kept:
         on_gone, self.on_gone, self.on_drain = self.on_gone, None, None
         if on_gone is not None:
             on_gone()
+
+
+def begun(place: Place, method: Method, metadata: Any, reply: Kept) -> RpcCall:
+    terms = Terms(Head("POST", method.path, "", metadata))
+    return place.rpcs.begun(method, terms, "req_1", reply, GRPC)
 
 
 async def judge(place: Place, reply: Kept) -> None:
@@ -112,7 +124,7 @@ def test_any_message_has_a_proper_status_and_leaves_nothing(
         await place.refresh()
         reply = Kept(room)
         method = place.rpcs.methods[PATH + name]
-        call = place.rpcs.call(method, metadata, reply)
+        call = begun(place, method, metadata, reply)
         waiting = place.rpcs.ask(call, method, place.named(sent))
         if waiting is not None:
             await waiting
@@ -141,7 +153,7 @@ def test_any_conversation_has_a_proper_status_and_leaves_nothing(
             await asyncio.sleep(0)
             return said and place.named(said)
 
-        call = place.rpcs.call(method, metadata, reply)
+        call = begun(place, method, metadata, reply)
         talk = asyncio.ensure_future(place.rpcs.converse(call, method, following))
         await place.settle()
         talk.cancel()

@@ -42,10 +42,12 @@ class Place:
         answer = await self.client.request(method, path, **options)
         return f"{answer.status_code} {answer.json()['error']['code']}"
 
-    async def anthropic(self, body: Any, headers: Any = MINE) -> str:
+    async def anthropic(
+        self, body: Any, headers: Any = MINE, method: str = "POST", path: str = "/v1/messages"
+    ) -> str:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         kind = {"content-type": "application/json"}
-        answer = await self.client.post("/v1/messages", content=data, headers=headers | kind)
+        answer = await self.client.request(method, path, content=data, headers=headers | kind)
         return f"{answer.status_code} {answer.json()['error']['type']}"
 
     async def grpc(
@@ -76,7 +78,8 @@ class Place:
         kind = {"content-type": "application/grpc-web+proto"}
         answer = await self.client.post(SERVICE + method, content=body, headers=headers | kind)
         if answer.status_code != 200:
-            return f"{answer.status_code} {answer.json()['error']['code']}"
+            said = answer.json()
+            return f"{answer.status_code} {said.get('error', said)['code']}"
         trailers = dict(answer.headers)
         data = answer.content
         while data:
@@ -162,9 +165,16 @@ def post(place: Place, path: str, body: Any, headers: Any = MINE) -> Awaitable[s
     return place.http("POST", path, json=body, headers=headers)
 
 
+async def in_no_time(place: Place) -> str:
+    """Without a code, which is there if the server is the first to notice."""
+    said = await place.grpc("Infer", pb.InferRequest(prompt="hang"), timeout_s=0.0)
+    return said.partition(" ")[0]
+
+
 CHAT = "/v1/chat/completions"
 ASKED = pb.InferRequest(prompt="x")
 WRONG_KEY = {"authorization": "Bearer wrong"}
+IN_BROTLI = MINE | {"content-encoding": "br"}
 NO_JSON = {"headers": MINE | {"content-type": "application/json"}, "content": b"{"}
 ROWS: dict[str, dict[str, Ask]] = {
     "a cursor beyond the newest event": {
@@ -198,15 +208,22 @@ ROWS: dict[str, dict[str, Ask]] = {
         **everywhere("Infer", lambda place: pb.InferRequest(prompt="x" * MESSAGE_BYTES)),
     },
     "a deadline of 0": {
-        "gRPC": lambda place: place.grpc("Infer", pb.InferRequest(prompt="hang"), timeout_s=0.0),
+        "gRPC": lambda place: in_no_time(place),
         "gRPC-Web": lambda place: place.web("Infer", ASKED, MINE | {"grpc-timeout": "0m"}),
         "Connect": lambda place: place.connect("Infer", ASKED, MINE | {"connect-timeout-ms": "0"}),
     },
     "a path or method that is not there": {
         "HTTP": lambda place: post(place, "/v1/nothing", {}),
+        "Anthropic": lambda place: place.anthropic(message(), path="/v1/messages/nothing"),
         **everywhere("Nothing", lambda place: ASKED),
     },
-    "a verb that the path lacks": {"HTTP": lambda place: place.http("DELETE", CHAT)},
+    "a verb that the path lacks": {
+        "HTTP": lambda place: place.http("DELETE", CHAT),
+        "Anthropic": lambda place: place.anthropic(b"", method="DELETE"),
+    },
+    "an operation that is not there, where ids have others": {
+        "HTTP": lambda place: post(place, "/v1/responses/compact", {}),
+    },
     "a model that is not there": {
         "HTTP": lambda place: post(place, CHAT, chat(model="nope")),
         "Anthropic": lambda place: place.anthropic(message(model="nope")),
@@ -221,6 +238,12 @@ ROWS: dict[str, dict[str, Ask]] = {
         "HTTP": lambda place: place.http("POST", CHAT, **NO_JSON),
         "Anthropic": lambda place: place.anthropic(b"{"),
         **everywhere("Infer", lambda place: b"\xff\xff"),
+    },
+    "a body in an encoding that is not taken": {
+        "HTTP": lambda place: post(place, CHAT, chat(), IN_BROTLI),
+        "Anthropic": lambda place: place.anthropic(message(), IN_BROTLI),
+        "gRPC-Web": lambda place: place.web("Infer", ASKED, MINE | {"grpc-encoding": "br"}),
+        "Connect": lambda place: place.connect("Infer", ASKED, IN_BROTLI),
     },
     "a value out of its range": {
         "HTTP": lambda place: post(place, CHAT, chat(temperature=9)),
@@ -254,7 +277,7 @@ async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
                 service, more=server.routes, limits=Limits(body_bytes=MESSAGE_BYTES)
             ) as url,
             httpx.AsyncClient(base_url=url, timeout=20) as client,
-            grpc.aio.insecure_channel(f"127.0.0.1:{server.port.port}") as channel,
+            grpc.aio.insecure_channel(server.address) as channel,
         ):
             for key in ("mine", "theirs"):
                 await client.post(CHAT, json=chat(), headers={"authorization": f"Bearer {key}"})

@@ -6,8 +6,8 @@ The wires (gRPC, gRPC-Web, Connect) differ behind :class:`Reply`; what is above 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from google.protobuf.message import Message
 
@@ -15,6 +15,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.grpc.status import OK, Status, status_of
 from headrace.protocols.terms import Terms
+from headrace.protocols.tracing import Span
 
 _logger = logging.getLogger("headrace.protocols")
 
@@ -27,6 +28,10 @@ LOW_WATER_BYTES = 16 * 1024
 class Reply(Protocol):
     """The way to answer one RPC. Calls after the client is gone, or after ``end``, do nothing."""
 
+    @property
+    def late(self) -> bool:
+        """Whether the deadline of the call has passed."""
+
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
         """``on_gone``: called once, when the call is over: also if the client leaves or its deadline passes,
         and if others end it. ``on_drain``: called after ``send`` returned False, when most is sent."""
@@ -34,31 +39,26 @@ class Reply(Protocol):
     def start(self, request_id: str, generation_id: str) -> None:
         """The initial metadata; ``generation_id`` is empty without one."""
 
-    def send(self, message: bytes) -> bool:
-        """One message, serialized. False: too much is unsent, nothing more until ``on_drain``."""
+    def send(self, messages: Sequence[bytes]) -> bool:
+        """Messages, serialized. False: too much is unsent, nothing more until ``on_drain``."""
 
     def end(self, status: Status) -> None:
         """The call is over."""
 
 
-class Head:
-    """The metadata of a call as :class:`~headrace.protocols.exchange.Head`, so that it is understood by the
-    same code as the headers of HTTP."""
-
-    __slots__ = ("headers", "known", "method", "path", "query")
-
-    def __init__(self, path: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        self.method = "POST"
-        self.path = path
-        self.query = ""
-        self.headers = headers
-        self.known: Any = None
-
-
 class RpcCall:
     """``terms``: what its metadata says. ``tenant``: whose key it had."""
 
-    __slots__ = ("_started", "generation_id", "reply", "request_id", "tenant", "terms", "trace")
+    __slots__ = (
+        "_started",
+        "generation_id",
+        "reply",
+        "request_id",
+        "span",
+        "tenant",
+        "terms",
+        "trace",
+    )
 
     def __init__(self, reply: Reply, terms: Terms, request_id: str) -> None:
         self.reply = reply
@@ -66,6 +66,7 @@ class RpcCall:
         self.request_id = request_id
         self.tenant = "default"
         self.trace: Trace | None = None
+        self.span: Span | None = None
         self.generation_id = ""
         self._started = False
 
@@ -84,7 +85,7 @@ class RpcCall:
         """Answer with one message."""
         if not self._started:
             self.start()
-        self.reply.send(message.SerializeToString())
+        self.reply.send((message.SerializeToString(),))
         self.reply.end(OK)
 
     def fail(self, error: HeadraceError) -> None:
@@ -95,6 +96,7 @@ class RpcCall:
 
     def crash(self) -> None:
         """An exception that is our fault is being handled: log it once, and end the call."""
-        _logger.exception("request %s failed in the server", self.request_id)
+        named = {"request_id": self.request_id}
+        _logger.exception("request %s failed in the server", self.request_id, extra=named)
         said = f"The server failed at this request; its log says why under {self.request_id}."
         self.fail(HeadraceError(Code.INTERNAL, said))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.domain.errors import Code
 from headrace.domain.event import (
     Error,
     Event,
@@ -56,6 +57,9 @@ class EventMessages:
                 made.error.CopyFrom(
                     pb.Error(code=event.code, message=event.message, retryable=event.retryable)
                 )
+                if event.code == Code.INTERRUPTED:
+                    made.error.resume.generation_id = self._generation_id
+                    made.error.resume.after = event.seq - 1
         return made
 
 

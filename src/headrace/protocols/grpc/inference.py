@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.protocols.asking import MAX_TOKEN, caller_of, stream_events
+from headrace.protocols.asking import MAX_TOKEN, caller_of, find, stream_events
 from headrace.protocols.batch import MAX_BATCH, Batch
 from headrace.protocols.body import refuse
 from headrace.protocols.formats import NATIVE
@@ -101,7 +101,7 @@ class Inference:
 
     async def resume(self, call: RpcCall, place: pb.Resume) -> None:
         """Answer with the events of a generation that exists."""
-        generation = await self._service.find(place.generation_id, call.tenant)
+        generation = await find(call, self._service, place.generation_id)
         self.read(call, generation, place.after)
 
     def read(self, call: RpcCall, generation: Generation, after: int) -> None:
@@ -156,6 +156,6 @@ class Conversation:
         await self._service.prompt(generation, message)
 
     async def _resume(self, place: pb.Resume) -> None:
-        generation = await self._service.find(place.generation_id, self._call.tenant)
+        generation = await find(self._call, self._service, place.generation_id)
         self._generation = generation
         self._inference.read(self._call, generation, place.after)

@@ -9,17 +9,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.call import request_ids
-from headrace.protocols.grpc.call import Head, Reply, RpcCall
+from headrace.protocols.grpc.call import Reply, RpcCall
+from headrace.protocols.grpc.tracing import System, TracedReply, rpc_attributes
 from headrace.protocols.port import Service
 from headrace.protocols.terms import Terms
-
-Fields = tuple[tuple[bytes, bytes], ...]
-"""Metadata; names in lower case."""
+from headrace.protocols.tracing import Tracer
 
 
 class Inbox(Protocol):
@@ -38,19 +38,26 @@ Open = Callable[[RpcCall], Inbox]
 
 
 class Method(NamedTuple):
-    """``answer`` or ``open``: whether its client sends one message or streams them."""
+    """``answer`` or ``open``: whether its client sends one message or streams them. ``safe``: one that does has no
+    side effects. ``keyless``: anybody may call it."""
 
     path: str
     request: type[Message]
     response: type[Message]
     streams: bool
     """Whether it answers with any number of messages."""
+    safe: bool
     answer: Answer | None = None
     open: Open | None = None
+    keyless: bool = False
 
 
 def methods_of(
-    service: ServiceDescriptor, answers: Mapping[str, Answer], opens: Mapping[str, Open]
+    service: ServiceDescriptor,
+    answers: Mapping[str, Answer],
+    opens: Mapping[str, Open],
+    *,
+    keyless: bool = False,
 ) -> Sequence[Method]:
     """The methods of a service as its descriptor has them. Raises ``KeyError`` for one that nobody answers."""
     found = []
@@ -62,29 +69,43 @@ def methods_of(
                 GetMessageClass(method.input_type),
                 GetMessageClass(method.output_type),
                 method.server_streaming,
+                method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
                 None if streams_in else answers[method.name],
                 opens[method.name] if streams_in else None,
+                keyless,
             )
         )
     return found
 
 
 class Rpcs:
-    """``methods`` by their paths."""
+    """``methods`` by their paths. ``tracer``: records calls; None to record none."""
 
-    def __init__(self, service: Service, methods: Sequence[Method]) -> None:
+    def __init__(
+        self, service: Service, methods: Sequence[Method], tracer: Tracer | None = None
+    ) -> None:
         self._service = service
+        self._tracer = tracer
         self._new_id = request_ids()
         self.methods = {method.path: method for method in methods}
 
-    def call(self, method: Method, fields: Fields, reply: Reply) -> RpcCall:
-        terms = Terms(Head(method.path, fields))
-        return RpcCall(reply, terms, terms.request_id or self._new_id())
+    def begun(
+        self, method: Method, terms: Terms, request_id: str, reply: Reply, system: System
+    ) -> RpcCall:
+        """A call has come, over whatever wire."""
+        call = RpcCall(reply, terms, request_id)
+        if self._tracer is not None:
+            call.trace = trace = self._tracer.follow(terms.trace)
+            if trace is not None and trace.sampled:
+                name, attributes = method.path[1:], rpc_attributes(system, method.path)
+                call.span = self._tracer.request(trace, terms.trace, request_id, name, attributes)
+                call.reply = TracedReply(reply, call.span, system)
+        return call
 
     def ask(self, call: RpcCall, method: Method, data: bytes) -> Awaitable[None] | None:
         """Begin to answer a call with one message. What is returned must be awaited, and does not raise."""
         try:
-            self._admit(call)
+            self._admit(call, method)
             assert method.answer is not None
             waiting = method.answer(call, _decoded(method, data))
         except HeadraceError as error:
@@ -98,7 +119,7 @@ class Rpcs:
     async def converse(self, call: RpcCall, method: Method, messages: Messages) -> None:
         """Take all messages of a call whose client streams."""
         try:
-            self._admit(call)
+            self._admit(call, method)
             assert method.open is not None
             inbox = method.open(call)
             while (data := await messages()) is not None:
@@ -111,8 +132,9 @@ class Rpcs:
         except Exception:  # noqa: BLE001 - a boundary: every call gets an answer
             call.crash()
 
-    def _admit(self, call: RpcCall) -> None:
-        call.tenant = self._service.authenticate(call.terms.key)
+    def _admit(self, call: RpcCall, method: Method) -> None:
+        if not method.keyless:
+            call.tenant = self._service.authenticate(call.terms.key)
 
 
 Messages = Callable[[], Awaitable[bytes | None]]

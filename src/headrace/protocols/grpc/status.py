@@ -13,6 +13,14 @@ from google.protobuf.any_pb2 import Any as Packed
 from headrace.domain.errors import HeadraceError
 from headrace.protocols.grpc import headrace_pb2 as pb
 
+NAMES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND"),
+    *("ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
+    *("ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"),
+    "UNAUTHENTICATED",
+)
+"""gRPC's, by number."""
+
 Trailer = tuple[str, str | bytes]
 """A name in lower case; bytes only for names that end in ``-bin``."""
 

@@ -53,8 +53,8 @@ class EventStream(Follower):
     __slots__ = (
         "_after",
         "_call",
+        "_encode",
         "_generation",
-        "_messages",
         "_reading",
         "_seq",
         "_shows",
@@ -79,7 +79,7 @@ class EventStream(Follower):
         self._after = after
         self._seq = after
         self._shows = shows or {}
-        self._messages = EventMessages(generation.id)
+        self._encode = EventMessages(generation.id).encode
 
     def attach(self) -> None:
         """Begin to read; what the log has already is sent before this returns."""
@@ -98,15 +98,20 @@ class EventStream(Follower):
 
     def events(self, events: Sequence[Event]) -> bool:
         """Send; False while the client lags."""
+        if self._closed:
+            return True
+        last = events[-1]
         try:
-            for event in events:
-                if event.seq > self._after and not self._closed:
-                    self._send(event)
+            if self._shows or events[0].seq <= self._after:
+                events = [event for event in events if self._shown(event)]
+            messages = list(map(self._encode, events))
+            if messages and not self._call.reply.send(messages):
+                self._lagging = True
         except Exception:  # noqa: BLE001 - a boundary: no client waits for what cannot be encoded
             self._close()
             self._call.crash()
             return True
-        last = events[-1]
+        self._seq = last.seq
         if last.end is not None and not self._closed:
             self._close()
             if isinstance(last, Error):
@@ -132,23 +137,12 @@ class EventStream(Follower):
         event.error.code = error.code.value
         event.error.message = said
         event.error.retryable = True
-        event.error.resume.CopyFrom(self._place())
-        self._call.reply.send(event.SerializeToString())
+        event.error.resume.generation_id = self._generation.id
+        event.error.resume.after = self._seq
+        self._call.reply.send((event.SerializeToString(),))
         self._call.fail(error)
 
-    def _send(self, event: Event) -> None:
-        if self._shows and not self._shows.get(TYPE_NAMES[type(event)], True):
-            self._seq = event.seq
-            return
-        if type(event) is Error and event.code == Code.INTERRUPTED:
-            message = self._messages.message(event)
-            message.error.resume.CopyFrom(self._place())
-            data = message.SerializeToString()
-        else:
-            data = self._messages.encode(event)
-        self._seq = event.seq
-        if not self._call.reply.send(data):
-            self._lagging = True
-
-    def _place(self) -> pb.Resume:
-        return pb.Resume(generation_id=self._generation.id, after=self._seq)
+    def _shown(self, event: Event) -> bool:
+        if event.seq <= self._after:
+            return False
+        return not self._shows or self._shows.get(TYPE_NAMES[type(event)], True)

@@ -1,7 +1,8 @@
-"""gRPC-Web and Connect on the HTTP port: the same methods, answered through an exchange.
+"""gRPC, gRPC-Web and Connect: the methods, answered through an exchange of HTTP.
 
-A route for each method; which protocol a request speaks, its content type says. Clients whose requests cannot
-be streamed (browsers) use all but ``Converse``; one that sends all its messages at once may use that too.
+A route for each method; which protocol a request speaks, its content type says. gRPC needs the trailers of
+HTTP/2. Clients whose requests cannot be streamed (browsers) use all but ``Converse``; one that sends all its
+messages at once may use that too. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md,
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md, https://connectrpc.com/docs/protocol
 """
 
@@ -9,21 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 
-from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.protocols.call import Call
 from headrace.protocols.errors import Header, retry_headers
+from headrace.protocols.exchange import Head
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.codec import CODECS
+from headrace.protocols.grpc.compression import ACCEPTED
+from headrace.protocols.grpc.connect_query import read_query
 from headrace.protocols.grpc.framing import (
+    CONNECT_MANNER,
     ConnectStream,
     ConnectUnary,
     Framing,
+    Grpc,
     GrpcWeb,
     GrpcWebText,
+    status_fields,
 )
+from headrace.protocols.grpc.incoming import Incoming
 from headrace.protocols.grpc.rpcs import Method, Rpcs
 from headrace.protocols.grpc.status import Status, status_of
 from headrace.protocols.router import Route
@@ -31,9 +40,13 @@ from headrace.protocols.router import Route
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _CONNECT_TIMEOUT = re.compile(r"\d{1,10}")
-_NO_CACHE = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+GRPC = b"application/grpc"
+_INTERNAL = 13
 
 _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
+    "application/grpc": (Grpc, "proto"),
+    "application/grpc+proto": (Grpc, "proto"),
+    "application/grpc+json": (Grpc, "json"),
     "application/grpc-web": (GrpcWeb, "proto"),
     "application/grpc-web+proto": (GrpcWeb, "proto"),
     "application/grpc-web+json": (GrpcWeb, "json"),
@@ -46,33 +59,78 @@ _FRAMINGS: dict[str, tuple[type[Framing], str]] = {
 }
 
 
-class Web:
-    """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP."""
+LEEWAY_S = 0.02
+"""A client's clock of a call began before ours: at its deadline it leaves, and may be here first."""
 
-    def __init__(self, rpcs: Rpcs) -> None:
+
+class Wires:
+    """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP.
+    ``message_bytes``: the largest message of a call whose client streams, and of one that came compressed."""
+
+    def __init__(self, rpcs: Rpcs, message_bytes: int = 16 * 1024 * 1024) -> None:
         self._rpcs = rpcs
+        self._message_bytes = message_bytes
 
     def routes(self) -> Sequence[Route]:
-        return [
-            Route("POST", path, partial(self._answer, method), open=True)
-            for path, method in self._rpcs.methods.items()
-        ]
+        found = []
+        for path, method in self._rpcs.methods.items():
+            posted = partial(self._post, method)
+            found.append(Route("POST", path, posted, open=True, manner=CONNECT_MANNER))
+            if method.safe:
+                got = partial(self._get, method)
+                found.append(Route("GET", path, got, open=True, manner=CONNECT_MANNER))
+        return found
 
-    def _answer(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+    def opens(self, head: Head) -> bool:
+        """Whether such a request is a call whose client streams: its messages are taken as they come."""
+        method = self._rpcs.methods.get(head.path)
+        if method is None or method.open is None:
+            return False
+        kind = dict(head.headers).get(b"content-type", b"")
+        return kind == GRPC or kind.startswith((GRPC + b"+", GRPC + b";"))
+
+    def _post(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
         content_type = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
         kind, codec = _FRAMINGS.get(content_type, (None, ""))
         if kind is None or kind.streams not in (None, method.streams or method.open is not None):
             raise HeadraceError(
                 Code.UNSUPPORTED_MEDIA_TYPE,
-                f"{content_type or 'No content type'} is none for {method.path} here: gRPC-Web and Connect"
-                " are spoken on this port, gRPC on one of its own.",
+                f"{content_type or 'No content type'} is none for {method.path}: gRPC, gRPC-Web and"
+                " Connect are spoken here.",
             )
+        exchange = call.exchange
+        if kind is Grpc and not exchange.has_trailers:
+            said = "gRPC needs HTTP/2; over HTTP/1.1 there are gRPC-Web and Connect."
+            raise HeadraceError(Code.UNSUPPORTED_MEDIA_TYPE, said)
         framing = kind(CODECS[codec], method, content_type)
-        reply = WebReply(call, method.streams, framing)
-        rpc = RpcCall(reply, call.terms, call.request_id)
+        return self._answer(method, call, framing, exchange.body, call.terms.fields)
+
+    def _get(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+        """Connect's other form of a call that changes nothing: its message is in the query."""
+        said = read_query(call.exchange.head.query)
+        framing = ConnectUnary(CODECS[said.codec], method, f"application/{said.codec}")
+        return self._answer(method, call, framing, said.message, said.fields)
+
+    def _answer(
+        self,
+        method: Method,
+        call: Call,
+        framing: Framing,
+        body: bytes,
+        fields: Mapping[bytes, bytes],
+    ) -> Awaitable[None] | None:
+        exchange = call.exchange
+        reply = WireReply(call, method.streams or framing.in_pieces, framing)
+        rpc = self._rpcs.begun(method, call.terms, call.request_id, reply, framing.system)
         try:
             reply.limit(_timeout_s(rpc))
-            messages = framing.messages(call.exchange.body, call.terms.fields)
+            if rpc.header(b"connect-protocol-version") not in (None, "1"):
+                said = "`connect-protocol-version` must be 1."
+                raise HeadraceError(Code.INVALID_REQUEST, said)
+            if exchange.arrives:
+                reply.incoming = Incoming(exchange, framing, fields, self._message_bytes)
+                return self._rpcs.converse(rpc, method, reply.incoming.following)
+            messages = framing.messages(body, fields, self._message_bytes)
             if method.open is not None:
                 return self._rpcs.converse(rpc, method, _one_by_one(messages))
             if len(messages) != 1:
@@ -84,11 +142,18 @@ class Web:
         return self._rpcs.ask(rpc, method, messages[0])
 
 
-class WebReply:
+def refusal(status: int, message: str, head: Head | None) -> tuple[Sequence[Header], bytes]:
+    """Headers and body for what the front of the gRPC port itself refuses; ``status`` is that of HTTP."""
+    code = next((row.grpc for row in MEANINGS.values() if row.http == status), _INTERNAL)
+    return [(b"content-type", GRPC), *status_fields(Status(code, message))], b""
+
+
+class WireReply:
     """Implements ``Reply`` on an exchange. An answer of one message is sent whole, with its status."""
 
     __slots__ = (
         "_call",
+        "_due",
         "_framing",
         "_named",
         "_on_gone",
@@ -97,6 +162,7 @@ class WebReply:
         "_streams",
         "_timer",
         "_under_way",
+        "incoming",
     )
 
     def __init__(self, call: Call, streams: bool, framing: Framing) -> None:
@@ -107,8 +173,11 @@ class WebReply:
         self._named: list[Header] = []
         self._under_way = False
         self._over = False
+        self._due = inf
         self._timer: asyncio.TimerHandle | None = None
         self._on_gone: Callable[[], None] | None = None
+        self.incoming: Incoming | None = None
+        """What the client sends, if that comes in the course of the call."""
 
     def limit(self, timeout_s: float | None) -> None:
         """End the call after so many seconds. Raises ``GENERATION_TIMEOUT`` if there are none."""
@@ -116,7 +185,12 @@ class WebReply:
             raise _too_late()
         if timeout_s is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(timeout_s, self._deadline_passed)
+            self._due = loop.time() + timeout_s
+            self._timer = loop.call_at(self._due, self._deadline_passed)
+
+    @property
+    def late(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._due - LEEWAY_S
 
     def watch(self, on_gone: Callable[[], None], on_drain: Callable[[], None] | None) -> None:
         if self._over:
@@ -130,19 +204,22 @@ class WebReply:
             self._left()
 
     def start(self, request_id: str, generation_id: str) -> None:
-        named = [(b"x-generation-id", generation_id.encode())] if generation_id else []
-        self._named = named
+        named = self._named = [(self._framing.accepts, ACCEPTED)]
+        if generation_id:
+            named.append((b"x-generation-id", generation_id.encode()))
         if self._streams and not self._over and not self._under_way:
             self._under_way = True
             call = self._call
-            headers = [(b"content-type", self._framing.content_type.encode()), *_NO_CACHE, *named]
+            headers = [(b"content-type", self._framing.content_type.encode()), *named]
             headers += [(b"x-request-id", request_id.encode()), *call.terms.common]
+            headers += self._framing.more_headers
             call.exchange.start(200, headers)
 
-    def send(self, message: bytes) -> bool:
+    def send(self, messages: Sequence[bytes]) -> bool:
         if self._over:
             return True
-        data = self._framing.message(message)
+        frame = self._framing.message
+        data = b"".join([frame(message) for message in messages])
         if self._under_way:
             return self._call.exchange.send(data)
         self._parts.append(data)
@@ -156,7 +233,7 @@ class WebReply:
         call = self._call
         if self._under_way:
             call.exchange.send(data)
-            call.exchange.end()
+            call.exchange.end(self._framing.trailers(status))
             return
         http, kind = self._framing.head(status)
         headers = [(b"content-type", kind.encode()), *self._named]
@@ -172,6 +249,8 @@ class WebReply:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.incoming is not None:
+            self.incoming.close()
         if on_gone is not None:
             on_gone()
 

@@ -1,0 +1,98 @@
+"""``grpc.reflection.v1alpha.ServerReflection``: what grpcurl and its like ask before they call anything.
+https://github.com/grpc/grpc/blob/master/doc/server-reflection.md"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+
+from headrace.domain.errors import Code
+from headrace.domain.errors import HeadraceError as Refusal
+from headrace.protocols.grpc.call import RpcCall
+from headrace.protocols.grpc.rpcs import Method, methods_of
+from headrace.protocols.grpc.status import OK
+
+SERVICE = pb.DESCRIPTOR.services_by_name["ServerReflection"]
+
+
+class Reflection:
+    """``names``: the other services that there are."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = sorted((*names, SERVICE.full_name))
+        self._pool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+
+    def methods(self) -> Sequence[Method]:
+        return methods_of(SERVICE, {}, {"ServerReflectionInfo": self._open}, keyless=True)
+
+    def answer(self, asked: Any) -> Any:
+        """The response to one request."""
+        response = pb.ServerReflectionResponse(original_request=asked)
+        try:
+            self._fill(response, asked)
+        except (KeyError, Refusal) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal(Code.NOT_FOUND, "not found")
+            response.error_response.error_code = refusal.meaning.grpc
+            response.error_response.error_message = refusal.message
+        return response
+
+    def _fill(self, response: Any, asked: Any) -> None:
+        """Raises ``KeyError`` for what is not there."""
+        pool = self._pool
+        match asked.WhichOneof("message_request"):
+            case "list_services":
+                listed = [pb.ServiceResponse(name=name) for name in self._names]
+                response.list_services_response.service.extend(listed)
+            case "file_by_filename":
+                _add_files(response, pool.FindFileByName(asked.file_by_filename))
+            case "file_containing_symbol":
+                _add_files(response, pool.FindFileContainingSymbol(asked.file_containing_symbol))
+            case _:  # our messages have no extensions
+                raise Refusal(Code.METHOD_NOT_ALLOWED, "extensions are not looked up here")
+
+    def _open(self, call: RpcCall) -> _Questions:
+        return _Questions(self, call)
+
+
+class _Questions:
+    """One call: a response to each of its requests. Implements ``Inbox``."""
+
+    def __init__(self, reflection: Reflection, call: RpcCall) -> None:
+        self._reflection = reflection
+        self._reply = call.reply
+        self._room: asyncio.Future[None] | None = None
+        call.start()
+        call.reply.watch(self._drained, self._drained)
+
+    def received(self, asked: Any) -> Awaitable[None] | None:
+        response = self._reflection.answer(asked)
+        if self._reply.send((response.SerializeToString(),)):
+            return None
+        self._room = asyncio.get_running_loop().create_future()
+        return self._room
+
+    def half_closed(self) -> None:
+        self._reply.end(OK)
+
+    def _drained(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+def _add_files(response: Any, descriptor: FileDescriptor) -> None:
+    """A file, and before it those that it needs."""
+    found: dict[str, bytes] = {}
+
+    def add(file: FileDescriptor) -> None:
+        for needed in file.dependencies:
+            if needed.name not in found:
+                add(needed)
+        found[file.name] = file.serialized_pb
+
+    add(descriptor)
+    response.file_descriptor_response.file_descriptor_proto.extend(found.values())

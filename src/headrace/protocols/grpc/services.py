@@ -1,0 +1,55 @@
+"""All that there is over gRPC, behind all its wires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace.protocols.exchange import Exchange
+from headrace.protocols.grpc import health, reflection
+from headrace.protocols.grpc.framing import status_fields
+from headrace.protocols.grpc.inference import SERVICE, Inference
+from headrace.protocols.grpc.rpcs import Rpcs
+from headrace.protocols.grpc.status import Status
+from headrace.protocols.grpc.stream import EventStreams
+from headrace.protocols.grpc.wires import GRPC, Wires
+from headrace.protocols.port import Service
+from headrace.protocols.tracing import Tracer
+
+Handler = Callable[[Exchange], None]
+_UNIMPLEMENTED = 12
+
+
+class Services:
+    """``wires``: with the routes for the HTTP API. ``message_bytes``: see :class:`Wires`. ``streams``: those
+    under way."""
+
+    def __init__(self, service: Service, message_bytes: int, tracer: Tracer | None = None) -> None:
+        self.streams = EventStreams()
+        self.health = health.Health([SERVICE.full_name])
+        named = [SERVICE.full_name, health.SERVICE.full_name]
+        methods = [
+            *Inference(service, self.streams).methods(),
+            *self.health.methods(),
+            *reflection.Reflection(named).methods(),
+        ]
+        self._paths = {method.path for method in methods}
+        self.rpcs = Rpcs(service, methods, tracer)
+        self.wires = Wires(self.rpcs, message_bytes)
+
+    def alone(self, handler: Handler) -> Handler:
+        """The handler of a port where there is nothing else. ``handler``: of the HTTP API."""
+
+        def handle(exchange: Exchange) -> None:
+            path = exchange.head.path
+            if path in self._paths:
+                handler(exchange)
+                return
+            missing = Status(_UNIMPLEMENTED, f"There is no method {path[:200]}.")
+            exchange.respond(200, [(b"content-type", GRPC), *status_fields(missing)], b"")
+
+        return handle
+
+    def close(self) -> None:
+        """The server stops: end what has not ended, and say where to read on."""
+        self.streams.close()
+        self.health.close()
