@@ -11,7 +11,7 @@ SOURCES := src tests $(wildcard benchmarks)
 CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test kill-test storm-test browser-test check format proto bench-gateway bench-protocols bench-streams bench-engine bench-steps clean
+.PHONY: serve test fuzz kill-test storm-test browser-test check format proto bench-gateway bench-protocols bench-streams bench-engine bench-steps clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -57,6 +57,10 @@ proto:  ## generate the code of proto/ again; the compiler has an environment of
 kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may be lost, nothing come twice
 	@$(BIN)/headrace models pull
 	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
+
+fuzz: $(DEV)  ## what is said and asked over any protocol, at random: 50 times the examples of `make test`
+	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py \
+		tests/test_protocols_machine.py $(ARGS)
 
 storm-test: $(DEV)  ## 1,000 clients leave at once, ten times; nothing may be left of them
 	$(BIN)/python -m tests.storm.storms --storms 10 --clients 1000 $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from base64 import b64decode, b64encode
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ _ODD_KINDS = (
     "application/PROTO",
 )
 _FRAMED = (*WEB, *TEXT, *STREAMS)
+_GZIP = (b"content-encoding", b"gzip")
 _HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"grpc-timeout", b"0m"),
     (b"grpc-timeout", b"1H"),
@@ -38,7 +40,8 @@ _HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"connect-timeout-ms", b"1.5"),
     (b"connect-protocol-version", b"1"),
     (b"connect-protocol-version", b"2"),
-    (b"content-encoding", b"gzip"),
+    _GZIP,
+    (b"connect-content-encoding", b"gzip"),
     (b"connect-content-encoding", b"br"),
     (b"grpc-encoding", b"gzip"),
     (b"accept", b"text/html"),
@@ -68,6 +71,8 @@ def asked(draw: st.DrawFn) -> Asked:
     messages = [coded(draw(message(method)), kind) for _ in range(count)]
     body = draw(laid(messages, kind))
     headers = draw(st.lists(st.sampled_from(_HEADERS), max_size=2))
+    if _GZIP in headers and draw(st.booleans()):
+        body = gzip.compress(body)
     return Asked(method, kind, (*headers, *draw(METADATA)), body)
 
 
@@ -111,8 +116,12 @@ def laid(draw: st.DrawFn, messages: list[bytes], kind: str) -> bytes:
 
 @st.composite
 def framed(draw: st.DrawFn, data: bytes) -> bytes:
-    """In an envelope: most of them right."""
-    flags = draw(st.sampled_from([0, 0, 0, 0, 0, 1, 2, 0x80, 0x82, 0xFF]))
+    """In an envelope: most of them right, some of them compressed."""
+    flags = draw(st.sampled_from([0, 0, 0, 0, 0, 1, 1, 2, 0x80, 0x82, 0xFF]))
+    if flags == 1 and draw(st.booleans()):
+        data = gzip.compress(data)
+        if draw(st.booleans()):
+            data = draw(damaged(data))
     off = draw(st.sampled_from([0, 0, 0, 0, 0, 1, -1, 2**31, -9]))
     return bytes([flags]) + ((len(data) + off) % 2**32).to_bytes(4, "big") + data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.fuzzing import calm, examples
 from tests.protocols.grpc.bodies import Asked, asked, body_of, in_json, kind_for, understood
 from tests.protocols.grpc.place import PROPER, Exchange, Place
-from tests.protocols.grpc.shapes import METHODS, PATH, message
+from tests.protocols.grpc.shapes import METADATA, METHODS, PATH, message
 
 from headrace.front.exchange import Head
 
@@ -49,6 +50,36 @@ def test_any_body_has_an_answer_that_its_client_can_read(
         got = await answered(place, one)
         if got.over and got.status not in REFUSALS - {400}:
             assert understood(one, got.status, got.content_type, got.answer).code in PROPER
+
+    with calm():
+        run(main())
+
+
+_QUERY: dict[str, st.SearchStrategy[str]] = {
+    "connect": st.sampled_from(["v1", "v2", ""]),
+    "encoding": st.sampled_from(["proto", "json", "json", "text"]),
+    "message": st.sampled_from(["{}", "%7B%22model%22:%22m%22%7D", "", "eyJtb2RlbCI6Im0ifQ", "%ff"])
+    | st.text('{}"%aE=+&', max_size=12),
+    "base64": st.sampled_from(["1", "0", "yes"]),
+    "compression": st.sampled_from(["identity", "gzip", "br", ""]),
+}
+QUERIES = st.lists(st.sampled_from(list(_QUERY)), max_size=6).flatmap(
+    lambda names: st.tuples(*[_QUERY[name].map(f"{name}={{}}".format) for name in names])
+)
+
+
+@examples(150)
+@given(QUERIES, METADATA)
+def test_any_query_of_a_call_by_get_has_an_answer_that_its_client_can_read(
+    run: Any, place: Place, query: tuple[str, ...], metadata: Any
+) -> None:
+    async def main() -> None:
+        await place.refresh()
+        head = Head("GET", PATH + "GetModelInfo", "&".join(query), metadata)
+        got = await place.answer(Exchange(head, b""))
+        assert got.over
+        if got.status != 200:
+            assert json.loads(got.answer)["code"] not in ("internal", "unknown")
 
     with calm():
         run(main())
