@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from operator import le
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,6 +107,23 @@ class Watched:
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     raise
                 time.sleep(0.02)
+
+    def wait_serves(self, model: str) -> None:
+        """Until this model answers."""
+        deadline = time.monotonic() + PATIENCE_S
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+        while True:
+            connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+            headers = {"content-type": "application/json"}
+            asked = body[:-1] + ', "stream": true}'
+            connection.request("POST", "/v1/chat/completions", asked, headers)
+            status = connection.getresponse().status
+            connection.close()
+            if status == 200:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{model} does not serve: {status}")
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self.process.terminate()

@@ -42,10 +42,11 @@ def servers(folder: Path) -> Iterator[tuple[Watched, Watched]]:
     """The server under test and its upstream, both ready."""
     upstream = Watched(folder, "upstream", UPSTREAM)
     try:
+        upstream.wait_ready()
         front = Watched(folder, "front", FRONT.format(url=upstream.url))
         try:
-            upstream.wait_ready()
             front.wait_ready()
+            front.wait_serves("far")  # it is ready as soon as one of its models is
             yield front, upstream
         finally:
             front.stop()
