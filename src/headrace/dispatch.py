@@ -280,23 +280,27 @@ class Dispatcher:
             self._pump(generation.flow)
 
     def _computed(self, generation: Generation) -> None:
-        """The engine is done, and not all is shown: its slot is free for others."""
+        """The engine is done, and not all is shown: its slot is free for others, and nobody gets one by pausing it."""
         place: Place[Engine] | None = generation.place
         if place is not None:
             place.free()
-            if generation.flow.queue.waiting:
-                self._pump(generation.flow)
+            flow: Flow = generation.flow
+            self._leave(generation, flow, time.monotonic())
+            if flow.queue.waiting:
+                self._pump(flow)
 
     @staticmethod
-    def _free(generation: Generation, now: float | None = None) -> Place[Engine] | None:
+    def _leave(generation: Generation, flow: Flow, now: float) -> None:
+        """It has left its engine; without effect for one that had before."""
+        if flow.running.pop(generation.id, None) is not None and generation.ticket is not None:
+            flow.left(generation, now)
+
+    def _free(self, generation: Generation, now: float | None = None) -> Place[Engine] | None:
         place: Place[Engine] | None = generation.place
         if place is not None:
             generation.place = None
             place.free()
-            flow: Flow = generation.flow
-            flow.running.pop(generation.id, None)
-            if generation.ticket is not None:
-                flow.left(generation, time.monotonic() if now is None else now)
+            self._leave(generation, generation.flow, time.monotonic() if now is None else now)
         return place
 
     def _look_at_replicas(self, flow: Flow, now: float) -> None:

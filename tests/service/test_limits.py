@@ -351,6 +351,7 @@ def test_a_pace_holds_back_what_comes_too_early_and_frees_the_slot(run: Run) -> 
         assert not paced.ended.is_set()
         assert len(paced.tokens) < 30
         assert house.in_use == 0
+        assert not house.flow.running  # nobody who needs a slot would get one by pausing it
         assert (await paced.whole()).split() == [str(number) for number in range(30)]
         assert isinstance(paced.end, Finish)
         assert paced.end.usage.completion_tokens == 30
