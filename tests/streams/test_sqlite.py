@@ -151,7 +151,7 @@ def test_a_record_cut_short_by_the_death_of_its_process_is_as_if_it_had_never_be
         await store.open()
         log = Hub(store).create(header("gen_a"))
         log.append([token(1)], [Delta("1")])
-        [journal] = journal_files(path)[:1]
+        journal = store.journal.file.path
         whole = used(journal)
         log.append([token(2), finish(3)], [Delta("2")])
         await store.abandon()

@@ -57,6 +57,8 @@ def _first_frame(file: Path) -> int:
     """0 for a file of an older version: these were before all others. One that holds nothing is the last."""
     with file.open("rb") as opened:
         data = opened.read(_FRAMES_AT)
+    if not any(data):
+        return sys.maxsize  # it is being made, or its process died then
     if not data.startswith(_MAGIC):
         return 0
     return int.from_bytes(data[_FIRST_AT:], "little") or sys.maxsize
