@@ -88,13 +88,17 @@ class Retention:
         """Logs and packs that were to be kept for a while only, which is over."""
         run = self._connection.execute
         found: list[_Old] = []
+        count = 0
         due = run("SELECT kind, key FROM passing WHERE until < ? LIMIT ?", (now, DROPS_AT_ONCE))
         for kind, key in due.fetchall():
+            if count >= DROPS_AT_ONCE:
+                break
             if kind == "k":
                 found.append(self._of_pack(key, None))
             else:
                 row = run("SELECT id, size FROM generations WHERE n = ?", (key,)).fetchone()
                 found.append(_Old([row[0]], row[1], key, key))
+            count += len(found[-1].ids)
         return found
 
     def _doomed(self, now: float, over: bool) -> list[_Old]:
