@@ -181,10 +181,14 @@ class Dispatcher:
             if place is None:
                 paused = self._paused_for(generation, flow, now)
                 place = None if paused is None else flow.model.place(generation.request.choices)
-            if place is not None and (wait := queue.next(now)) is not None:
-                if wait.eta_s is not None:
-                    flow.waited(wait.eta_s, now - wait.since)
-                self._start(wait.item, flow, place)
+            if place is not None:
+                wait = queue.serve(generation, now)
+                if wait is None:  # somebody's end has started or ended it meanwhile
+                    place.free()
+                else:
+                    if wait.eta_s is not None:
+                        flow.waited(wait.eta_s, now - wait.since)
+                    self._start(generation, flow, place)
             if paused is not None and not paused.ended:
                 queue.rejoin(paused, paused.ticket, now, now)
             if place is None:

@@ -12,7 +12,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.scheduling.fair_headroom import FairHeadroom
 from headrace.scheduling.fcfs import Fcfs
 from headrace.scheduling.policy import Terms, Ticket
-from headrace.scheduling.queue import Overflow, Queue
+from headrace.scheduling.queue import Overflow, Queue, Wait
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,14 @@ def push(
     return position, gave_way
 
 
+def following(queue: Queue[Item], now: float) -> Wait[Item] | None:
+    item = queue.first(now)
+    return None if item is None else queue.serve(item, now)
+
+
 def drained(queue: Queue[Item], now: float = 0.0) -> list[str]:
     ids = []
-    while (wait := queue.next(now)) is not None:
+    while (wait := following(queue, now)) is not None:
         ids.append(wait.item.id)
     return ids
 
@@ -123,14 +128,14 @@ def test_the_wait_is_foreseen_from_the_starts_of_late_and_can_be_compared() -> N
         push(queue, str(number))
     assert queue.eta_s(1, 0.0) is None
     for second in range(1, 6):
-        queue.next(2.0 * second)
+        following(queue, 2.0 * second)
     assert queue.eta_s(3, 10.0) == pytest.approx(6.0)
     push(queue, "asked", 10.0)
     wait = None
     now = 10.0
     while wait is None or wait.item.id != "asked":
         now += 2.0
-        wait = queue.next(now)
+        wait = following(queue, now)
     assert wait.eta_s == pytest.approx(now - wait.since)
 
 
@@ -139,7 +144,7 @@ def test_the_wait_that_is_foreseen_grows_while_nobody_starts() -> None:
     for number in range(20):
         push(queue, str(number))
     for second in range(1, 6):
-        queue.next(1.0 * second)
+        following(queue, 1.0 * second)
     waits = [queue.eta_s(1, now) or 0.0 for now in (5.0, 60.0, 600.0)]
     assert waits == sorted(set(waits))
 
@@ -148,7 +153,7 @@ def test_the_estimate_begins_anew_when_the_queue_was_empty() -> None:
     queue = queue_of(100)
     for number in range(6):
         push(queue, str(number))
-        queue.next(float(number))
+        following(queue, float(number))
     assert queue.eta_s(1, 6.0) is None
 
 
@@ -196,7 +201,7 @@ def test_nobody_is_lost_or_served_twice(
             queue.rejoin(item, ticket, now, now)
             inside.add(item.id)
         elif step == "next":
-            first, wait = queue.first(now), queue.next(now)
+            first, wait = queue.first(now), following(queue, now)
             assert (wait.item if wait else None) == first
             if wait:
                 inside.remove(wait.item.id)
@@ -205,6 +210,7 @@ def test_nobody_is_lost_or_served_twice(
             inside.remove(gone.id)
             assert queue.remove(gone)
             assert not queue.remove(gone)
+            assert queue.serve(gone, now) is None
         elif step == "expired":
             for late in queue.expired(now):
                 inside.remove(late.id)

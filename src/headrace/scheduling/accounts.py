@@ -38,9 +38,7 @@ class Tenant(Account):
 
     def relegate(self, now: float) -> None:
         """Put those at the top that had to start before ``now`` behind the others."""
-        if (
-            self.bid >= now and not self.aside
-        ):  # the first of them has to start no sooner than its bid
+        if self.bid >= now and not self.aside:  # the first has to start no sooner than its bid
             return
         while (entry := self.tickets.first()) is not None and entry[2].start_by < now:
             self.tickets.pop()
@@ -75,10 +73,10 @@ class Tenant(Account):
 
 class Level(Account):
     """A class: an account for all of its tenants, the line of those, who of them is urgent (``urgent_late``: of those
-    with late requests), who has most waiting.
+    with late requests; ``lines``: both), who has most waiting.
     ``members``: tenants with an account. ``last``: it is served when no other has anybody waiting."""
 
-    __slots__ = ("crowded", "last", "members", "tenants", "urgent", "urgent_late")
+    __slots__ = ("crowded", "last", "lines", "members", "tenants", "urgent", "urgent_late")
 
     def __init__(self, share: float) -> None:
         super().__init__(share or 1.0)
@@ -88,4 +86,5 @@ class Level(Account):
         numbers = count(1)
         self.urgent = Urgent(numbers)
         self.urgent_late = Urgent(numbers)
+        self.lines = self.urgent, self.urgent_late
         self.crowded = Crowded()

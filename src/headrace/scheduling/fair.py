@@ -69,16 +69,13 @@ class Fair(Base):
         entry = None if tenant is None else tenant.tickets.first()
         return None if entry is None else entry[2]
 
-    def take(self, now: float) -> Ticket | None:
-        ticket = self.peek(now)
-        if ticket is not None:
-            self._give_out(ticket)
-        return ticket
-
-    def _give_out(self, ticket: Ticket) -> None:
-        self._leave(ticket)
-        self._dequeue(ticket.account, ticket)
-        self._ledger.served(ticket.account)
+    def serve(self, ticket: Ticket, now: float) -> bool:
+        if not self._leave(ticket):
+            return False
+        tenant: Tenant = ticket.account
+        self._dequeue(tenant, ticket)
+        self._ledger.served(tenant)
+        return True
 
     def began(self, ticket: Ticket, now: float) -> None:
         if ticket.runs or ticket.stay:
@@ -96,7 +93,8 @@ class Fair(Base):
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
         more = tokens(count)
         ticket.produced += int(more)
-        self._ledger.charge(self._ledger.of(ticket), more * self._output_cost)
+        tenant: Tenant = ticket.account or self._ledger.of(ticket)
+        self._ledger.charge(tenant, more * self._output_cost)
 
     def ended(self, ticket: Ticket, now: float) -> None:
         if ticket.runs:

@@ -73,7 +73,9 @@ class FairHeadroom(Fair):
         target_s = max(due - arrived, 0.0)
         ticket.pressed_at = ticket.start_by - self._pressed_part * target_s
         ticket.rescue_at = arrived + self._rescue_after * target_s
-        key = ticket.start_by + steps(ticket.priority)
+        key = ticket.start_by
+        if ticket.priority:
+            key += steps(ticket.priority)
         tenant.tickets.push(key, ticket)
         if ticket.start_by < tenant.bid:
             tenant.urgent.offer(tenant)
@@ -113,9 +115,10 @@ class FairHeadroom(Fair):
             least = level.tenants.first()
             if least is None:
                 continue
-            least.relegate(late)
+            if least.bid < late or least.aside:
+                least.relegate(late)
             counter = least.counter
-            for line in (level.urgent, level.urgent_late):
+            for line in level.lines:
                 aside, bids = line.aside, line.bids
                 if (bids and bids[0][0] < soonest) or (aside and aside[0][0] <= counter):
                     tenant = line.first(late, counter, headroom, soonest)
@@ -136,17 +139,15 @@ class FairHeadroom(Fair):
         entry = tenant.late.first()
         return entry is not None and entry[0] < now
 
-    def take(self, now: float) -> Ticket | None:
-        ticket = self.peek(now)
-        if ticket is None:
-            return None
+    def serve(self, ticket: Ticket, now: float) -> bool:
+        if not ticket.stay:
+            return False
         tenant: Tenant = ticket.account
         if ticket.late:
             tenant.owed = max(tenant.owed - 1, 0.0)
-        elif self._overdue(tenant, finite(now)):
+        elif tenant.late.waiting and self._overdue(tenant, finite(now)):
             tenant.owed = min(tenant.owed + self._rescue_rate, self._rescue_rate + 1)
-        self._give_out(ticket)
-        return ticket
+        return super().serve(ticket, now)
 
     def began(self, ticket: Ticket, now: float) -> None:
         if not (ticket.runs or ticket.stay):

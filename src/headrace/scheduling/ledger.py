@@ -78,13 +78,19 @@ class Ledger:
     def joins(self, tenant: Tenant, cost: float) -> None:
         """One more of its tickets waits."""
         self._lift(tenant)
-        tenant.joins(cost)
-        tenant.level.joins(cost)
+        level = tenant.level
+        tenant.waiting += 1
+        tenant.backlog += cost
+        level.waiting += 1
+        level.backlog += cost
 
     def leaves(self, tenant: Tenant, cost: float) -> None:
         """One less of its tickets waits."""
-        tenant.leaves(cost)
-        tenant.level.leaves(cost)
+        level = tenant.level
+        tenant.waiting = waiting = tenant.waiting - 1
+        tenant.backlog = tenant.backlog - cost if waiting else 0.0
+        level.waiting = waiting = level.waiting - 1
+        level.backlog = level.backlog - cost if waiting else 0.0
 
     def served(self, tenant: Tenant) -> None:
         """One of its tickets is given out."""

@@ -32,16 +32,6 @@ class Account:
         """Its counter once all of its tickets have run."""
         return self.counter + self.backlog / self.weight
 
-    def joins(self, cost: float) -> None:
-        """One more of its tickets waits."""
-        self.waiting += 1
-        self.backlog += cost
-
-    def leaves(self, cost: float) -> None:
-        """One less of its tickets waits."""
-        self.waiting -= 1
-        self.backlog = self.backlog - cost if self.waiting else 0.0
-
 
 A = TypeVar("A", bound=Account)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -45,6 +46,21 @@ class Base:
         del self._waiting[ticket.stay]
         ticket.stay = 0
         return True
+
+    @abstractmethod
+    def peek(self, now: float) -> Ticket | None: ...
+
+    @abstractmethod
+    def remove(self, ticket: Ticket) -> bool: ...
+
+    def take(self, now: float) -> Ticket | None:
+        ticket = self.peek(now)
+        if ticket is not None:
+            self.serve(ticket, now)
+        return ticket
+
+    def serve(self, ticket: Ticket, now: float) -> bool:
+        return self.remove(ticket)
 
     def began(self, ticket: Ticket, now: float) -> None:
         ticket.charged = True
@@ -97,13 +113,6 @@ class Ordered(Base):
     def peek(self, now: float) -> Ticket | None:
         entry = self._heap.first()
         return None if entry is None else entry[2]
-
-    def take(self, now: float) -> Ticket | None:
-        entry = self._heap.first()
-        if entry is None:
-            return None
-        self.remove(entry[2])
-        return entry[2]
 
     def least_urgent(self, now: float, than: Ticket | None = None) -> Ticket | None:
         entry = self._sheddable.first()

@@ -114,6 +114,9 @@ class Policy(Protocol):
     def take(self, now: float) -> Ticket | None:
         """Who is next, and waits no more."""
 
+    def serve(self, ticket: Ticket, now: float) -> bool:
+        """It was next at :meth:`peek`, and waits no more; whether it waited."""
+
     def began(self, ticket: Ticket, now: float) -> None:
         """It runs: its uncached prompt is charged. One that never waited may begin as well."""
 
@@ -157,4 +160,6 @@ def steps(priority: float) -> float:
 
 def uncached(ticket: Ticket) -> float:
     """Prompt tokens that have to be computed."""
-    return tokens(ticket.prompt_tokens - tokens(ticket.cached_tokens))
+    if ticket.cached_tokens:
+        return tokens(ticket.prompt_tokens - tokens(ticket.cached_tokens))
+    return tokens(ticket.prompt_tokens)

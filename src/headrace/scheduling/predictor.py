@@ -36,7 +36,8 @@ class Predictor:
 
     def __init__(self) -> None:
         self.weights: tuple[float, float, float] = PRIOR
-        self._covariance = [[UNSURE, 0.0, 0.0], [0.0, UNSURE, 0.0], [0.0, 0.0, UNSURE]]
+        self._covariance = UNSURE, 0.0, 0.0, UNSURE, 0.0, UNSURE
+        """Upper triangle, by rows: it is symmetric."""
 
     def predict(self, uncached: float, queued: float = 0.0) -> float:
         """Seconds from its beginning to its first token."""
@@ -49,20 +50,29 @@ class Predictor:
             return
         expected = self.predict(uncached, queued)
         error = min(took_s - expected, 2 * expected + 1.0)
-        x = 1.0, tokens(uncached) / 1e3, tokens(queued) / 1e3
-        p = self._covariance
-        px = [row[0] * x[0] + row[1] * x[1] + row[2] * x[2] for row in p]
-        scale = FORGETTING + x[0] * px[0] + x[1] * px[1] + x[2] * px[2]
-        moved = (w + g * error / scale for w, g in zip(self.weights, px, strict=True))
-        a, b, c = (min(max(w, 0.0), most) for w, most in zip(moved, MOST, strict=True))
-        self.weights = a, b, c
-        for i, row in enumerate(p):
-            for j in range(3):
-                row[j] = (row[j] - px[i] * px[j] / scale) / FORGETTING
-        if max(p[0][0], p[1][1], p[2][2]) > UNSURE:
-            self._covariance = [
-                [min(p[i][i], UNSURE) if i == j else 0.0 for j in range(3)] for i in range(3)
-            ]
+        y, z = tokens(uncached) / 1e3, tokens(queued) / 1e3
+        aa, ab, ac, bb, bc, cc = self._covariance
+        pa = aa + ab * y + ac * z
+        pb = ab + bb * y + bc * z
+        pc = ac + bc * y + cc * z
+        scale = FORGETTING + pa + pb * y + pc * z
+        a, b, c = self.weights
+        step = error / scale
+        self.weights = (
+            min(max(a + pa * step, 0.0), MOST[0]),
+            min(max(b + pb * step, 0.0), MOST[1]),
+            min(max(c + pc * step, 0.0), MOST[2]),
+        )
+        aa = (aa - pa * pa / scale) / FORGETTING
+        bb = (bb - pb * pb / scale) / FORGETTING
+        cc = (cc - pc * pc / scale) / FORGETTING
+        if aa > UNSURE or bb > UNSURE or cc > UNSURE:
+            self._covariance = min(aa, UNSURE), 0.0, 0.0, min(bb, UNSURE), 0.0, min(cc, UNSURE)
+        else:
+            self._covariance = (
+                *(aa, (ab - pa * pb / scale) / FORGETTING, (ac - pa * pc / scale) / FORGETTING),
+                *(bb, (bc - pb * pc / scale) / FORGETTING, cc),
+            )
 
 
 class _Replica:
@@ -101,6 +111,7 @@ class Predictors:
             if len(self._replicas) >= REPLICAS:
                 del self._replicas[next(iter(self._replicas))]
             replica = self._replicas[ticket.replica] = _Replica()
+            self._count()
         ticket.began_at = now
         ticket.queued = replica.ahead
         ticket.prefilling = uncached(ticket)
@@ -116,9 +127,7 @@ class Predictors:
         if not 0 <= now - replica.taught_at < LESSON_S:
             replica.taught_at = now
             replica.predictor.observe(size, ticket.queued, took_s)
-            known = [one.predictor.weights for one in self._replicas.values()]
-            a, b, c = (sum(column) / len(known) for column in zip(*known, strict=True))
-            self._typical = a, b, c
+            self._count()
         self._moved(replica, -size)
 
     def ended(self, ticket: Ticket) -> None:
@@ -130,7 +139,16 @@ class Predictors:
             ticket.began_at = nan
 
     def _moved(self, replica: _Replica, size: float) -> None:
-        replica.ahead = max(replica.ahead + size, 0.0)
-        replicas = self._replicas.values()
-        total = sum(one.ahead * one.predictor.weights[2] for one in replicas)
-        self.ahead_s = total / len(replicas) / 1e3
+        ahead = max(replica.ahead + size, 0.0)
+        more_s = (ahead - replica.ahead) * replica.predictor.weights[2] / 1e3
+        replica.ahead = ahead
+        self.ahead_s = max(self.ahead_s + more_s / len(self._replicas), 0.0)
+
+    def _count(self) -> None:
+        """Others have come, or another speed: all of them anew."""
+        known = self._replicas.values()
+        weights = zip(*(one.predictor.weights for one in known), strict=True)
+        a, b, c = (sum(column) / len(known) for column in weights)
+        self._typical = a, b, c
+        total = sum(one.ahead * one.predictor.weights[2] for one in known)
+        self.ahead_s = total / len(known) / 1e3

@@ -27,7 +27,8 @@ def due_at(ticket: Ticket, arrived_at: float, targets_s: Mapping[str, float]) ->
 
 def arrival(ticket: Ticket, now: float) -> float:
     """When it arrived; now, where that is no time."""
-    return finite(ticket.arrived_at, finite(now))
+    at = ticket.arrived_at
+    return at if -MOST_S < at < MOST_S else finite(now)
 
 
 def at_least(key: str, value: float, least: float) -> float:

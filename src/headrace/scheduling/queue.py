@@ -123,12 +123,12 @@ class Queue(Generic[W]):
         ticket = self.policy.peek(now)
         return None if ticket is None else self.waiting[ticket.id].item
 
-    def next(self, now: float) -> Wait[W] | None:
-        """Take who is :meth:`first`."""
-        ticket = self.policy.take(now)
-        if ticket is None:
+    def serve(self, item: W, now: float) -> Wait[W] | None:
+        """Take the one that was :meth:`first`; None if it does not wait any more."""
+        wait = self.waiting.get(item.id)
+        if wait is None or not self.policy.serve(wait.ticket, now):
             return None
-        wait = self._forget(ticket.id)
+        self._forget(item.id)
         self._starts.started(now, len(self.waiting))
         self._let_in()
         return wait

@@ -114,12 +114,6 @@ class SloFormula(Base):
             heappop(entries)
         return None
 
-    def take(self, now: float) -> Ticket | None:
-        ticket = self.peek(now)
-        if ticket is not None:
-            self.remove(ticket)
-        return ticket
-
     def first_token(self, ticket: Ticket, now: float) -> None:
         latency_s = now - ticket.arrived_at
         tenant = self._tenants.get(ticket.terms.tenant)
