@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from headrace.scheduling.accounts import Tenant
+from headrace.scheduling.accounts import Level, Tenant
 from headrace.scheduling.fair import OUTPUT_COST, Fair
 from headrace.scheduling.ledger import SHARES
 from headrace.scheduling.policy import MOST_S, Ticket, finite, steps, uncached
@@ -96,22 +96,25 @@ class FairHeadroom(Fair):
     def peek(self, now: float) -> Ticket | None:
         at = finite(now)
         late = at + self._predictors.ahead_s
-        tenant = self._pressed(late)
+        level = self._ledger.next_level()
+        if level is None:
+            return None
+        tenant = self._pressed(level, late) or level.tenants.first()
         if tenant is None:
-            tenant = self._next_tenant()
-            if tenant is None:
-                return None
+            return None
+        if tenant.bid < late or tenant.aside:
             tenant.relegate(late)
         entry = tenant.tickets.first()
         if entry is None or (tenant.owed >= 1 and self._overdue(tenant, at)):
             entry = tenant.late.first()
         return None if entry is None else entry[2]
 
-    def _pressed(self, late: float) -> Tenant | None:
-        """Who goes ahead of its turn: the least slack of all within the headroom, if that is little."""
+    def _pressed(self, following: Level, late: float) -> Tenant | None:
+        """Who goes ahead of its turn: the least slack of all within the headroom, if that is little. ``following``: the
+        class that is next."""
         headroom, soonest = self._headroom, inf
         best: Tenant | None = None
-        for level in self._ledger.levels_within(headroom):
+        for level in self._ledger.levels_within(following, headroom):
             least = level.tenants.first()
             if least is None:
                 continue
@@ -128,10 +131,6 @@ class FairHeadroom(Fair):
                     break
         entry = None if best is None else best.tickets.first()
         return best if entry is not None and entry[2].pressed_at <= late else None
-
-    def _next_tenant(self) -> Tenant | None:
-        level = self._ledger.next_level()
-        return None if level is None else level.tenants.first()
 
     @staticmethod
     def _overdue(tenant: Tenant, now: float) -> bool:

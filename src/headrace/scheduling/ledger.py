@@ -6,7 +6,7 @@ ever waits for all of the other. Tenants of weight 0, and classes with share 0, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from headrace.scheduling.accounts import Level, Tenant
 from headrace.scheduling.line import Line
@@ -65,14 +65,11 @@ class Ledger:
             return self.last
         return level
 
-    def levels_within(self, headroom: float) -> list[Level]:
-        """The classes with somebody waiting that are at most ``headroom`` ahead of the next one."""
-        first = self.next_level()
-        if first is None:
-            return []
-        if first.last or len(self._levels) == 1:
-            return [first]
-        bound = first.counter + headroom
+    def levels_within(self, following: Level, headroom: float) -> Iterable[Level]:
+        """The classes with somebody waiting that are at most ``headroom`` ahead of the ``following`` one."""
+        if following.last or len(self._levels) == 1:
+            return (following,)
+        bound = following.counter + headroom
         return [one for one in self._levels.values() if one.waiting and one.counter <= bound]
 
     def joins(self, tenant: Tenant, cost: float) -> None:
