@@ -63,6 +63,8 @@ class Dispatcher:
         if place is not None:
             if place.early or generation.durable:
                 if place.early:
+                    self._begin_to_account(flow, time.monotonic())
+                    self._tickets.give(generation, flow.estimates)
                     generation.progress("queued", position=place.early)
                 else:
                     generation.progress("prefill")
@@ -70,6 +72,8 @@ class Dispatcher:
                     place.free()
                     return
             self._start(generation, flow, place)
+            if place.early:
+                self._relieve(flow, time.monotonic())
             return
         now = time.monotonic()
         self._begin_to_account(flow, now)
@@ -167,6 +171,7 @@ class Dispatcher:
                 self._end_waiting(flow, now)
                 self._tell_waiting(flow, now)
                 self._pump(flow)
+            self._relieve(flow, now)
 
     def _pump(self, flow: Flow) -> None:
         """Start who waits while there are slots."""
@@ -192,14 +197,39 @@ class Dispatcher:
             if paused is not None and not paused.ended:
                 queue.rejoin(paused, paused.ticket, now, now)
             if place is None:
-                return
+                break
+        self._relieve(flow, now)
+
+    def _relieve(self, flow: Flow, now: float) -> None:
+        """Who has little time left and stands in an engine's own line has others before it that took their slots in
+        turn: one of those gives way, once."""
+        if self.stopped or not any(replica.early for replica in flow.model.replicas):
+            return
+        for generation in [one for one in flow.running.values() if _in_line(one)]:
+            self._begin_to_account(flow, now)
+            flow.charge(now)
+            paused = self._paused_for(generation, flow, now)
+            if paused is not None:
+                generation.place.early = 0
+                if not paused.ended:
+                    self._rejoin(paused, now, now)
 
     def _paused_for(self, generation: Generation, flow: Flow, now: float) -> Generation | None:
-        """One that runs and gives its place to this one, which waits: it goes on later from its log."""
-        running = [one.ticket for one in flow.running.values() if may_pause(one, flow)]
-        victim = flow.queue.policy.victim(generation.ticket, running, now) if running else None
+        """One that runs and gives its place to this one, which waits: it goes on later from its log. Those that
+        have begun nothing yet lose nothing by it."""
+        running = [one for one in flow.running.values() if may_pause(one, flow)]
+        if generation.place is None:
+            first = [one.ticket for one in running if _in_line(one)]
+        else:
+            first = []
+            replica = generation.place.replica
+            running = [o for o in running if o.place.replica is replica and not _in_line(o)]
+        victim = None
+        for tickets in (first, [one.ticket for one in running]):
+            victim = victim or flow.queue.policy.victim(generation.ticket, tickets, now)
         if victim is None:
             return None
+        victim.pauses += 1
         paused = flow.running[victim.id]
         paused.stop_run()
         self._free(paused, now)
@@ -230,6 +260,7 @@ class Dispatcher:
             generation.started_at = now
             flow.meters[generation.request.kind].started(now - generation.admitted_at)
         generation.place = place
+        place.seq = generation.seq
         flow.running[generation.id] = generation
         ticket: Ticket | None = generation.ticket
         if ticket is not None:
@@ -335,6 +366,12 @@ class Dispatcher:
                 why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
                 text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
                 self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
+
+
+def _in_line(generation: Generation) -> bool:
+    """Whether its engine has it, and no slot for it yet: it said nothing since."""
+    place = generation.place
+    return bool(place.early and place.replica.early) and generation.seq == place.seq
 
 
 def _shed() -> HeadraceError:

@@ -210,9 +210,77 @@ def test_a_class_that_had_more_than_its_share_is_pre_empted(name: str) -> None:
     one.add(urgent, 5.0)
     pressed_at = 5.0 if name == "fair" else 12.0
     assert one.victim(urgent, running, pressed_at) is running[2]
-    later = Ticket("later", Terms("c", level="batch", ttft_s=10.0), 5.0)
+    later = Ticket("later", Terms("b", level="batch", ttft_s=10.0), 5.0)
     one.add(later, 5.0)
     assert one.victim(later, running, pressed_at) is None
+
+
+def test_who_has_more_than_its_share_of_the_slots_gives_one_up_in_time() -> None:
+    one = FairHeadroom()
+    heavy, light = Terms("heavy", ttft_s=10.0), Terms("light", ttft_s=10.0)
+    running = [Ticket(str(n), heavy, 0.0, 1000, produced=10 * n) for n in range(4)]
+    for ticket in running:
+        one.began(ticket, 0.0)
+    running[0].pauses = 1
+    came = [Ticket(f"light{n}", light, 5.0) for n in range(3)]
+    for number, ticket in enumerate(came):
+        one.add(ticket, 5.0)
+        assert one.victim(ticket, running, 6.0) is None  # it has time
+        victim = one.victim(ticket, running, 12.0)
+        if number == 2:
+            assert victim is None  # each has two
+            break
+        assert victim is running[number and 2 or 1]
+        one.ended(victim, 12.0)
+        running.remove(victim)
+        one.serve(ticket, 12.0)
+        one.began(ticket, 12.0)
+        running.insert(0, ticket)
+        running.append(victim)
+    more = Ticket("more", heavy, 5.0)
+    one.add(more, 5.0)
+    assert one.victim(more, running, 12.0) is None
+
+
+def test_a_tenant_with_twice_the_weight_has_twice_the_slots() -> None:
+    one = FairHeadroom()
+    heavy, light = Terms("heavy", 1.0, ttft_s=10.0), Terms("light", 2.0, ttft_s=10.0)
+    running = [Ticket(str(n), heavy, 0.0, 1000, produced=1) for n in range(3)]
+    running += [Ticket(f"light{n}", light, 0.0, 1000, produced=1) for n in range(2)]
+    for ticket in running:
+        one.began(ticket, 0.0)
+    third, fourth = Ticket("third", light, 5.0), Ticket("fourth", light, 5.0)
+    one.add(third, 5.0)
+    assert one.victim(third, running, 12.0) is running[0]
+    one.serve(third, 12.0)
+    one.began(third, 12.0)
+    one.add(fourth, 5.0)
+    assert one.victim(fourth, running, 12.0) is running[0]
+    one.ended(running.pop(0), 12.0)
+    one.serve(fourth, 12.0)
+    one.began(fourth, 12.0)
+    fifth = Ticket("fifth", light, 5.0)
+    one.add(fifth, 5.0)
+    assert one.victim(fifth, running, 12.0) is None
+
+
+def test_an_answer_that_has_begun_goes_on_before_its_tenants_others_however_late() -> None:
+    one = FairHeadroom()
+    terms = Terms("a", ttft_s=10.0)
+    begun = Ticket("begun", terms, 100.0, produced=20)
+    one.began(begun, 100.0)
+    one.ended(begun, 130.0)
+    for number in range(5):
+        one.add(Ticket(str(number), terms, 128.0), 128.0)
+    one.add(begun, 130.0)
+    assert one.peek(130.0) is begun
+    assert one.peek(250.0) is begun
+    for number in range(5):
+        one.add(Ticket(f"new{number}", terms, 250.0), 250.0)
+    order = []
+    while (ticket := one.take(250.0)) is not None:
+        order.append(ticket.id)
+    assert order.index("begun") <= 1
 
 
 def test_positions_are_those_in_which_they_run() -> None:

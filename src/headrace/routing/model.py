@@ -91,11 +91,13 @@ class Replica(Generic[E]):
 
 class Place(msgspec.Struct, Generic[E]):
     """``taken`` slots held on a replica; :meth:`free` gives them back once. ``early``: its position among
-    those that the engine has before a slot of its is free for them, from 1; 0: it has a slot."""
+    those that the engine has before a slot of its is free for them, from 1; 0: it has a slot. ``seq``: the newest event
+    of its generation when it was taken."""
 
     replica: Replica[E]
     taken: int
     early: int = 0
+    seq: int = 0
 
     def free(self) -> None:
         self.replica.in_use -= self.taken

@@ -129,7 +129,7 @@ class Fair(Base):
         """The one that loses least by being computed again, of classes that had more than their share."""
         level = self._ledger.of(ticket).level
         candidates = [one for one in running if one.runs and self._ahead(one.account.level, level)]
-        return min(candidates, key=recomputed, default=None)
+        return min(candidates, key=lambda one: (one.pauses, recomputed(one)), default=None)
 
     @staticmethod
     def _ahead(level: Level, of: Level) -> bool:

@@ -21,15 +21,33 @@ from math import inf
 from headrace.scheduling.accounts import Level, Tenant
 from headrace.scheduling.fair import OUTPUT_COST, Fair
 from headrace.scheduling.ledger import SHARES
-from headrace.scheduling.policy import MOST_S, Ticket, finite, steps, uncached
+from headrace.scheduling.ordered import recomputed
+from headrace.scheduling.policy import (
+    MOST_S,
+    MOST_STEPS,
+    PRIORITY_S,
+    Ticket,
+    finite,
+    steps,
+    uncached,
+)
 from headrace.scheduling.predictor import Predictors
-from headrace.scheduling.promises import TARGETS_S, arrival, at_least, due_at, each_at_least
+from headrace.scheduling.promises import (
+    LONGEST_S,
+    TARGETS_S,
+    arrival,
+    at_least,
+    due_at,
+    each_at_least,
+)
 from headrace.scheduling.ticket_heap import TicketHeap
 
 HEADROOM = 3000.0
 PRESSED = 0.5
 RESCUE_AFTER = 12.0
 RESCUE_RATE = 3.0
+BEFORE_S = LONGEST_S + PRIORITY_S * MOST_STEPS
+"""An answer that has begun goes on before its tenant's others."""
 
 
 class FairHeadroom(Fair):
@@ -68,12 +86,8 @@ class FairHeadroom(Fair):
 
     def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
         arrived = arrival(ticket, now)
-        due = due_at(ticket, arrived, self._targets_s)
-        ticket.start_by = due - self._predictors.prefill_s(uncached(ticket))
-        target_s = max(due - arrived, 0.0)
-        ticket.pressed_at = ticket.start_by - self._pressed_part * target_s
-        ticket.rescue_at = arrived + self._rescue_after * target_s
-        key = ticket.start_by
+        self._promise(ticket, arrived, now)
+        key = ticket.start_by if ticket.produced == 0 else arrived - BEFORE_S
         if ticket.priority:
             key += steps(ticket.priority)
         tenant.tickets.push(key, ticket)
@@ -82,6 +96,17 @@ class FairHeadroom(Fair):
         if ticket.terms.sheddable and not ticket.charged and ticket.start_by >= arrived:
             self._expiring.push(ticket.start_by, ticket)
         return key
+
+    def _promise(self, ticket: Ticket, arrived: float, now: float) -> None:
+        """When it must start, and from when on it is pressed and to be rescued."""
+        due = due_at(ticket, arrived, self._targets_s)
+        target_s = max(due - arrived, 0.0)
+        rescue_at = arrived + self._rescue_after * target_s
+        if ticket.produced:  # its client waits anew, in the middle of an answer
+            due, rescue_at = finite(now) + target_s, arrived
+        ticket.start_by = due - self._predictors.prefill_s(uncached(ticket))
+        ticket.pressed_at = ticket.start_by - self._pressed_part * target_s
+        ticket.rescue_at = rescue_at
 
     def _dequeue(self, tenant: Tenant, ticket: Ticket) -> None:
         late = ticket.late
@@ -150,6 +175,8 @@ class FairHeadroom(Fair):
 
     def began(self, ticket: Ticket, now: float) -> None:
         if not (ticket.runs or ticket.stay):
+            if ticket.start_by == inf:  # it never waited
+                self._promise(ticket, arrival(ticket, now), now)
             self._predictors.began(ticket, now)
         super().began(ticket, now)
 
@@ -169,8 +196,24 @@ class FairHeadroom(Fair):
         return gone
 
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
-        """As under ``fair``, and only for one that has little time left, and some."""
+        """As under ``fair``, or one of a tenant of the same class that has more than its share of the slots; and
+        only for one that has little time left, and some."""
         at = finite(now) + self._predictors.ahead_s
         if not ticket.pressed_at <= at <= ticket.start_by:
             return None
-        return super().victim(ticket, running, now)
+        candidates = list(running)
+        return super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
+
+    def _of_most(self, ticket: Ticket, running: Iterable[Ticket]) -> Ticket | None:
+        """One of who has most slots by its weight, and more than the other will have."""
+        tenant = self._ledger.of(ticket)
+        least = (tenant.running + (not ticket.runs)) / tenant.weight
+        slots: dict[Ticket, float] = {}
+        for one in running:
+            if one.runs and one.account.level is tenant.level and one.account is not tenant:
+                share = (one.account.running - 1) / one.account.weight
+                if share >= least:
+                    slots[one] = share
+        most = max(slots.values(), default=0.0)
+        of_most = (one for one, share in slots.items() if share == most)
+        return min(of_most, key=lambda one: (one.pauses, recomputed(one)), default=None)

@@ -87,6 +87,8 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     """How many tokens of it are computed."""
     queued: float = 0.0
     """How many of others the engine had before it."""
+    pauses: int = 0
+    """How often it gave way to another."""
 
 
 class Policy(Protocol):

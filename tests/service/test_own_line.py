@@ -1,0 +1,124 @@
+"""An engine that takes a few more than it has slots for: who stands in its line is not stuck there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from tests.service.house import WORDS, House, Witness
+from tests.service.test_scheduling import ask, phases, tenants, tick
+
+from headrace.domain.delta import Delta
+from headrace.domain.errors import HeadraceError
+from headrace.domain.tenant import Tenant
+from headrace.engines.engine import Outcome, Run, Sink, Work
+from headrace.engines.script import Script
+from headrace.engines.scripted import ScriptedEngine
+
+SLOTS = 2
+LONG = Script(WORDS, when="hello", repeat=60, delay_ms=5)
+
+
+class Line:
+    """Put before an engine: what exceeds its slots begins when one is free, first come first served."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.infer = engine.stream_infer
+        self.running: list[Seat] = []
+        self.waiting: list[Seat] = []
+
+    def stream_infer(self, work: Work, sink: Sink) -> Run:
+        seat = Seat(self, work, sink)
+        self.waiting.append(seat)
+        self.serve()
+        return seat
+
+    def serve(self) -> None:
+        while self.waiting and len(self.running) < SLOTS:
+            seat = self.waiting.pop(0)
+            self.running.append(seat)
+            seat.run = self.infer(seat.work, seat)
+
+    def leave(self, seat: Seat) -> None:
+        for seats in (self.running, self.waiting):
+            if seat in seats:
+                seats.remove(seat)
+        self.serve()
+
+
+class Seat:
+    def __init__(self, line: Line, work: Work, sink: Sink) -> None:
+        self.line, self.work, self.sink = line, work, sink
+        self.run: Run | None = None
+
+    def cancel(self) -> None:
+        if self.run is not None:
+            self.run.cancel()
+        self.line.leave(self)
+
+    def deltas(self, deltas: list[Delta]) -> None:
+        self.sink.deltas(deltas)
+
+    def prefill(self, done: int, total: int) -> None:
+        self.sink.prefill(done, total)
+
+    def finished(self, outcome: Outcome, deltas: Sequence[Delta] = ()) -> None:
+        self.line.leave(self)
+        self.sink.finished(outcome, deltas)
+
+    def failed(self, error: HeadraceError) -> None:
+        self.line.leave(self)
+        self.sink.failed(error)
+
+
+async def open_house() -> House:
+    known = tenants(Tenant(name="heavy"), Tenant(name="light", ttft_ms=300.0))
+    house = await House(LONG, slots=SLOTS, tenants=known).open()
+    engine: Any = house.engines[0]
+    engine.stream_infer = Line(engine).stream_infer
+    house.flow.model.replicas[0].places = SLOTS + 1
+    return house
+
+
+def test_who_has_little_time_passes_the_engines_own_line(
+    run: Callable[[Coroutine[Any, Any, Any]], Any],
+) -> None:
+    async def main() -> None:
+        house = await open_house()
+        heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(5)]
+        await heavy[1].token(4)
+        ticking = asyncio.create_task(tick(house))
+        light = Witness(ask(house, "light"), client=False)
+        await light.token(1)
+        assert not any(one.ended.is_set() for one in heavy)
+        paused = [one for one in heavy if "paused" in phases(one)]
+        assert len(paused) == 2  # the one in the line, and one of those with a slot
+        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 60}
+        assert house.in_use == 0
+        assert house.flow.running == {}
+        ticking.cancel()
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_who_stands_in_the_line_itself_gets_a_slot_in_time(
+    run: Callable[[Coroutine[Any, Any, Any]], Any],
+) -> None:
+    async def main() -> None:
+        house = await open_house()
+        heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(2)]
+        await heavy[1].token(4)
+        ticking = asyncio.create_task(tick(house))
+        light = Witness(ask(house, "light"), client=False)
+        assert phases(light)[0] == "queued"
+        await light.token(1)
+        assert not any(one.ended.is_set() for one in heavy)
+        assert sum("paused" in phases(one) for one in heavy) == 1
+        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 60}
+        assert house.in_use == 0
+        ticking.cancel()
+        await house.service.close(0.0)
+
+    run(main())
