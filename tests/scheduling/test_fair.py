@@ -230,7 +230,7 @@ def test_who_has_more_than_its_share_of_the_slots_gives_one_up_in_time() -> None
         if number == 2:
             assert victim is None  # each has two
             break
-        assert victim is running[number and 2 or 1]
+        assert victim is running[(number and 2) or 1]
         one.ended(victim, 12.0)
         running.remove(victim)
         one.serve(ticket, 12.0)
