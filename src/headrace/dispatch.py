@@ -320,22 +320,22 @@ class Dispatcher:
         if place is not None:
             place.free()
             flow: Flow = generation.flow
-            self._leave(generation, flow, time.monotonic())
+            self._leave(generation, flow)
             if flow.queue.waiting:
                 self._pump(flow)
 
     @staticmethod
-    def _leave(generation: Generation, flow: Flow, now: float) -> None:
+    def _leave(generation: Generation, flow: Flow, now: float | None = None) -> None:
         """It has left its engine; without effect for one that had before."""
         if flow.running.pop(generation.id, None) is not None and generation.ticket is not None:
-            flow.left(generation, now)
+            flow.left(generation, time.monotonic() if now is None else now)
 
     def _free(self, generation: Generation, now: float | None = None) -> Place[Engine] | None:
         place: Place[Engine] | None = generation.place
         if place is not None:
             generation.place = None
             place.free()
-            self._leave(generation, generation.flow, time.monotonic() if now is None else now)
+            self._leave(generation, generation.flow, now)
         return place
 
     def _look_at_replicas(self, flow: Flow, now: float) -> None:

@@ -19,6 +19,7 @@ from headrace.admission.keys import Keys
 from headrace.admission.plan import Reservation
 from headrace.admission.read_tokens import ReadTokens
 from headrace.admission.tenants import Tenants
+from headrace.attaining import refused, watch
 from headrace.dispatch import Dispatcher, report
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
@@ -129,10 +130,14 @@ class Service:
         if overflow == "spill" and flow.fallback is not None and flow.full:
             flow = self._flow_of(flow.fallback)
             request = msgspec.structs.replace(request, model=flow.model.name)
-        request = flow.admit(request, overflow)
-        now = time.time()
-        generation_id = "gen_" + self._ulids.new(now)
-        request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
+        try:
+            request = flow.admit(request, overflow)
+            now = time.time()
+            generation_id = "gen_" + self._ulids.new(now)
+            request, reservation = self._limiting.reserve(generation_id, request, caller, flow, now)
+        except HeadraceError as error:
+            refused(flow, request, caller, self._tenants.targets.get(caller.tenant), error)
+            raise
         context = opening = None
         try:
             if self._chain is not None:
@@ -146,6 +151,8 @@ class Service:
                 reservation.settle(0, time.monotonic())
             raise
         generation = self._begin(log, flow, context, flow.keeps_raw, reservation)
+        if self._tenants.targets or caller.urgency is not None:
+            watch(generation, self._tenants.targets.get(caller.tenant))
         if opening is None and not self._rewrites:
             self._dispatcher.enqueue(generation, flow)
         else:
@@ -333,9 +340,8 @@ class Service:
             self._alone.pop(generation.id, None)
         if generation.join_key is not None:
             self._joining.ended(generation)
-        token = generation.caller.abort_token
-        if token is not None:
-            self._aborts.remove(generation.caller.tenant, token, generation)
+        if generation.caller.abort_token is not None:
+            self._aborts.remove(generation.caller.tenant, generation.caller.abort_token, generation)
         took_s = time.monotonic() - generation.admitted_at
         if type(end) is Finish:
             meter = flow.meters[generation.request.kind]
@@ -344,6 +350,8 @@ class Service:
             report(generation, "ended by %s: %s", end.code, end.message)
             meter = flow.meters[generation.request.kind]
             meter.failed(end.code, end.message, 0, took_s)
+        if generation.watched is not None:
+            generation.watched.ended(generation, end)
         if generation.trace is not None:
             generation.trace.ended(end)
         if self._news:
@@ -389,9 +397,8 @@ class Service:
         self._running[generation.id] = generation
         if generation.caller.trace is not None and self._tracer is not None:
             generation.trace = self._tracer.generation(generation, flow.model.name)
-        token = generation.caller.abort_token
-        if token is not None:
-            self._aborts.add(generation.caller.tenant, token, generation)
+        if generation.caller.abort_token is not None:
+            self._aborts.add(generation.caller.tenant, generation.caller.abort_token, generation)
         if self._news:
             self._topics.publish("generation", {"id": generation.id, "state": "admitted"})
         return generation

@@ -29,7 +29,7 @@ class Tickets:
         """A generation's ticket, for all of its runs."""
         caller, request = generation.caller, generation.request
         arrived_at = generation.admitted_at
-        ttft_s = caller.ttft_s
+        ttft_s = None if caller.urgency is None else caller.urgency.ttft_s
         generation.ticket = ticket = Ticket(
             generation.id,
             self._terms(caller.tenant),

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from headrace.domain.request import Urgency
+
 CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
 ENDPOINTS = [
     ("/v1/chat/completions", CHAT),
@@ -86,7 +88,7 @@ def test_targets_may_come_with_a_request(kit: Any, value: str, seconds: float) -
             body = {**CHAT, "priority": -3}
             await client.post("/v1/chat/completions", json=body, headers=headers)
             (generation,) = service.generations
-            assert (generation.caller.ttft_s, generation.caller.tpot_s) == (seconds, seconds)
+            assert generation.caller.urgency == Urgency(seconds, seconds)
             assert generation.request.priority == -3
 
     kit.run(main())

@@ -12,7 +12,7 @@ from tests.service.house import WORDS, House, Witness
 from headrace.admission.tenants import Tenants
 from headrace.domain.errors import Code
 from headrace.domain.event import Progress
-from headrace.domain.request import CONTINUE, Caller, Message, Request, Sampling
+from headrace.domain.request import CONTINUE, Caller, Message, Request, Sampling, Urgency
 from headrace.domain.tenant import Tenant
 from headrace.engines.script import Script
 from headrace.protocols.port import Generation
@@ -33,7 +33,7 @@ def ask(house: House, tenant: str, *, priority: int = 0, ttft_s: float | None = 
     request = Request(
         "m", "chat", messages, sampling=Sampling(max_tokens=1000), stream=True, priority=priority
     )
-    caller = Caller(tenant, leaving=CONTINUE, ttft_s=ttft_s)
+    caller = Caller(tenant, leaving=CONTINUE, urgency=Urgency(ttft_s))
     return house.service.submit(request, caller, "native", {})
 
 

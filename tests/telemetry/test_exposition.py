@@ -37,6 +37,9 @@ def busy_metrics() -> Metrics:
     chat.tokens(1, 0.02)
     chat.finished("stop", 0.4, Usage(10, 20, 4))
     chat.failed("engine_failed", "the engine died", 2, 0.7)
+    chat.target("shop", "ttft", True)
+    completion.target("shop", "ttft", True)
+    chat.target("shop", "tpot", False)
     completion.started(0.003)
     completion.first_token(0.09)
     completion.finished("length", 0.2, Usage(1, 2))
@@ -98,6 +101,16 @@ COMPLETION = {**GEN_AI, "gen_ai_operation_name": "text_completion"}
             "gen_ai_client_token_usage_bucket",
             {**GEN_AI, "gen_ai_token_type": "output", "le": "16.0"},
             0,
+        ),
+        (
+            "headrace_slo_requests_total",
+            {**MODEL, "tenant": "shop", "target": "ttft", "met": "true"},
+            2,
+        ),
+        (
+            "headrace_slo_requests_total",
+            {**MODEL, "tenant": "shop", "target": "tpot", "met": "false"},
+            1,
         ),
         ("headrace_readers", {}, 7),
         ("headrace_store_commits_total", {}, 11),

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from headrace.domain.event import Usage
-from headrace.telemetry.metrics import MODEL_LABELS, OTHER, Metrics
+from headrace.telemetry.attainment import OTHER
+from headrace.telemetry.metrics import MODEL_LABELS, Metrics
 
 
 def test_a_model_has_one_set_of_counters() -> None:

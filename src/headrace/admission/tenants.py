@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Urgency
 from headrace.domain.tenant import Tenant
 
 DEFAULT = "default"
 
 
 class Tenants:
-    """The directory by name. ``default`` is always in it."""
+    """The directory by name. ``default`` is always in it. ``targets``: of those that have any."""
 
-    __slots__ = ("_by_name",)
+    __slots__ = ("_by_name", "targets")
 
     def __init__(self) -> None:
         self.replace(())
@@ -21,6 +22,11 @@ class Tenants:
     def replace(self, tenants: Iterable[Tenant]) -> None:
         """From now on there are these; of two with one name the later counts."""
         self._by_name = {DEFAULT: Tenant(name=DEFAULT)} | {one.name: one for one in tenants}
+        self.targets: Mapping[str, Urgency] = {
+            one.name: Urgency(one.ttft_s, one.tpot_s)
+            for one in self
+            if one.ttft_s is not None or one.tpot_s is not None
+        }
 
     def __iter__(self) -> Iterator[Tenant]:
         return iter(self._by_name.values())

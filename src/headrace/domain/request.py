@@ -151,11 +151,19 @@ class Once(msgspec.Struct, frozen=True, gc=False, array_like=True):
     digest: bytes = b""
 
 
+class Urgency(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How soon an answer is wanted. ``ttft_s``, ``tpot_s``: targets of the time to the first token and per output
+    token."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks: the tenant that the key named, and how this request wants to be treated. ``trace``: to which
     trace it belongs; the parent of all spans of its generation. ``retry``: which try of the same request it
-    is, from 0, where its client counts them. ``key_id``: which key it was, empty for none. ``ttft_s``,
-    ``tpot_s``: targets of the first token and of the time per output token that it brings itself."""
+    is, from 0, where its client counts them. ``key_id``: which key it was, empty for none. ``urgency``: how soon
+    it wants its answer, where it says that itself."""
 
     tenant: str = "default"
     request_id: str = ""
@@ -167,5 +175,4 @@ class Caller(msgspec.Struct, frozen=True, gc=False):
     once: Once | None = None
     retry: int | None = None
     key_id: str = ""
-    ttft_s: float | None = None
-    tpot_s: float | None = None
+    urgency: Urgency | None = None

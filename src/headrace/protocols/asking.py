@@ -7,7 +7,7 @@ from typing import Protocol
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import EVENT_TYPES
-from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving, Once
+from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving, Once, Urgency
 from headrace.domain.trace import Trace
 from headrace.protocols.accept import StreamForm, require_json, stream_form
 from headrace.protocols.call import Call
@@ -64,8 +64,7 @@ def caller_of(call: Asking, session_id: str | None = None) -> Caller:
         said.once,
         said.retry,
         call.key_id,
-        said.ttft_s,
-        said.tpot_s,
+        said.urgency,
     )
 
 
@@ -105,8 +104,7 @@ def _conclude(call: Asking) -> Caller:
         once,
         retry,
         "",
-        _target_s(call, b"x-llm-d-slo-ttft-ms"),
-        _target_s(call, b"x-llm-d-slo-tpot-ms"),
+        _urgency(call),
     )
     return said
 
@@ -157,6 +155,13 @@ def text_header(call: Asking, name: bytes) -> str | None:
         title = "-".join(word.capitalize() for word in name.decode().split("-"))
         raise _bad(title.replace("-Id", "-ID"), f"1 to {MAX_TOKEN} visible ASCII characters")
     return value
+
+
+def _urgency(call: Asking) -> Urgency | None:
+    """How soon its client wants the answer; None if it says nothing. Raises ``INVALID_REQUEST``."""
+    ttft_s = _target_s(call, b"x-llm-d-slo-ttft-ms")
+    tpot_s = _target_s(call, b"x-llm-d-slo-tpot-ms")
+    return None if ttft_s is tpot_s is None else Urgency(ttft_s, tpot_s)
 
 
 def _target_s(call: Asking, name: bytes) -> float | None:

@@ -96,10 +96,11 @@ class Meter(Protocol):
 class Generation:
     """A request being answered. Is the ``Sink`` of its runs and what protocols see as a generation.
 
-    ``seq`` is the last one assigned. ``flow``, ``place``, ``ticket``, ``trace``, ``reservation`` are its owner's, and
-    what it knows of broken runs: ``fruitless`` of them since the newest token, which came ``broke_after``; since when
-    it waits then. ``join_key``: what it is known by to those who ask the same again. ``charged_seq``: up to which
-    event its tenant was charged; ``told``: the position in the queue that was told last, and when.
+    ``seq`` is the last one assigned. ``flow``, ``place``, ``ticket``, ``trace``, ``watched``, ``reservation`` are
+    its owner's, and what it knows of broken runs: ``fruitless`` of them since the newest token, which came
+    ``broke_after``; since when it waits then. ``join_key``: what it is known by to those who ask the same again.
+    ``charged_seq``: up to which event its tenant was charged; ``told``: the position in the queue that was told
+    last, and when.
     ``turns``: what prompts in mid-stream closed; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
@@ -119,6 +120,7 @@ class Generation:
     told = (0, 0.0)
     trace: Any = None
     reservation: Any = None
+    watched: Any = None
     prefilled = -1
     started_at = 0.0
     last_token_at = 0.0

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 
 from headrace.domain.event import Usage
+from headrace.telemetry.attainment import Attainment
 from headrace.telemetry.histogram import (
     BOTH_REQUEST_S,
     GEN_AI_REQUEST_S,
@@ -30,6 +31,7 @@ class Counters:
     __slots__ = (
         "_count_error",
         "admitted_count",
+        "attainment",
         "e2e",
         "failed_tokens",
         "failures",
@@ -44,6 +46,7 @@ class Counters:
     def __init__(self, count_error: CountError) -> None:
         self._count_error = count_error
         self.admitted_count = 0
+        self.attainment = Attainment()
         self.tokens_used = TokenCounts()
         self.failed_tokens = 0
         self.token_batches = 0
@@ -90,6 +93,10 @@ class Counters:
         e2e.total_s += e2e_s
         self.tokens_used.note(usage)
         reasons[reason] = reasons.get(reason, 0) + 1
+
+    def target(self, tenant: str, target: str, met: bool) -> None:
+        """A generation of this tenant that had this target (``ttft``, ``tpot``) ended."""
+        self.attainment.count(tenant, target, met)
 
     def failed(
         self,

@@ -99,6 +99,7 @@ class Exposition(Collector):
                 counter.add_metric([model.name], getattr(model, attribute))
             yield counter
         yield _successes(models)
+        yield _attainment(models)
         yield _errors(self._metrics)
         for number, watched in OF_THE_SERVER.items():
             yield from _of_server(watched, self._metrics.watched.get(number, []))
@@ -190,6 +191,18 @@ def _successes(models: list[ModelMetrics]) -> Metric:
     for model in models:
         for reason, count in model.reasons.items():
             family.add_metric([model.name, reason], count)
+    return family
+
+
+def _attainment(models: list[ModelMetrics]) -> Metric:
+    family = CounterMetricFamily(
+        "headrace_slo_requests",
+        "Requests that ended and had a target, by whether it was met.",
+        labels=[*_MODEL, "tenant", "target", "met"],
+    )
+    for model in models:
+        for (tenant, target, met), count in model.attainment.items():
+            family.add_metric([model.name, tenant, target, "true" if met else "false"], count)
     return family
 
 

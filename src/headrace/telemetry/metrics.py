@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
+from headrace.telemetry.attainment import OTHER, Key
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.counters import Counters
 from headrace.telemetry.histogram import (
@@ -31,7 +32,6 @@ OPERATIONS: dict[str, Operation] = {"chat": "chat", "completion": "text_completi
 """By a request's kind."""
 
 MODEL_LABELS = 1000
-OTHER = "other"
 
 
 class Watched(NamedTuple):
@@ -146,6 +146,14 @@ class ModelMetrics:
         for each in self.all:
             reasons.update(each.reasons.copy())
         return reasons
+
+    @property
+    def attainment(self) -> Mapping[Key, int]:
+        """Generations that ended and had a target."""
+        counts: Counter[Key] = Counter()
+        for each in self.all:
+            counts.update(each.attainment.counts.copy())
+        return counts
 
     @property
     def prompt_tokens(self) -> int:
