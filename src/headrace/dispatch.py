@@ -192,7 +192,8 @@ class Dispatcher:
                     place.free()
                 else:
                     if wait.eta_s is not None:
-                        flow.waited(wait.eta_s, now - wait.since)
+                        meter = flow.meters[generation.request.kind]
+                        meter.waited(wait.eta_s, now - wait.since)
                     self._start(generation, flow, place)
             if paused is not None and not paused.ended:
                 queue.rejoin(paused, paused.ticket, now, now)

@@ -34,6 +34,7 @@ class Counters(Protocol):
     admitted_count: int
 
     def started(self, queue_s: float) -> None: ...
+    def waited(self, foreseen_s: float, really_s: float) -> None: ...
     def first_token(self, after_s: float) -> None: ...
     def finished(
         self,
@@ -73,7 +74,6 @@ class Flow:
         "serving",
         "shares",
         "told_at",
-        "wait_error_s",
     )
 
     def __init__(
@@ -99,7 +99,6 @@ class Flow:
         self.estimates = Estimates()
         self.running: dict[str, Generation] = {}  # bounded by the replicas' places
         self.charged_at = self.told_at = 0.0
-        self.wait_error_s = 0.0
 
     @property
     def full(self) -> bool:
@@ -142,10 +141,6 @@ class Flow:
         if (reservation is None or reservation.size is None) and usage.completion_tokens:
             took_s = time.monotonic() - generation.started_at
             self.estimates.learn_answer(usage.completion_tokens, generation.request.choices, took_s)
-
-    def waited(self, foreseen_s: float, really_s: float) -> None:
-        """Somebody's wait is over: how far off the estimate was, in the mean of late."""
-        self.wait_error_s += 0.05 * (abs(foreseen_s - really_s) - self.wait_error_s)
 
     def _charge(self, generation: Generation, now: float) -> None:
         """An event is a token, about: few are something else."""

@@ -132,6 +132,20 @@ def test_who_waits_hears_where_it_stands(run: Run) -> None:
     run(main())
 
 
+def test_how_far_off_an_estimated_wait_was_is_counted(run: Run) -> None:
+    async def main() -> None:
+        house = await House(Script(WORDS, delay_ms=2), slots=1).open()
+        readers = [Witness(ask(house, f"t{n}"), client=False) for n in range(9)]
+        await readers[5].ended.wait()  # enough has started to foresee something
+        readers.append(Witness(ask(house, "late"), client=False))
+        await asyncio.gather(*(reads.ended.wait() for reads in readers))
+        model = house.metrics.model("m")
+        assert model.shorter.count + model.longer.count == 1
+        await house.service.close(0.0)
+
+    run(main())
+
+
 def test_a_full_queue_sheds_the_least_urgent_that_agreed_to_it(run: Run) -> None:
     async def main() -> None:
         known = tenants(

@@ -33,6 +33,8 @@ def busy_metrics() -> Metrics:
     chat.admitted_count += 3
     completion.admitted_count += 2
     chat.started(0.003)
+    chat.waited(1.0, 0.75)
+    completion.waited(1.0, 4.0)
     chat.first_token(0.05)
     chat.tokens(1, 0.02)
     chat.finished("stop", 0.4, Usage(10, 20, 4))
@@ -100,6 +102,13 @@ COMPLETION = {**GEN_AI, "gen_ai_operation_name": "text_completion"}
         (
             "gen_ai_client_token_usage_bucket",
             {**GEN_AI, "gen_ai_token_type": "output", "le": "16.0"},
+            0,
+        ),
+        ("headrace_wait_estimate_error_seconds_sum", {**MODEL, "wait": "shorter"}, 0.25),
+        ("headrace_wait_estimate_error_seconds_sum", {**MODEL, "wait": "longer"}, 3.0),
+        (
+            "headrace_wait_estimate_error_seconds_bucket",
+            {**MODEL, "wait": "longer", "le": "2.5"},
             0,
         ),
         (

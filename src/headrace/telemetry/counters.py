@@ -26,7 +26,8 @@ CountError = Callable[[str, str], None]
 
 
 class Counters:
-    """``failures``: how long those took that ended with an error, by its code."""
+    """``failures``: how long those took that ended with an error, by its code. ``shorter``, ``longer``: by how much
+    waits were so than had been foreseen."""
 
     __slots__ = (
         "_count_error",
@@ -37,8 +38,10 @@ class Counters:
         "failures",
         "first",
         "gap",
+        "longer",
         "queue",
         "reasons",
+        "shorter",
         "token_batches",
         "tokens_used",
     )
@@ -54,6 +57,8 @@ class Counters:
         self.first = Histogram(TIME_TO_FIRST_TOKEN_S)
         self.gap = Histogram(INTER_TOKEN_S)
         self.e2e = Histogram(BOTH_REQUEST_S)
+        self.shorter = Histogram(REQUEST_S)
+        self.longer = Histogram(REQUEST_S)
         self.failures: dict[str, Histogram] = {}
         self.reasons: dict[str, int] = {}
 
@@ -70,6 +75,14 @@ class Counters:
         queue = self.queue
         queue.counts[bisect_left(REQUEST_S, queue_s)] += 1
         queue.total_s += queue_s
+
+    def waited(self, foreseen_s: float, really_s: float) -> None:
+        """One that stood in the queue has a slot; how long that would take had been told."""
+        error_s = really_s - foreseen_s
+        if error_s < 0:
+            self.shorter.observe(-error_s)
+        else:
+            self.longer.observe(error_s)
 
     def first_token(self, after_s: float) -> None:
         """``after_s``: from admission to the first visible token."""

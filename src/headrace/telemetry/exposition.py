@@ -92,6 +92,7 @@ class Exposition(Collector):
         for name, attribute, text in _HISTOGRAMS:
             rows = [([model.name], getattr(model, attribute)) for model in models]
             yield _histograms(name, text, _MODEL, rows, _BOUNDS.get(attribute))
+        yield _wait_errors(models)
         yield from _gen_ai(gen_ai(models))
         for name, attribute, text in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=_MODEL)
@@ -192,6 +193,20 @@ def _successes(models: list[ModelMetrics]) -> Metric:
         for reason, count in model.reasons.items():
             family.add_metric([model.name, reason], count)
     return family
+
+
+def _wait_errors(models: list[ModelMetrics]) -> Metric:
+    rows = [
+        ([model.name, wait], histogram)
+        for model in models
+        for wait, histogram in (("shorter", model.shorter), ("longer", model.longer))
+    ]
+    return _histograms(
+        "headrace_wait_estimate_error_seconds",
+        "How far estimated waits in the queue were off, by whether the wait was shorter or longer.",
+        [*_MODEL, "wait"],
+        rows,
+    )
 
 
 def _attainment(models: list[ModelMetrics]) -> Metric:

@@ -120,6 +120,15 @@ class ModelMetrics:
         return Histogram.merged(REQUEST_S, [each.queue for each in self.all])
 
     @property
+    def shorter(self) -> Histogram:
+        """By how much waits were shorter than foreseen."""
+        return Histogram.merged(REQUEST_S, [each.shorter for each in self.all])
+
+    @property
+    def longer(self) -> Histogram:
+        return Histogram.merged(REQUEST_S, [each.longer for each in self.all])
+
+    @property
     def first(self) -> Histogram:
         return Histogram.merged(TIME_TO_FIRST_TOKEN_S, [each.first for each in self.all])
 
