@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from headrace.admission.estimates import Estimates
+from headrace.admission.estimates import Estimates, size_of
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Usage
 from headrace.domain.request import Request, Sampling
@@ -137,6 +137,11 @@ class Flow:
         generation.charged_seq = generation.seq
         if more > 0 and ticket.runs:
             self.queue.policy.produced(ticket, more, time.monotonic())
+        prompt, cached = usage.prompt_tokens, usage.cached_tokens
+        if prompt and not generation.prior and not generation.turns:
+            self.queue.policy.settled(ticket, prompt, cached)
+            self.estimates.learn_prompt(size_of(generation.request), prompt)
+            self.estimates.learn_cached(generation.caller.tenant, prompt, cached)
         reservation = generation.reservation
         if (reservation is None or reservation.size is None) and usage.completion_tokens:
             took_s = time.monotonic() - generation.started_at

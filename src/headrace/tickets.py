@@ -30,12 +30,13 @@ class Tickets:
         caller, request = generation.caller, generation.request
         arrived_at = generation.admitted_at
         ttft_s = None if caller.urgency is None else caller.urgency.ttft_s
+        prompt = estimates.prompt_tokens(size_of(request))
         generation.ticket = ticket = Ticket(
             generation.id,
             self._terms(caller.tenant),
             arrived_at,
-            estimates.prompt_tokens(size_of(request)),
-            0,
+            prompt,
+            estimates.cached_tokens(caller.tenant, prompt),
             request.sampling.max_tokens or estimates.likely,
             inf if ttft_s is None else arrived_at + ttft_s,
             request.priority,

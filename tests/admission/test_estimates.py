@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.admission.estimates import IMAGE_TOKENS, MESSAGE_TOKENS, Estimates, Size, size_of
+from headrace.admission.estimates import (
+    IMAGE_TOKENS,
+    MAX_TENANTS,
+    MESSAGE_TOKENS,
+    Estimates,
+    Size,
+    size_of,
+)
 from headrace.domain.request import ImagePart, Message, Request, TextPart
 
 
@@ -50,6 +57,36 @@ def test_no_usage_makes_an_estimate_senseless(seen: list[tuple[int, int, int]]) 
     assert 1600 / 16 <= estimates.prompt_tokens(Size(1600, 0)) <= 1600
     assert estimates.likely >= 1
     assert estimates.token_s > 0
+
+
+def test_a_tenants_prompts_are_expected_in_a_cache_as_those_before_were() -> None:
+    estimates = Estimates()
+    assert estimates.cached_tokens("a", 1000) == 0
+    for _ in range(30):
+        estimates.learn_cached("a", 1000, 900)
+        estimates.learn_cached("b", 1000, 0)
+    assert estimates.cached_tokens("a", 2000) == pytest.approx(1800, rel=0.01)
+    assert estimates.cached_tokens("b", 2000) == 0
+    for _ in range(30):
+        estimates.learn_cached("a", 1000, 0)
+    assert estimates.cached_tokens("a", 2000) < 100
+
+
+def test_no_usage_says_that_a_cache_had_more_than_the_prompt() -> None:
+    estimates = Estimates()
+    for cached in (10**9, -5):
+        estimates.learn_cached("a", 10, cached)
+        assert 0 <= estimates.cached_tokens("a", 100) <= 100
+
+
+def test_so_many_tenants_are_remembered() -> None:
+    estimates = Estimates()
+    for number in range(3 * MAX_TENANTS):
+        estimates.learn_cached(str(number), 10, 10)
+        assert estimates.cached_tokens(str(number), 10) == 10
+    assert (
+        sum(estimates.cached_tokens(str(n), 10) > 0 for n in range(3 * MAX_TENANTS)) <= MAX_TENANTS
+    )
 
 
 def test_few_answers_are_longer_than_is_likely() -> None:

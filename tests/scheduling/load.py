@@ -40,11 +40,15 @@ def terms(
 
 
 class Slots:
-    """An engine: what runs there, at most ``slots``; each step of it gives every request ``tokens`` more."""
+    """An engine: what runs there, at most ``slots``; each step of it gives every request ``tokens`` more. ``cached``:
+    how much of a prompt it finds in its cache, which it says at the end."""
 
-    def __init__(self, policy: Policy, slots: int) -> None:
+    def __init__(
+        self, policy: Policy, slots: int, cached: Callable[[Ticket], int] | None = None
+    ) -> None:
         self.policy = policy
         self.slots = slots
+        self.cached = cached
         self.running: dict[str, Ticket] = {}
         self.served: dict[str, float] = {}
         self.taken: list[Ticket] = []
@@ -55,7 +59,7 @@ class Slots:
             self.policy.first_token(ticket, now + 0.1)
             self.running[ticket.id] = ticket
             self.taken.append(ticket)
-            self._serve(ticket, ticket.prompt_tokens)
+            self._serve(ticket, ticket.prompt_tokens - (self.cached(ticket) if self.cached else 0))
 
     def step(self, tokens: int, now: float) -> None:
         for ticket in list(self.running.values()):
@@ -64,6 +68,8 @@ class Slots:
             self._serve(ticket, 2 * more)
             if ticket.produced >= ticket.output_tokens:
                 del self.running[ticket.id]
+                if self.cached:
+                    self.policy.settled(ticket, ticket.prompt_tokens, self.cached(ticket))
                 self.policy.ended(ticket, now)
 
     def _serve(self, ticket: Ticket, cost: float) -> None:

@@ -408,6 +408,9 @@ def test_the_lazy_choice_is_that_of_looking_at_everybody(
         for ticket in random.sample(running, len(running) // 2):
             lazy.produced(ticket, random.randrange(200), now)
             if random.random() < 0.3:
+                size = ticket.prompt_tokens
+                lazy.settled(ticket, random.randrange(3000), random.randrange(size + 1))
+            if random.random() < 0.3:
                 lazy.ended(ticket, now)
                 running.remove(ticket)
 

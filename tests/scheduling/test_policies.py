@@ -82,6 +82,12 @@ class Walk(RuleBasedStateMachine):
             self.policy.produced(ticket, tokens, now)
             self.policy.first_token(ticket, now)
 
+    @rule(pick=st.integers(0, 99), prompt=WILD, cached=WILD, waits=st.booleans())
+    def settle(self, pick: int, prompt: int, cached: int, waits: bool) -> None:
+        ticket = self.one_of(self.waiting if waits else self.running, pick)
+        if ticket is not None:
+            self.policy.settled(ticket, prompt, cached)
+
     @rule(pick=st.integers(0, 99), now=WILD, again=st.booleans())
     def end(self, pick: int, now: float, again: bool) -> None:
         ticket = self.one_of(self.running, pick)

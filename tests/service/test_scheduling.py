@@ -16,6 +16,7 @@ from headrace.domain.request import CONTINUE, Caller, Message, Request, Sampling
 from headrace.domain.tenant import Tenant
 from headrace.engines.script import Script
 from headrace.protocols.port import Generation
+from headrace.scheduling.policy import Ticket
 from headrace.service import Limits
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -35,6 +36,11 @@ def ask(house: House, tenant: str, *, priority: int = 0, ttft_s: float | None = 
     )
     caller = Caller(tenant, leaving=CONTINUE, urgency=Urgency(ttft_s))
     return house.service.submit(request, caller, "native", {})
+
+
+def ticket_of(generation: Any) -> Ticket:
+    ticket: Ticket = generation.ticket
+    return ticket
 
 
 def order_of(begun: list[str], name: str, generation: Generation) -> asyncio.Task[str]:
@@ -89,7 +95,7 @@ def test_a_more_urgent_request_of_the_same_tenant_goes_first(run: Run) -> None:
 
 
 def test_a_batch_gives_way_to_a_person_and_loses_nothing(run: Run) -> None:
-    long = Script(WORDS, when="hello", repeat=60, delay_ms=5)
+    long = Script(WORDS, when="hello", repeat=60, delay_ms=5, prompt_tokens=10, cached_tokens=10)
 
     async def main() -> None:
         known = tenants(
@@ -97,7 +103,8 @@ def test_a_batch_gives_way_to_a_person_and_loses_nothing(run: Run) -> None:
             Tenant(name="app", level="interactive", ttft_ms=300.0),
         )
         house = await House(long, slots=1, tenants=known).open()
-        reads = Witness(ask(house, "job"), client=False)
+        job = ask(house, "job")
+        reads = Witness(job, client=False)
         await reads.token(8)
         person = Witness(ask(house, "app"), client=False)
         ticking = asyncio.create_task(tick(house))
@@ -109,6 +116,10 @@ def test_a_batch_gives_way_to_a_person_and_loses_nothing(run: Run) -> None:
         assert await reads.whole() == "".join(WORDS) * 60
         assert house.in_use == 0
         assert house.flow.running == {}
+        # What the cache had of its prompt it had computed itself before the pause.
+        assert ticket_of(job).cached_tokens == 0
+        assert house.flow.estimates.cached_tokens("job", 100) == 0
+        assert house.flow.estimates.cached_tokens("app", 100) == 100
         await house.service.close(0.0)
 
     run(main())
@@ -194,6 +205,48 @@ def test_charges_are_what_the_engine_counted(run: Run) -> None:
         ticket: Any = first.ticket  # type: ignore[attr-defined]
         assert ticket.produced == len(WORDS)
         assert not ticket.runs
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_a_cached_prompt_is_charged_as_such_and_expected_again(run: Run) -> None:
+    async def main() -> None:
+        script = Script(WORDS, delay_ms=5, prompt_tokens=4000, cached_tokens=3000)
+        house = await House(script, slots=1).open()
+        ahead, first = ask(house, "b"), ask(house, "a")
+        assert ticket_of(first).cached_tokens == 0
+        reads = Witness(first, client=False)
+        await Witness(ahead, client=False).whole()
+        await reads.token(1)
+        paid = ticket_of(first).account.counter
+        estimate = ticket_of(first).prompt_tokens
+        account = ticket_of(first).account
+        await reads.whole()
+        assert (ticket_of(first).prompt_tokens, ticket_of(first).cached_tokens) == (4000, 3000)
+        assert account.counter == paid - estimate + 1000 + 2 * len(WORDS)
+        ahead, again, other = (ask(house, tenant) for tenant in "bac")
+        prompt = ticket_of(again).prompt_tokens
+        assert prompt > estimate  # it learns how long prompts are, too
+        assert ticket_of(again).cached_tokens == int(0.75 * prompt)
+        assert ticket_of(other).cached_tokens == 0
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_a_prompt_in_mid_stream_leaves_the_charge_as_it_is(run: Run) -> None:
+    async def main() -> None:
+        script = Script(WORDS, delay_ms=5, prompt_tokens=40, cached_tokens=30)
+        house = await House(script, slots=1).open()
+        first, behind = ask(house, "a"), ask(house, "b")
+        estimate = ticket_of(first).prompt_tokens
+        reads = Witness(first, client=False)
+        await house.service.prompt(first, Message("user", "more"))
+        await reads.whole()
+        assert (ticket_of(first).prompt_tokens, ticket_of(first).cached_tokens) == (estimate, 0)
+        assert house.flow.estimates.cached_tokens("a", 100) == 0
+        await Witness(behind, client=False).whole()
         await house.service.close(0.0)
 
     run(main())

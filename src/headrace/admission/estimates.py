@@ -21,6 +21,10 @@ _KEPT = 0.98
 """Of what was seen before, with each prompt that is seen."""
 
 
+MAX_TENANTS = 1000
+"""Whose prompts' share in caches is known; above, all are forgotten."""
+
+
 class Size(msgspec.Struct, frozen=True, gc=False):
     """Of a prompt. ``text_bytes``: in UTF-8; ``tokens``: what is there beside its text, or was given as tokens."""
 
@@ -32,12 +36,22 @@ class Estimates:
     """``likely``: output tokens of a choice that few answers exceed: the mean and four times the mean deviation, as
     TCP finds its timeout (RFC 6298). ``token_s``: seconds per output token of one generation."""
 
-    __slots__ = ("_bytes", "_deviation", "_mean", "_ratio", "_tokens", "likely", "token_s")
+    __slots__ = (
+        "_bytes",
+        "_cached",
+        "_deviation",
+        "_mean",
+        "_ratio",
+        "_tokens",
+        "likely",
+        "token_s",
+    )
 
     def __init__(self) -> None:
         self._bytes = _FIRST_BYTES
         self._tokens = _FIRST_TOKENS
         self._ratio = _FIRST_TOKENS / _FIRST_BYTES
+        self._cached: dict[str, float] = {}
         self._mean = 128.0
         self._deviation = 96.0
         self.likely = 512
@@ -56,6 +70,18 @@ class Estimates:
             if ratio < _LEAST_RATIO:
                 ratio = _LEAST_RATIO
             self._ratio = ratio if ratio < _GREATEST_RATIO else _GREATEST_RATIO
+
+    def cached_tokens(self, tenant: str, prompt_tokens: int) -> int:
+        """How many of a prompt of this tenant's a cache will have, as it had of those before; 0 while none was seen."""
+        return int(self._cached.get(tenant, 0.0) * prompt_tokens)
+
+    def learn_cached(self, tenant: str, prompt_tokens: int, cached_tokens: int) -> None:
+        """Of a prompt of this tenant's a cache had so many tokens."""
+        share = min(max(cached_tokens / prompt_tokens, 0.0), 1.0)
+        known = self._cached.get(tenant, share)
+        if len(self._cached) >= MAX_TENANTS and tenant not in self._cached:
+            self._cached.clear()
+        self._cached[tenant] = known + (share - known) / 8
 
     def learn_answer(self, tokens: int, choices: int, took_s: float) -> None:
         """An answer that ended by itself had so many tokens in all its choices together."""

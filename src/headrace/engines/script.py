@@ -34,13 +34,13 @@ class ScriptedToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One answer.
 
-    ``when``: only for requests whose prompt contains this text. ``times``: for this many runs only
-    (0: any number); after them the next script that fits is used. ``tokens``: what every choice says,
+    ``when``: only for requests whose prompt contains this text. ``times``: for this many runs only (0:
+    any number); after them the next script that fits is used. ``tokens``: what every choice says,
     ``repeat`` times over; ``choices``: what single choices say instead. ``prefill``: prompt tokens done
     so far, reported one after the other, ``prefill_ms`` apart, before the first token. ``delay_ms``:
-    pause before each token. ``refuse``: a code with which the run fails at its start. ``fail_after``:
-    tokens of a choice after which the run fails with ``fail_code``. ``hang_after``: tokens after which
-    nothing more ever comes.
+    pause before each token. ``cached_tokens``: of the prompt, that it says a cache had. ``refuse``: a
+    code with which the run fails at its start. ``fail_after``: tokens of a choice after which the run
+    fails with ``fail_code``. ``hang_after``: tokens after which nothing more ever comes.
     """
 
     tokens: tuple[ScriptedToken | str, ...] = ()
@@ -53,6 +53,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefill: tuple[int, ...] = ()
     prefill_ms: float = 0.0
     prompt_tokens: int | None = None
+    cached_tokens: int = 0
     refuse: Code | None = None
     fail_after: int | None = None
     fail_code: Code = Code.ENGINE_FAILED

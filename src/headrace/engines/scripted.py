@@ -304,6 +304,7 @@ class ScriptedRun:
             + added
             + sum(len(prefix.token_ids) for prefix in known),
             sum(voice.said for voice in self._voices),
+            self._script.cached_tokens,
         )
         reasons = tuple(voice.reason or "stop" for voice in self._voices)
         sink.finished(Outcome(reasons, usage, self._voices[0].stop))

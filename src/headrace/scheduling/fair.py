@@ -86,6 +86,7 @@ class Fair(Base):
             ticket.account = tenant = self._ledger.of(ticket)
             self._ledger.begins_at_once(tenant)
         tenant.running += 1
+        ticket.again = ticket.charged
         if not ticket.charged:
             ticket.charged = True
             self._ledger.charge(tenant, uncached(ticket))
@@ -95,6 +96,18 @@ class Fair(Base):
         ticket.produced += int(more)
         tenant: Tenant = ticket.account or self._ledger.of(ticket)
         self._ledger.charge(tenant, more * self._output_cost)
+
+    def settled(self, ticket: Ticket, prompt_tokens: int, cached_tokens: int) -> None:
+        if not ticket.charged or ticket.again or not tokens(prompt_tokens):
+            return
+        charged = uncached(ticket)
+        ticket.prompt_tokens, ticket.cached_tokens = prompt_tokens, cached_tokens
+        more = uncached(ticket) - charged
+        tenant = self._ledger.of(ticket)
+        if more < 0:
+            self._ledger.refund(tenant, -more)
+        else:
+            self._ledger.charge(tenant, more)
 
     def ended(self, ticket: Ticket, now: float) -> None:
         if ticket.runs:

@@ -103,6 +103,15 @@ class Ledger:
         tenant.counter += cost / tenant.weight
         tenant.level.counter += cost / tenant.level.weight
 
+    def refund(self, tenant: Tenant, cost: float) -> None:
+        """It was charged so much too much."""
+        level = tenant.level
+        level.tenants.refund(tenant, cost / tenant.weight)
+        if not level.last:
+            self.levels.refund(level, cost / level.weight)
+        if tenant.aside:
+            tenant.moves()
+
     def _lift(self, tenant: Tenant) -> None:
         level = tenant.level
         if not level.waiting and not level.last:

@@ -71,6 +71,9 @@ class Base:
     def first_token(self, ticket: Ticket, now: float) -> None:
         pass
 
+    def settled(self, ticket: Ticket, prompt_tokens: int, cached_tokens: int) -> None:
+        pass
+
     def ended(self, ticket: Ticket, now: float) -> None:
         pass
 

@@ -73,6 +73,8 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     """An engine has it."""
     late: bool = False
     """It waits, and cannot make its deadline any more."""
+    again: bool = False
+    """It has begun more than once: what a cache has of its prompt may be from before."""
     cost: float = 0.0
     """What it was expected to cost when it joined."""
     start_by: float = math.inf
@@ -127,6 +129,10 @@ class Policy(Protocol):
 
     def first_token(self, ticket: Ticket, now: float) -> None:
         """Its first token came."""
+
+    def settled(self, ticket: Ticket, prompt_tokens: int, cached_tokens: int) -> None:
+        """Its engine says how long its prompt is, and how much of it was in a cache: what it was charged for that is
+        put right. Also of one that ended already."""
 
     def ended(self, ticket: Ticket, now: float) -> None:
         """It left the engine: for good, or ``add`` follows."""
