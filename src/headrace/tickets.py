@@ -50,8 +50,6 @@ class Tickets:
             return known[1]
         if len(self._known) >= MAX_TENANTS:
             self._known.clear()
-        terms = Terms(
-            name, tenant.weight, tenant.level, tenant.ttft_s, tenant.tpot_s, tenant.sheddable
-        )
+        terms = Terms(name, tenant.weight, tenant.level, tenant.ttft_s, tenant.sheddable)
         self._known[name] = tenant, terms
         return terms

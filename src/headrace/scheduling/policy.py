@@ -27,16 +27,17 @@ class Terms(msgspec.Struct, frozen=True):
     """What a tenant was promised; replaced as a whole when settings change.
 
     ``weight``: its share among the tenants of its class; with 0 it is served when nobody else waits. ``level``: its
-    priority class; classes share by credit, not strictly. ``ttft_s``, ``tpot_s``: targets of the first token and
-    of the time per output token. ``sheddable``: its requests may be refused when they come too late or others
-    need the room.
+    priority class; classes share by credit, not strictly. ``ttft_s``: target of the first token. ``sheddable``: its
+    requests may be refused when they come too late or others need the room.
+
+    A target of the time per output token is not here: how fast a request decodes is decided by how many its engine
+    runs beside it, not by who is next. Whether it was kept is only counted (``attaining.py``).
     """
 
     tenant: str = "default"
     weight: float = 1.0
     level: str = "standard"
     ttft_s: float | None = None
-    tpot_s: float | None = None
     sheddable: bool = False
 
 

@@ -531,7 +531,9 @@ class Tenant(Section, frozen=True):
         Annotated[
             float,
             setting(
-                "Time per output token that it was promised. Not set: none.", gt=0, le=3_600_000
+                "Time per output token that it was promised; counted in metrics, nothing else. Not set: none.",
+                gt=0,
+                le=3_600_000,
             ),
         ]
         | None
