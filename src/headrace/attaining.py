@@ -15,6 +15,7 @@ from headrace.domain.request import Caller, Request, Urgency
 from headrace.flow import Flow
 from headrace.streams.generation import Generation, Meter
 
+NONE = Urgency()
 FAILURES: frozenset[str] = frozenset(
     code
     for code, meaning in MEANINGS.items()
@@ -81,13 +82,10 @@ def _targets(request: Request, caller: Caller, promised: Urgency | None) -> Urge
     """What it is judged by: each target its own or, without one, its tenant's."""
     if not (request.stream or caller.leaving.durable):
         return None
-    asked = caller.urgency
-    if asked is None or promised is None:
-        return asked or promised
-    return Urgency(
-        promised.ttft_s if asked.ttft_s is None else asked.ttft_s,
-        promised.tpot_s if asked.tpot_s is None else asked.tpot_s,
-    )
+    asked, promised = caller.urgency or NONE, promised or NONE
+    ttft_s = promised.ttft_s if asked.ttft_s is None else asked.ttft_s
+    tpot_s = promised.tpot_s if asked.tpot_s is None else asked.tpot_s
+    return None if ttft_s is tpot_s is None else Urgency(ttft_s, tpot_s)
 
 
 def _count(

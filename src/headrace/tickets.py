@@ -6,12 +6,15 @@ from collections.abc import Callable
 from math import inf
 
 from headrace.admission.estimates import Estimates, size_of
-from headrace.domain.tenant import Tenant
+from headrace.domain.tenant import LEVELS, Tenant
 from headrace.scheduling.policy import Terms, Ticket
 from headrace.streams.generation import Generation
 
 MAX_TENANTS = 10_000
 """Whose terms are remembered in the form that policies take; above, all are forgotten."""
+
+STEPS_BELOW = 6
+"""Of priority, for each level that a request is below its tenant's: a minute of arrival."""
 
 
 class Tickets:
@@ -29,17 +32,25 @@ class Tickets:
         """A generation's ticket, for all of its runs."""
         caller, request = generation.caller, generation.request
         arrived_at = generation.admitted_at
-        ttft_s = None if caller.urgency is None else caller.urgency.ttft_s
+        terms = self._terms(caller.tenant)
+        deadline, priority = inf, request.priority
+        if caller.urgency is not None:
+            ttft_s, level = caller.urgency.ttft_s, caller.urgency.level
+            if ttft_s is not None:
+                deadline = arrived_at + ttft_s
+            if level is not None:
+                below = LEVELS.index(level) - LEVELS.index(terms.level)
+                priority += STEPS_BELOW * max(below, 0)
         prompt = estimates.prompt_tokens(size_of(request))
         generation.ticket = ticket = Ticket(
             generation.id,
-            self._terms(caller.tenant),
+            terms,
             arrived_at,
             prompt,
             estimates.cached_tokens(caller.tenant, prompt),
             request.sampling.max_tokens or estimates.likely,
-            inf if ttft_s is None else arrived_at + ttft_s,
-            request.priority,
+            deadline,
+            priority,
         )
         return ticket
 

@@ -94,13 +94,47 @@ def test_targets_may_come_with_a_request(kit: Any, value: str, seconds: float) -
     kit.run(main())
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "1e3"])
-def test_a_target_that_is_no_time_is_refused(kit: Any, value: str) -> None:
+@pytest.mark.parametrize(
+    ("headers", "urgency"),
+    [
+        ({"x-slo-ttft-ms": "250"}, Urgency(0.25)),
+        ({"x-slo-tpot-ms": "20.000000"}, Urgency(None, 0.02)),
+        ({"x-slo-ttft-ms": "999", "x-llm-d-slo-ttft-ms": "250"}, Urgency(0.25)),
+        ({"x-llm-d-inference-objective": "batch"}, Urgency(level="batch")),
+        ({"x-gateway-inference-objective": "Standard"}, Urgency(level="standard")),
+        ({"x-llm-d-inference-fairness-id": "me", "x-prediction-based-scheduling": "true"}, None),
+        ({"x-gateway-inference-fairness-id": "me"}, None),
+    ],
+)
+def test_what_other_gateways_take_is_understood_or_left_alone(
+    kit: Any, headers: dict[str, str], urgency: Urgency | None
+) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        async with kit.talking(service) as client:
+            await client.post("/v1/chat/completions", json=CHAT, headers=headers)
+            assert service.generations[0].caller.urgency == urgency
+            assert service.generations[0].caller.tenant == "default"
+
+    kit.run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("x-llm-d-slo-ttft-ms", value) for value in ("0", "-1", "soon", "nan", "1e3")],
+        ("x-slo-ttft-ms", "soon"),
+        ("x-slo-tpot-ms", "0.0"),
+        ("x-llm-d-inference-objective", "premium"),
+        ("x-gateway-inference-objective", ""),
+    ],
+)
+def test_a_wish_that_is_none_is_refused_by_its_name(kit: Any, name: str, value: str) -> None:
     async def main() -> None:
         async with kit.talking(kit.Service(kit.hello)) as client:
-            headers = {"x-llm-d-slo-ttft-ms": value}
-            answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
+            answer = await client.post("/v1/chat/completions", json=CHAT, headers={name: value})
             assert answer.status_code == 400
-            assert "x-llm-d-slo-ttft-ms" in answer.json()["error"]["message"]
+            assert answer.json()["error"]["param"] == name
+            assert name in answer.json()["error"]["message"]
 
     kit.run(main())

@@ -61,6 +61,7 @@ def counted(house: House) -> Mapping[tuple[str, str, bool], int]:
         (HARD_MS, EASY_MS, Urgency(EASY), {("app", "ttft", True): 1, ("app", "tpot", True): 1}),
         (EASY_MS, EASY_MS, Urgency(None, HARD), {("app", "ttft", True): 1, ("app", "tpot", False): 1}),
         (None, None, None, {}),
+        (None, None, Urgency(level="batch"), {}),
     ],
 )  # fmt: skip
 def test_a_target_is_the_requests_own_or_its_tenants(

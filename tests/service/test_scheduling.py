@@ -13,7 +13,7 @@ from headrace.admission.tenants import Tenants
 from headrace.domain.errors import Code
 from headrace.domain.event import Progress
 from headrace.domain.request import CONTINUE, Caller, Message, Request, Sampling, Urgency
-from headrace.domain.tenant import Tenant
+from headrace.domain.tenant import LEVELS, Level, Tenant
 from headrace.engines.script import Script
 from headrace.protocols.port import Generation
 from headrace.scheduling.policy import Ticket
@@ -29,12 +29,19 @@ def tenants(*known: Tenant) -> Tenants:
     return found
 
 
-def ask(house: House, tenant: str, *, priority: int = 0, ttft_s: float | None = None) -> Generation:
+def ask(
+    house: House,
+    tenant: str,
+    *,
+    priority: int = 0,
+    ttft_s: float | None = None,
+    level: Level | None = None,
+) -> Generation:
     messages = (Message("user", "hello"),)
     request = Request(
         "m", "chat", messages, sampling=Sampling(max_tokens=1000), stream=True, priority=priority
     )
-    caller = Caller(tenant, leaving=CONTINUE, urgency=Urgency(ttft_s))
+    caller = Caller(tenant, leaving=CONTINUE, urgency=Urgency(ttft_s, None, level))
     return house.service.submit(request, caller, "native", {})
 
 
@@ -89,6 +96,39 @@ def test_a_more_urgent_request_of_the_same_tenant_goes_first(run: Run) -> None:
         waits = [order_of(begun, str(n), ask(house, "a", priority=-n)) for n in range(5)]
         await asyncio.gather(*waits)
         assert begun == ["0", "4", "3", "2", "1"]  # the first had a place at once
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_a_request_of_a_lower_level_lets_its_tenants_others_ahead(run: Run) -> None:
+    async def main() -> None:
+        house = await House(
+            SLOW, slots=1, tenants=tenants(Tenant(name="a", level="standard"))
+        ).open()
+        begun: list[str] = []
+        waits = [order_of(begun, "running", ask(house, "a"))]
+        for level in ("batch", "standard", "interactive"):
+            waits.append(order_of(begun, level, ask(house, "a", level=level)))
+        waits.append(order_of(begun, "plain", ask(house, "a")))
+        await asyncio.gather(*waits)
+        assert begun == ["running", "standard", "interactive", "plain", "batch"]
+        await house.service.close(0.0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_level_that_a_request_names_makes_it_another_account(run: Run, level: Level) -> None:
+    async def main() -> None:
+        house = await House(
+            SLOW, slots=1, tenants=tenants(Tenant(name="a", level="standard"))
+        ).open()
+        ask(house, "a")
+        plain, named = ask(house, "a"), ask(house, "a", level=level)
+        assert ticket_of(named).account is ticket_of(plain).account
+        assert ticket_of(named).priority >= ticket_of(plain).priority
+        assert ticket_of(named).terms.level == "standard"
         await house.service.close(0.0)
 
     run(main())

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.domain.tenant import Level
 from headrace.domain.trace import Trace
 
 
@@ -153,10 +154,11 @@ class Once(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 class Urgency(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How soon an answer is wanted. ``ttft_s``, ``tpot_s``: targets of the time to the first token and per output
-    token."""
+    token. ``level``: what kind of request it is; one below its tenant's lets the tenant's others go ahead."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
+    level: Level | None = None
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):

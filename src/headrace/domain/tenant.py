@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,8 @@ from msgspec import Meta
 from headrace.domain.limits import Limits
 
 Level = Literal["interactive", "standard", "batch"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""The highest first."""
 Overflow = Literal["reject", "wait", "shed", "spill"]
 
 NAME = r"^[A-Za-z0-9_.-]{1,64}$"

@@ -8,6 +8,7 @@ from typing import Protocol
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import EVENT_TYPES
 from headrace.domain.request import CANCEL, CONTINUE, Caller, Leaving, Once, Urgency
+from headrace.domain.tenant import LEVELS, Level
 from headrace.domain.trace import Trace
 from headrace.protocols.accept import StreamForm, require_json, stream_form
 from headrace.protocols.call import Call
@@ -21,8 +22,14 @@ GRACE = Leaving(30.0)
 MAX_GRACE_S = 86_400.0
 MAX_TOKEN = 256
 """Characters of an abort token, a session id, an idempotency key."""
+Names = tuple[bytes, ...]
+TTFT: Names = (b"x-llm-d-slo-ttft-ms", b"x-slo-ttft-ms")
+TPOT: Names = (b"x-llm-d-slo-tpot-ms", b"x-slo-tpot-ms")
+OBJECTIVE: Names = (b"x-llm-d-inference-objective", b"x-gateway-inference-objective")
+"""As llm-d's router names them, and as it and the Gateway API Inference Extension did before:
+https://llm-d.ai/docs/api-reference/epp-http-headers"""
 _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-_MILLISECONDS = re.compile(r"\d{1,9}(?:\.\d{1,3})?")
+_MILLISECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,3})?")
 
 
@@ -159,19 +166,40 @@ def text_header(call: Asking, name: bytes) -> str | None:
 
 def _urgency(call: Asking) -> Urgency | None:
     """How soon its client wants the answer; None if it says nothing. Raises ``INVALID_REQUEST``."""
-    ttft_s = _target_s(call, b"x-llm-d-slo-ttft-ms")
-    tpot_s = _target_s(call, b"x-llm-d-slo-tpot-ms")
-    return None if ttft_s is tpot_s is None else Urgency(ttft_s, tpot_s)
+    ttft_s, tpot_s, level = _target_s(call, TTFT), _target_s(call, TPOT), _objective(call)
+    said = ttft_s is not None or tpot_s is not None or level is not None
+    return Urgency(ttft_s, tpot_s, level) if said else None
 
 
-def _target_s(call: Asking, name: bytes) -> float | None:
-    """A target of a header in milliseconds, as llm-d's router has them. Raises ``INVALID_REQUEST``."""
-    value = call.header(name)
+def _target_s(call: Asking, names: Names) -> float | None:
+    """A target in milliseconds. Raises ``INVALID_REQUEST``."""
+    name, value = _first(call, names)
     if value is None:
         return None
     if _MILLISECONDS.fullmatch(value) is None or not float(value):
-        raise _bad(name.decode(), "milliseconds above 0")
+        raise _bad(name, "milliseconds above 0")
     return float(value) / 1000
+
+
+def _objective(call: Asking) -> Level | None:
+    """Which of the levels a request says it is of. Raises ``INVALID_REQUEST``."""
+    name, value = _first(call, OBJECTIVE)
+    if value is None:
+        return None
+    asked = value.strip().lower()
+    for level in LEVELS:
+        if level == asked:
+            return level
+    raise _bad(name, f"one of {', '.join(LEVELS)}")
+
+
+def _first(call: Asking, names: Names) -> tuple[str, str | None]:
+    """Of several headers that mean the same, the first that is there."""
+    for name in names:
+        value = call.header(name)
+        if value is not None:
+            return name.decode(), value
+    return "", None
 
 
 def _retry_count(value: bytes | None) -> int | None:
