@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.domain.delta import Prefix
 from headrace.domain.request import Message, Request, Sampling
 from headrace.engines.ask import Asking
-from headrace.engines.dialect import OPENAI, VLLM
+from headrace.engines.dialect import LLAMA, OPENAI, SGLANG, VLLM
 
 
 def mostly_unset(**fields):
@@ -47,3 +49,27 @@ def test_a_chat_without_options_has_none():
     request = Request("named", "chat", (Message("user", "hi"),))
     messages = [{"role": "user", "content": "hi"}]
     assert json.loads(ASKINGS[0].body(request, False)) == {"model": "m", "messages": messages}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "priority", "told"),
+    [
+        (VLLM, 5, 5),
+        (SGLANG, 5, -5),  # there the higher is sooner
+        (VLLM, -5, None),
+        (SGLANG, -5, None),
+        (VLLM, 0, None),
+        (OPENAI, 5, None),
+        (LLAMA, 5, None),
+    ],
+)
+def test_an_engine_that_knows_priorities_is_told_who_steps_back(dialect, priority, told):
+    asking = Asking("m", dialect)
+    chat = Request("m", "chat", (Message("user", "hi"),), priority=priority)
+    completion = Request("m", "completion", prompts=("hi",), priority=priority)
+    for request in (chat, completion):
+        for body in (
+            asking.body(request, True),
+            asking.continuation(request, 0, Prefix("said", ()), True),
+        ):
+            assert json.loads(body).get("priority") == told

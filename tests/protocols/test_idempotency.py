@@ -67,6 +67,20 @@ def test_each_item_of_a_batch_is_known_by_its_place(kit: Any) -> None:
     kit.run(main())
 
 
+@pytest.mark.parametrize(("path", "body"), ENDPOINTS)
+def test_a_request_has_its_priority_on_every_endpoint(kit: Any, path: str, body: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        async with kit.talking(service) as client:
+            await client.post(path, json={**body, "priority": 7})
+            assert service.generations[0].request.priority == 7
+            assert service.generations[0].request.extra is None
+            refused = await client.post(path, json={**body, "priority": "high"})
+            assert refused.status_code == 400
+
+    kit.run(main())
+
+
 @pytest.mark.parametrize("count", ["0", "1", "x"])
 def test_what_sdks_count_is_taken_from_the_head(kit: Any, count: str) -> None:
     async def main() -> None:

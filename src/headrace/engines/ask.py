@@ -139,8 +139,9 @@ class Asking:
 
     def _with_extra(self, body: Body, request: Request, more: Mapping[str, Any]) -> bytes:
         fields = msgspec.to_builtins(body)
-        if request.priority and "priority" in self.dialect.extra:
-            fields["priority"] = request.priority
+        # An engine has one line for all tenants: a request may step back in it, and not ahead of others'.
+        if request.priority > 0 and self.dialect.priority:
+            fields["priority"] = request.priority * self.dialect.priority
         return _encode({**fields, **self._extra, **(request.extra or {}), **more})
 
     def _beginning(self, stream: bool) -> bytes:

@@ -13,6 +13,7 @@ class Dialect(msgspec.Struct, frozen=True):
     are passed through. ``prefill``: goes on from an assistant's message that it is given unfinished, if asked to;
     ``goes_on``: from one that is the last, unasked.
     ``token_ids``: says the ids of its tokens when asked. ``progress``: how much of a prompt it has computed, too.
+    ``priority``: how it orders requests by theirs: 1 if a lower one is sooner, -1 if a higher one is, 0 if it has none.
     ``tokenize``: the path that counts tokens and
     the field of its text; empty where there is none."""
 
@@ -24,6 +25,7 @@ class Dialect(msgspec.Struct, frozen=True):
     stream_usage: bool = True
     token_ids: bool = False
     progress: bool = False
+    priority: int = 0
     tokenize: tuple[str, str] = ("", "")
 
 
@@ -35,7 +37,7 @@ _OPENAI_EXTRA = frozenset(
 )
 _VLLM_EXTRA = frozenset(
     {
-        *("chat_template_kwargs", "structured_outputs", "min_tokens", "stop_token_ids", "priority"),
+        *("chat_template_kwargs", "structured_outputs", "min_tokens", "stop_token_ids"),
         *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "reasoning_effort"),
         *("length_penalty", "skip_special_tokens", "spaces_between_special_tokens", "cache_salt"),
         *("truncate_prompt_tokens", "include_stop_str_in_output", "regex", "ebnf"),
@@ -60,9 +62,10 @@ VLLM = Dialect(
     extra=_VLLM_EXTRA,
     prefill=True,
     token_ids=True,
+    priority=1,
     tokenize=("/tokenize", "prompt"),
 )
-SGLANG = msgspec.structs.replace(VLLM, name="sglang", token_ids=False)
+SGLANG = msgspec.structs.replace(VLLM, name="sglang", token_ids=False, priority=-1)
 LLAMA = Dialect(
     "llama",
     extensions={

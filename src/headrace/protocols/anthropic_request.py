@@ -22,6 +22,7 @@ from headrace.protocols.openai_request import (
     Identity,
     MaxTokens,
     Name,
+    Priority,
     Stops,
     engine_options,
 )
@@ -83,6 +84,7 @@ class MessagesBody(CountBody, forbid_unknown_fields=True, kw_only=True, gc=False
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     metadata: Metadata | None = None
+    priority: Priority | None = None
     # harmless
     service_tier: str | None = None
     diagnostics: dict[str, Any] | None = None
@@ -116,7 +118,9 @@ def decode_messages(body: bytes) -> Asked:
     )
     request = _request(said, sampling, unknown)
     user = said.metadata.user_id if said.metadata is not None else None
-    return msgspec.structs.replace(request, stream=said.stream is True, user=user), {}, None
+    streams, priority = said.stream is True, said.priority or 0
+    request = msgspec.structs.replace(request, stream=streams, user=user, priority=priority)
+    return request, {}, None
 
 
 def decode_count(body: bytes) -> Request:

@@ -26,6 +26,7 @@ from headrace.protocols.openai_request import (
     Identity,
     MaxTokens,
     Name,
+    Priority,
     Stop,
     Stops,
     plain_extra,
@@ -47,6 +48,7 @@ class InferBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     user_id: Identity | None = None
     session_id: Identity | None = None
     model: Name | None = None
+    priority: Priority | None = None
 
 
 class InferUsage(msgspec.Struct, frozen=True, gc=False):
@@ -137,6 +139,7 @@ class Infer:
             stream=body.stream is True,
             user=body.user_id,
             extra=plain_extra(unknown),
+            priority=body.priority or 0,
         )
         return request, {}, body.session_id
 

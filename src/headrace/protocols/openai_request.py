@@ -32,6 +32,7 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 MaxTokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Priority = Annotated[int, Meta(ge=-1_000_000, le=1_000_000)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 TokenKey = Annotated[str, Meta(pattern="^[0-9]{1,10}$")]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -58,7 +59,7 @@ class SharedBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=Fa
     metadata: dict[str, str] | None = None
     # rare
     stream_options: StreamOptions | None = None
-    priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] | None = None
+    priority: Priority | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     stop: Stop | Stops | None = None
     seed: Seed | None = None

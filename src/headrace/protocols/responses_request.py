@@ -20,6 +20,7 @@ from headrace.protocols.openai_request import (
     MaxTokens,
     Name,
     Penalty,
+    Priority,
     engine_options,
 )
 from headrace.protocols.responses_input import messages_of
@@ -65,6 +66,7 @@ class ResponsesBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc
     user: Identity | None = None
     safety_identifier: Identity | None = None
     session_id: Identity | None = None
+    priority: Priority | None = None
     # harmless
     stream_options: ResponseStreamOptions | None = None
     max_tool_calls: MaxTokens | None = None
@@ -189,6 +191,7 @@ def response_request(
             body.text.verbosity if body.text is not None else None,
         ),
         keep=body.store is not False,
+        priority=body.priority or 0,
     )
     terms = ResponseTerms(
         background=body.background is True,
