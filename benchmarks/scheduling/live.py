@@ -37,7 +37,7 @@ slots = {slots}
 [[tenants]]
 name = "light"
 keys = ["sk-light"]
-ttft_ms = 2000
+ttft_ms = {target_ms}
 
 [[tenants]]
 name = "heavy"
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--policies", default="fcfs,fair,fair-headroom")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each phase")
     parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--target-ms", type=float, default=500, help="the light tenant's")
     parser.add_argument("--words", type=int, default=60)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--json", action="store_true")
@@ -130,6 +131,7 @@ def main() -> None:
                 sha256=EMBEDDED.sha256,
                 format=EMBEDDED.format,
                 slots=arguments.slots,
+                target_ms=arguments.target_ms,
             )
             server = Server(Path(name), config, "0,1", "", grpc_port=free_port())
             try:
