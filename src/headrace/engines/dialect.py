@@ -14,7 +14,7 @@ class Dialect(msgspec.Struct, frozen=True):
     ``goes_on``: from one that is the last, unasked.
     ``token_ids``: says the ids of its tokens when asked. ``progress``: how much of a prompt it has computed, too.
     ``tokenize``: the path that counts tokens and
-    the field of its text; empty where there is none."""
+    the field of its text; ``props``: the path that says its slots; empty where there is none."""
 
     name: str
     extensions: dict[str, str] = {}
@@ -25,6 +25,7 @@ class Dialect(msgspec.Struct, frozen=True):
     token_ids: bool = False
     progress: bool = False
     tokenize: tuple[str, str] = ("", "")
+    props: str = ""
 
 
 _OPENAI_EXTRA = frozenset(
@@ -75,6 +76,7 @@ LLAMA = Dialect(
     goes_on=True,
     progress=True,
     tokenize=("/tokenize", "content"),
+    props="/props",
 )
 DIALECTS = {dialect.name: dialect for dialect in (OPENAI, VLLM, SGLANG, LLAMA)}
 """What a replica's ``dialect`` may name; ``openai`` fits any upstream and refuses most."""

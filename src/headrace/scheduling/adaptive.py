@@ -6,73 +6,144 @@ proportion; while they do not, it grows by half the square root of itself. What 
 
 Gradient2 compares with a long mean, which rises with the queue that it ought to notice: under steady load its limit
 creeps up to the most. So this one compares with what is taken while at most half of the limit is in flight, and
-where that never happens by itself it halves the limit for a few requests, as BBR drains its pipe.
+where requests are slow and that never happens by itself it halves the limit for a few of them, as BBR drains its pipe.
+
+Answers last for minutes, and each has one first token: a limit that grew by a part of a request with each of them would
+never let in what comes. So it begins as TCP does, with two more for each first token in time, until the first is late.
 """
 
 from __future__ import annotations
 
 from math import sqrt
 
-TOLERANCE = 1.3
+from headrace.scheduling.predictor import Predictor
+
+TOLERANCE = 1.5
 """How much slower than with half as many is not yet queueing: a larger batch is slower as well."""
 SMOOTHING = 0.1
 """Weight of one measurement."""
+OUTLIER = 2.0
+"""What is slower than known by more, while few are in flight, counts as much slower: it may have met others' work."""
 PATIENCE = 10
-"""After so many times its limit in measurements with more than half of it in flight, it is halved; at first it is."""
+"""After so many times its limit in slow measurements with more than half in flight it is halved; at first, too."""
 CALM = 5
 """Measurements that end that."""
+FIRST_GROWTH = 2.0
+GROWTH, MOST_GROWTH = 0.05, 0.15
+"""With each measurement, the first times the root of the limit."""
+WINDOWS = 2.0
+"""All that are in flight together tell of the same queue: they shrink the limit by its gradient so often, no more."""
 BACK_OFF = 0.9
+INITIAL = 16
+MOST = 16_384
+"""As many connections as the client of an upstream makes."""
 
 
 class AdaptiveLimit:
     """``limit``: how many may be in flight, from ``least`` to ``most``."""
 
-    __slots__ = ("_busy_mean", "_calm", "_calm_mean", "_estimate", "_least", "_most", "_since_calm")
+    __slots__ = (
+        *("_begins", "_busy_mean", "_calm", "_calm_mean"),
+        *("_estimate", "_initial", "_least", "_most", "_slow"),
+    )
 
-    def __init__(self, *, initial: int = 8, least: int = 1, most: int = 512) -> None:
+    def __init__(self, *, initial: int = INITIAL, least: int = 1, most: int = MOST) -> None:
         if not 1 <= least <= initial <= most:
             raise ValueError("initial: is not between least and most")
-        self._estimate = float(initial)
+        self._initial = self._estimate = float(initial)
         self._least = least
         self._most = most
         self._calm_mean = 0.0
         self._busy_mean = 0.0
-        self._since_calm = 0
+        self._slow = 0
         self._calm = 0
+        self._begins = True
 
     @property
     def limit(self) -> int:
-        probes = not self._calm_mean or self._since_calm > PATIENCE * self._estimate
+        probes = not self._calm_mean or self._slow > PATIENCE * self._estimate
         return max(int(self._estimate / 2 if probes else self._estimate), self._least)
+
+    @property
+    def _few(self) -> float:
+        """Half of the limit; of the first one while it doubles, or what queued by then would be few by now."""
+        return (self._initial if self._begins else self._estimate) / 2
+
+    def is_calm(self, in_flight: int) -> bool:
+        """Whether with so many nothing queues, as far as is known."""
+        return in_flight <= max(self._few, 1.0)
 
     def took(self, slowness: float, in_flight: int) -> None:
         """A request with so many in flight: the time to its first token divided by what a prompt of its length
         takes (or any measure that grows when requests queue). What is no such number is left out."""
         if not 0 < slowness < 1e6:
             return
-        half = self._estimate / 2
-        if in_flight <= max(half, 1.0):
+        few = self._few
+        if self.is_calm(in_flight):
             self._relax(slowness)
-        if in_flight > half:
-            self._strain(slowness)
+        if in_flight > few:
+            self._strain(slowness, in_flight)
 
-    def refused(self) -> None:
-        """The upstream had no room for one."""
-        self._set(self._estimate * BACK_OFF)
+    def refused(self, in_flight: int) -> None:
+        """The upstream had no room for one, beside so many."""
+        self._begins = False
+        self._set(min(self._estimate * BACK_OFF, float(in_flight)))
 
     def _relax(self, slowness: float) -> None:
-        self._calm_mean += (slowness - self._calm_mean) * (SMOOTHING if self._calm_mean else 1.0)
+        known = self._calm_mean
+        if known:
+            self._calm_mean += (min(slowness, OUTLIER * known) - known) * SMOOTHING
+        else:
+            self._calm_mean = slowness
         self._calm += 1
         if self._calm >= CALM:
-            self._calm = self._since_calm = 0
+            self._calm = self._slow = 0
 
-    def _strain(self, slowness: float) -> None:
-        self._since_calm += 1
+    def _strain(self, slowness: float, in_flight: int) -> None:
         self._busy_mean += (slowness - self._busy_mean) * (SMOOTHING if self._busy_mean else 1.0)
-        if self._calm_mean:
-            gradient = max(0.5, min(1.0, TOLERANCE * self._calm_mean / self._busy_mean))
-            wanted = self._estimate * gradient + sqrt(self._estimate) / 2
-            self._set(self._estimate + (wanted - self._estimate) * SMOOTHING)
+        if not self._calm_mean:
+            return
+        estimate = self._estimate
+        gradient = max(0.5, min(1.0, TOLERANCE * self._calm_mean / self._busy_mean))
+        if gradient < 1.0:
+            self._slow += 1
+            self._begins = False
+        grows = FIRST_GROWTH if self._begins else min(sqrt(estimate) * GROWTH, MOST_GROWTH)
+        if in_flight <= estimate / 2:
+            grows = 0.0  # it is not the limit that kept others out
+        shrinks = (1.0 - gradient) * estimate * min(SMOOTHING, WINDOWS / estimate)
+        self._set(estimate + grows - shrinks)
 
     def _set(self, estimate: float) -> None:
         self._estimate = min(max(estimate, self._least), self._most)
+
+
+class UpstreamLimit:
+    """:class:`AdaptiveLimit` of an upstream whose prompts differ: their times are compared with what theirs should
+    be, which is learnt while few are in flight. ``limit``: how many may be."""
+
+    __slots__ = ("_adaptive", "_predictor", "_taught")
+
+    def __init__(self) -> None:
+        self._adaptive = AdaptiveLimit()
+        self._predictor = Predictor()
+        self._taught = False
+
+    @property
+    def limit(self) -> int:
+        return self._adaptive.limit
+
+    def took(self, prompt_tokens: float, took_s: float, in_flight: int) -> None:
+        """The first token of a prompt so long came after so many seconds; ``in_flight``: requests that the upstream
+        had when it began, it among them."""
+        predictor = self._predictor
+        if self._adaptive.is_calm(in_flight):
+            known_s = predictor.predict(prompt_tokens)
+            lesson_s = min(took_s, OUTLIER * known_s) if self._taught and known_s > 0 else took_s
+            predictor.observe(prompt_tokens, 0.0, lesson_s)
+            self._taught = True
+        self._adaptive.took(took_s / max(predictor.predict(prompt_tokens), 1e-6), in_flight)
+
+    def refused(self, in_flight: int) -> None:
+        """The upstream had no room for one, beside so many."""
+        self._adaptive.refused(in_flight)
