@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 
 import pytest
@@ -104,6 +105,15 @@ def test_its_slots_are_what_it_says_or_unknown(upstream, run):
     run(main())
 
 
+def test_several_run_at_once_though_nobody_knows_how_many_can(upstream, run):
+    async def main():
+        async with upstream(Fake(SAID)) as server, engine_at(server) as engine:
+            answers = await engine.batch_infer([Work(chat()), Work(chat())])
+            assert [outcome.reasons for _, outcome in answers] == [("stop",)] * 2
+
+    run(main())
+
+
 def test_cancel_closes_the_connection_and_nothing_more_is_told(upstream, run, seen):
     begun = asyncio.Event()
 
@@ -127,8 +137,6 @@ def test_cancel_closes_the_connection_and_nothing_more_is_told(upstream, run, se
 
 
 def test_a_run_that_is_over_leaves_no_cycle(upstream, run, seen):
-    import gc
-
     async def main():
         async with upstream(Fake(SAID)) as server, engine_at(server) as engine:
             sink = seen()

@@ -19,7 +19,7 @@ from headrace.engines.measured import MeasuredEngine
 from headrace.engines.openai import OpenAIOptions
 from headrace.engines.script import Script
 from headrace.going_on import MAX_FRUITLESS, may_pause
-from headrace.routing.model import Replica
+from headrace.routing.model import Limit, Replica
 from headrace.scheduling.adaptive import UpstreamLimit
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -104,6 +104,25 @@ def test_as_long_as_it_works_for_others_no_attempt_counts(run: Run) -> None:
     run(main())
 
 
+def test_an_upstream_that_has_no_room_is_waited_for_when_another_dies(run: Run) -> None:
+    async def main() -> None:
+        house = await House(Script(times=1, hang_after=0), Script(WORDS), replicas=2).open()
+        seen, other = house.ask(), house.ask()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        house.service.cancel(other)
+        dying, resting = house.engines
+        assert (dying.running, resting.running) == (1, 0)
+        house.flow.model.replicas[1].refused(time.monotonic(), 30.0)
+        dying.crash(state="unreachable")
+        assert house.flow.serving
+        reads = Witness(seen)
+        await ticking(house, reads)
+        assert await reads.whole() == "".join(WORDS)
+
+    run(main())
+
+
 def test_nobody_is_paused_for_a_place_that_an_upstream_at_rest_does_not_give(run: Run) -> None:
     async def main() -> None:
         house = await House(Script(WORDS, hang_after=1), slots=1).open()
@@ -118,11 +137,13 @@ def test_nobody_is_paused_for_a_place_that_an_upstream_at_rest_does_not_give(run
 
 
 class Hidden:
-    """An upstream with room for ``slots`` at once that refuses the rest, and says so to nobody. Streams end when all
-    that can be there are, or nothing more comes."""
+    """An upstream with room for ``slots`` at once that refuses the rest, and says so to nobody. Its answers end when
+    ``all`` are there; ``headers``: of a refusal."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, all: int = 0, headers: bytes = b"") -> None:
         self.slots = slots
+        self.all, self.headers = all, headers
+        self.complete = asyncio.Event()
         self.there = self.most = self.refusals = self.answers = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -135,7 +156,8 @@ class Hidden:
                     writer.write(_answer(200, {"data": [{"id": "m"}]}))
                 elif self.there >= self.slots:
                     self.refusals += 1
-                    writer.write(_answer(429, {"error": {"message": "too many"}}))
+                    error = {"error": {"message": "too many"}}
+                    writer.write(_answer(429, error, self.headers))
                 else:
                     await self._say(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -151,6 +173,9 @@ class Hidden:
         for word in WORDS:
             writer.write(_chunk({"delta": {"content": word}}))
             await asyncio.sleep(0.001)
+        if self.there >= self.all:
+            self.complete.set()
+        await self.complete.wait()
         self.there -= 1
         self.answers += 1
         end = b"data: [DONE]\n\n"
@@ -158,9 +183,9 @@ class Hidden:
         writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
 
 
-def _answer(status: int, body: Any) -> bytes:
+def _answer(status: int, body: Any, headers: bytes = b"") -> bytes:
     text = json.dumps(body).encode()
-    head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\n" % status
+    head = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\n%b" % (status, headers)
     return head + b"content-length: %d\r\n\r\n%b" % (len(text), text)
 
 
@@ -170,12 +195,14 @@ def _chunk(choice: dict[str, Any]) -> bytes:
 
 
 @asynccontextmanager
-async def house_before(hidden: Hidden) -> AsyncIterator[tuple[House, Replica[Any]]]:
+async def house_before(
+    hidden: Hidden, limit: Limit | None = None
+) -> AsyncIterator[tuple[House, Replica[Any]]]:
     """A service whose only replica is this upstream, whose limit is found."""
     server = await asyncio.start_server(hidden, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     engine = MeasuredEngine(OpenAIOptions("m", url), prompt_tokens)
-    replica: Replica[Any] = Replica("0", engine, UpstreamLimit())
+    replica: Replica[Any] = Replica("0", engine, limit or UpstreamLimit())
     engine.room = replica
     house = House(replicas=0, upstreams=[replica])
     await engine.load()
@@ -201,5 +228,59 @@ def test_refusals_find_what_an_upstream_has_and_no_request_is_lost(run: Run) -> 
             assert (hidden.most, hidden.answers) == (3, 60)
             assert replica.places <= 6
             assert (replica.in_use, house.in_use) == (0, 0)
+
+    run(main())
+
+
+class OneThenAll:
+    """A limit of one, and of all once a first token came."""
+
+    limit = 1
+
+    def took(self, prompt_tokens: float, took_s: float, in_flight: int) -> None:
+        self.limit = 4
+
+    def refused(self, in_flight: int) -> None:
+        """Nothing is."""
+
+
+def test_who_waits_begins_as_soon_as_there_is_more_room(run: Run) -> None:
+    async def main() -> None:
+        hidden = Hidden(4, all=4)  # none ends before all are there, and nothing ticks
+        async with house_before(hidden, OneThenAll()) as (house, replica):
+            readers = [Witness(house.ask()) for _ in range(4)]
+            assert replica.in_use == 1
+            for seen in readers:
+                assert await seen.whole() == "".join(WORDS)
+
+    run(main())
+
+
+def test_an_upstream_is_left_alone_until_the_time_that_it_said(run: Run) -> None:
+    async def main() -> None:
+        hidden = Hidden(0, headers=b"retry-after: 30\r\n")
+        async with house_before(hidden) as (house, replica):
+            seen = Witness(house.ask())
+            while not replica.refusals:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            now = time.monotonic()
+            house.service.tick(now + 25.0)
+            assert (replica.ready, replica.up) == (False, True)
+            hidden.slots = 1
+            house.service.tick(now + 31.0)
+            assert await seen.whole() == "".join(WORDS)
+            assert hidden.refusals == 1
+
+    run(main())
+
+
+def test_a_client_is_told_of_a_time_that_is_too_long_to_wait(run: Run) -> None:
+    async def main() -> None:
+        hidden = Hidden(0, headers=b"retry-after: 3600\r\n")
+        async with house_before(hidden) as (house, _):
+            seen = Witness(house.ask())
+            await seen.whole()
+            assert seen.code == "rate_limited"
+            assert hidden.refusals == 1
 
     run(main())
