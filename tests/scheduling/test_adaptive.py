@@ -160,7 +160,7 @@ PERSON = Terms("app", level="interactive", ttft_s=1.0)
 
 
 @pytest.mark.parametrize(
-    ("slots", "answer_s"), [(1, 5.0), (4, 5.0), (16, 5.0), (16, 0.3), (64, 5.0)]
+    ("slots", "answer_s"), [(1, 5.0), (4, 30.0), (16, 5.0), (16, 0.3), (64, 5.0)]
 )
 def test_a_hidden_number_of_slots_is_found_and_its_own_line_stays_short(
     slots: int, answer_s: float
@@ -174,10 +174,10 @@ def test_a_hidden_number_of_slots_is_found_and_its_own_line_stays_short(
     late = slice(
         len(world.limits) // 3, -2 * slots
     )  # it has learnt, and the queue is not yet empty
-    assert slots / 2 <= median(world.limits[late]) <= 2 * slots
-    assert median(world.lines[late]) <= slots
+    assert slots / 2 <= median(world.limits[late]) <= 1.4 * slots + 2
+    assert median(world.lines[late]) <= slots / 2 + 2
     ideal_s = requests * (world.answer_s + 0.3) / slots
-    assert world.now <= 1.3 * ideal_s + 10 * world.answer_s
+    assert world.now <= 1.2 * ideal_s
 
 
 @pytest.mark.parametrize("most", [None, 4096])
@@ -192,6 +192,18 @@ def test_an_urgent_request_does_not_stand_behind_a_deep_line(most: int | None) -
         assert median(waits_s) <= 4.0
     else:
         assert min(waits_s) > 30.0  # what it would be if everything was given away at once
+
+
+def test_one_late_first_token_of_many_changes_little() -> None:
+    limit = AdaptiveLimit()
+    settled(64, limit)
+    for _ in range(20):
+        limit.took(1.0, limit.limit)
+    before = limit.limit
+    limit.took(1000.0, before)
+    for _ in range(20):
+        limit.took(1.0, limit.limit)
+    assert limit.limit >= before
 
 
 def test_thousands_of_long_streams_are_let_in_as_they_come() -> None:

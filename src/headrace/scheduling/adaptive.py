@@ -22,6 +22,8 @@ TOLERANCE = 1.5
 """How much slower than with half as many is not yet queueing: a larger batch is slower as well."""
 SMOOTHING = 0.1
 """Weight of one measurement."""
+SLOWEST = 2 * TOLERANCE
+"""What is slower by more is late all the same, and no more than that: one of many says little."""
 OUTLIER = 2.0
 """What is slower than known by more, while few are in flight, counts as much slower: it may have met others' work."""
 PATIENCE = 10
@@ -100,11 +102,13 @@ class AdaptiveLimit:
             self._calm = self._slow = 0
 
     def _strain(self, slowness: float, in_flight: int) -> None:
-        self._busy_mean += (slowness - self._busy_mean) * (SMOOTHING if self._busy_mean else 1.0)
-        if not self._calm_mean:
+        calm = self._calm_mean
+        if not calm:
             return
+        slowness = min(slowness, SLOWEST * calm)
+        self._busy_mean += (slowness - self._busy_mean) * (SMOOTHING if self._busy_mean else 1.0)
         estimate = self._estimate
-        gradient = max(0.5, min(1.0, TOLERANCE * self._calm_mean / self._busy_mean))
+        gradient = min(1.0, TOLERANCE * calm / self._busy_mean)
         if gradient < 1.0:
             self._slow += 1
             self._begins = False
