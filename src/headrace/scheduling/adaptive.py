@@ -2,14 +2,14 @@
 
 A gradient, as in Gradient2 of Netflix' concurrency-limits (https://github.com/Netflix/concurrency-limits): while
 requests take longer than they do when the upstream has few, something queues there and the limit shrinks in
-proportion; while they do not, it grows by half the square root of itself. What the upstream refuses shrinks it at once.
+proportion; while they do not, it grows a little with each. What the upstream refuses shrinks it at once.
 
 Gradient2 compares with a long mean, which rises with the queue that it ought to notice: under steady load its limit
 creeps up to the most. So this one compares with what is taken while at most half of the limit is in flight, and
 where requests are slow and that never happens by itself it halves the limit for a few of them, as BBR drains its pipe.
 
 Answers last for minutes, and each has one first token: a limit that grew by a part of a request with each of them would
-never let in what comes. So it begins as TCP does, with two more for each first token in time, until the first is late.
+never let in what comes. So it begins as TCP does, with two more for each first token in time, until some are late.
 """
 
 from __future__ import annotations
@@ -18,27 +18,30 @@ from math import sqrt
 
 from headrace.scheduling.predictor import Predictor
 
-TOLERANCE = 1.5
+TOLERANCE = 1.8
 """How much slower than with half as many is not yet queueing: a larger batch is slower as well."""
 SMOOTHING = 0.1
 """Weight of one measurement."""
 SLOWEST = 2 * TOLERANCE
 """What is slower by more is late all the same, and no more than that: one of many says little."""
 OUTLIER = 2.0
-"""What is slower than known by more, while few are in flight, counts as much slower: it may have met others' work."""
-PATIENCE = 10
-"""After so many times its limit in slow measurements with more than half in flight it is halved; at first, too."""
+"""What is slower than known by more, while few are in flight, counts as so much slower: others' work may be there."""
+FIRST_PATIENCE = 1
+MOST_PATIENCE = 10
+"""After so many times its limit in slow measurements with more than half of it in flight it is halved: soon at first,
+when little is known of what is slow, and twice as late each time."""
 CALM = 5
 """Measurements that end that."""
 FIRST_GROWTH = 2.0
 GROWTH, MOST_GROWTH = 0.05, 0.15
-"""With each measurement, the first times the root of the limit."""
+"""With each measurement: the first times the root of the limit."""
 WINDOWS = 2.0
 """All that are in flight together tell of the same queue: they shrink the limit by its gradient so often, no more."""
 BACK_OFF = 0.9
-INITIAL = 16
+INITIAL = 8
 MOST = 16_384
 """As many connections as the client of an upstream makes."""
+LEAST_S = 1e-6
 
 
 class AdaptiveLimit:
@@ -46,7 +49,7 @@ class AdaptiveLimit:
 
     __slots__ = (
         *("_begins", "_busy_mean", "_calm", "_calm_mean"),
-        *("_estimate", "_initial", "_least", "_most", "_slow"),
+        *("_estimate", "_initial", "_least", "_most", "_patience", "_slow"),
     )
 
     def __init__(self, *, initial: int = INITIAL, least: int = 1, most: int = MOST) -> None:
@@ -60,11 +63,17 @@ class AdaptiveLimit:
         self._slow = 0
         self._calm = 0
         self._begins = True
+        self._patience = FIRST_PATIENCE
 
     @property
     def limit(self) -> int:
-        probes = not self._calm_mean or self._slow > PATIENCE * self._estimate
+        probes = self._doubts or not self._calm_mean
         return max(int(self._estimate / 2 if probes else self._estimate), self._least)
+
+    @property
+    def _doubts(self) -> bool:
+        """Whether what is slow has to be found out anew."""
+        return self._slow > self._patience * self._estimate
 
     @property
     def _few(self) -> float:
@@ -99,6 +108,8 @@ class AdaptiveLimit:
             self._calm_mean = slowness
         self._calm += 1
         if self._calm >= CALM:
+            if self._doubts:
+                self._patience = min(2 * self._patience, MOST_PATIENCE)
             self._calm = self._slow = 0
 
     def _strain(self, slowness: float, in_flight: int) -> None:
@@ -106,7 +117,8 @@ class AdaptiveLimit:
         if not calm:
             return
         slowness = min(slowness, SLOWEST * calm)
-        self._busy_mean += (slowness - self._busy_mean) * (SMOOTHING if self._busy_mean else 1.0)
+        known = self._busy_mean or calm  # until something else is known, nothing queues
+        self._busy_mean = known + (slowness - known) * SMOOTHING
         estimate = self._estimate
         gradient = min(1.0, TOLERANCE * calm / self._busy_mean)
         if gradient < 1.0:
@@ -126,12 +138,12 @@ class UpstreamLimit:
     """:class:`AdaptiveLimit` of an upstream whose prompts differ: their times are compared with what theirs should
     be, which is learnt while few are in flight. ``limit``: how many may be."""
 
-    __slots__ = ("_adaptive", "_predictor", "_taught")
+    __slots__ = ("_adaptive", "_predictor", "_typical_s")
 
     def __init__(self) -> None:
         self._adaptive = AdaptiveLimit()
         self._predictor = Predictor()
-        self._taught = False
+        self._typical_s = 0.0
 
     @property
     def limit(self) -> int:
@@ -140,13 +152,21 @@ class UpstreamLimit:
     def took(self, prompt_tokens: float, took_s: float, in_flight: int) -> None:
         """The first token of a prompt so long came after so many seconds; ``in_flight``: requests that the upstream
         had when it began, it among them."""
-        predictor = self._predictor
         if self._adaptive.is_calm(in_flight):
-            known_s = predictor.predict(prompt_tokens)
-            lesson_s = min(took_s, OUTLIER * known_s) if self._taught and known_s > 0 else took_s
-            predictor.observe(prompt_tokens, 0.0, lesson_s)
-            self._taught = True
-        self._adaptive.took(took_s / max(predictor.predict(prompt_tokens), 1e-6), in_flight)
+            self._learn(prompt_tokens, took_s)
+        self._adaptive.took(took_s / self._expected_s(prompt_tokens), in_flight)
+
+    def _learn(self, prompt_tokens: float, took_s: float) -> None:
+        if self._typical_s:
+            took_s = min(took_s, OUTLIER * self._expected_s(prompt_tokens))
+            self._typical_s += (took_s - self._typical_s) * SMOOTHING
+        else:
+            self._typical_s = took_s
+        self._predictor.observe(prompt_tokens, 0.0, took_s)
+
+    def _expected_s(self, prompt_tokens: float) -> float:
+        """Few prompts teach little of short ones: those are not expected much sooner than others came."""
+        return max(self._predictor.predict(prompt_tokens), self._typical_s / 2, LEAST_S)
 
     def refused(self, in_flight: int) -> None:
         """The upstream had no room for one, beside so many."""
