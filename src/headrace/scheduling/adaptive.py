@@ -48,8 +48,8 @@ class AdaptiveLimit:
     """``limit``: how many may be in flight, from ``least`` to ``most``."""
 
     __slots__ = (
-        *("_begins", "_busy_mean", "_calm", "_calm_mean"),
-        *("_estimate", "_initial", "_least", "_most", "_patience", "_slow"),
+        *("_busy_mean", "_calm", "_calm_mean", "_estimate"),
+        *("_goal", "_initial", "_least", "_most", "_patience", "_slow"),
     )
 
     def __init__(self, *, initial: int = INITIAL, least: int = 1, most: int = MOST) -> None:
@@ -62,7 +62,7 @@ class AdaptiveLimit:
         self._busy_mean = 0.0
         self._slow = 0
         self._calm = 0
-        self._begins = True
+        self._goal = float(most)
         self._patience = FIRST_PATIENCE
 
     @property
@@ -78,7 +78,12 @@ class AdaptiveLimit:
     @property
     def _few(self) -> float:
         """Half of the limit; of the first one while it doubles, or what queued by then would be few by now."""
-        return (self._initial if self._begins else self._estimate) / 2
+        return (min(self._initial, self._estimate) if self._begins else self._estimate) / 2
+
+    @property
+    def _begins(self) -> bool:
+        """Whether it doubles: up to the first that are late, or to what an upstream had before it refused some."""
+        return self._estimate < self._goal
 
     def is_calm(self, in_flight: int) -> bool:
         """Whether with so many nothing queues, as far as is known."""
@@ -97,8 +102,8 @@ class AdaptiveLimit:
 
     def refused(self, in_flight: int) -> None:
         """The upstream had no room for one, beside so many."""
-        self._begins = False
-        self._set(min(self._estimate * BACK_OFF, float(in_flight)))
+        self._goal = self._estimate * BACK_OFF
+        self._set(min(self._goal, float(in_flight)))
 
     def _relax(self, slowness: float) -> None:
         known = self._calm_mean
@@ -123,8 +128,11 @@ class AdaptiveLimit:
         gradient = min(1.0, TOLERANCE * calm / self._busy_mean)
         if gradient < 1.0:
             self._slow += 1
-            self._begins = False
-        grows = FIRST_GROWTH if self._begins else min(sqrt(estimate) * GROWTH, MOST_GROWTH)
+            self._goal = 0.0
+        if self._begins:
+            grows = min(FIRST_GROWTH, self._goal - estimate)
+        else:
+            grows = min(sqrt(estimate) * GROWTH, MOST_GROWTH)
         if in_flight <= estimate / 2:
             grows = 0.0  # it is not the limit that kept others out
         shrinks = (1.0 - gradient) * estimate * min(SMOOTHING, WINDOWS / estimate)
