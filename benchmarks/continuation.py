@@ -144,7 +144,8 @@ async def run(numbers: range, tokens: int) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         model = msgspec.structs.replace(EMBEDDED, slots=1, batch_threads=1)
         settings = Settings(server=Server(state_dir=folder), models=(model,))
-        ((_, engine),) = EngineBuilder(settings, at_once).replicas(model)
+        (replica,) = EngineBuilder(settings, at_once).replicas(model)
+        engine = replica.engine
         try:
             await engine.load()
             return await measure(engine, numbers, tokens)

@@ -97,7 +97,8 @@ async def prompt_at(engine: Engine, number: int, cut: int) -> Again:
 async def computed(chats: int) -> dict[int, list[Again]]:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(server=ServerSettings(state_dir=folder), models=(EMBEDDED,))
-        ((_, engine),) = EngineBuilder(settings, at_once).replicas(EMBEDDED)
+        (replica,) = EngineBuilder(settings, at_once).replicas(EMBEDDED)
+        engine = replica.engine
         try:
             await engine.load()
             numbers = range(chats)

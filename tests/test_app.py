@@ -27,12 +27,14 @@ def test_topics_tell_when_a_model_is_loaded_and_unloaded(tmp_path: Path) -> None
     config = tmp_path / "headrace.toml"
     config.write_text(CONFIG.format(folder=tmp_path))
     told: list[tuple[str, str]] = []
+    scrapes: list[bytes] = []
 
     async def main() -> None:
         app = App(loaded(str(config), {}).settings)
 
         def hear(news) -> None:
             told.append((news["model"], news["state"]))
+            scrapes.append(app.exposition.render("text/plain")[1])
             app.stopping.set()
 
         app.topics.subscribe("model", hear)
@@ -41,3 +43,7 @@ def test_topics_tell_when_a_model_is_loaded_and_unloaded(tmp_path: Path) -> None
 
     asyncio.run(main())
     assert told == [("echo", "loaded"), ("echo", "unloaded")]
+    for number in (b"places", b"in_use", b"refusals_total"):
+        line = b'headrace_replica_%b{model_name="echo",replica="echo"} ' % number
+        value = float(scrapes[0].split(line)[1].split(b"\n")[0])
+        assert value == (64 if number == b"places" else 0)

@@ -277,12 +277,7 @@ class App:
     def _flow(self, model: ModelSettings) -> Flow:
         limits = self.settings.limits
         replicas = EngineBuilder(self.settings, self.outbox.write).replicas(model)
-        built = Model(
-            model.name,
-            model.aliases,
-            [Replica(name, engine) for name, engine in replicas],
-            int(time.time()),
-        )
+        built = Model(model.name, model.aliases, replicas, int(time.time()))
         scheduling = self.settings.scheduling
         decides = policy(scheduling.policy, **scheduling.options)
         queue: Queue = Queue(decides, limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
@@ -315,6 +310,10 @@ class App:
             meter.watch("waiting", partial(_waiting, flow))
             meter.watch("running", partial(_running, flow))
             meter.watch("engine_restarts", partial(self._losses, flow.model.name))
+            for replica in flow.model.replicas:
+                meter.watch_replica("places", replica.name, partial(_places, replica))
+                meter.watch_replica("in_use", replica.name, partial(_in_use, replica))
+                meter.watch_replica("refusals", replica.name, partial(_refusals, replica))
         path = self.settings.database_path
         if path is not None:
             self.metrics.watch("log_bytes", lambda: log_bytes(path))
@@ -339,6 +338,18 @@ def _waiting(flow: Flow) -> float:
 
 def _running(flow: Flow) -> float:
     return sum(replica.in_use - replica.early for replica in flow.model.replicas)
+
+
+def _places(replica: Replica[Engine]) -> float:
+    return replica.places
+
+
+def _in_use(replica: Replica[Engine]) -> float:
+    return replica.in_use
+
+
+def _refusals(replica: Replica[Engine]) -> float:
+    return replica.refusals
 
 
 def limits(settings: Settings) -> Limits:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from math import nan
 from typing import Any
 
@@ -19,7 +20,7 @@ from headrace.domain.event import Error, Finish
 from headrace.domain.request import capped, less_tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
-from headrace.going_on import NEVER_BEGAN, may_go_on, may_pause
+from headrace.going_on import BUSY, NEVER_BEGAN, may_go_on, may_pause
 from headrace.limiting import Limiting
 from headrace.routing.model import Place
 from headrace.scheduling.policy import Ticket
@@ -56,6 +57,9 @@ class Dispatcher:
         self._topics = topics
         self._limiting = limiting
         self.stopped = False
+        for flow in flows.values():
+            for replica in flow.model.replicas:
+                replica.on_room = partial(self._pump_soon, flow)
 
     def enqueue(self, generation: Generation, flow: Flow) -> None:
         """Start it, or let it wait; what the queue refuses ends."""
@@ -127,19 +131,25 @@ class Dispatcher:
             return False
         now = time.monotonic()
         self._look_at_replicas(flow, now)
-        if error.code in NEVER_BEGAN:
+        busy = error.code in BUSY
+        if busy:
+            place.replica.refused(now, error.retry_after_s)
+        elif error.code in NEVER_BEGAN:
             flow.lost(place.replica, now)
         if not may_go_on(generation, error, place.replica, flow):
             return False
-        report(generation, "goes on after %s: %s", error.code.value, error.message)
-        generation.progress("moved")
-        if generation.ended:  # that could not be stored
-            return True
+        if not busy:
+            report(generation, "goes on after %s: %s", error.code.value, error.message)
+            generation.progress("moved")
+            if generation.ended:  # that could not be stored
+                return True
         if generation.trace is not None:
             generation.trace.moved()
         generation.waits_since = generation.waits_since or now
         self._rejoin(generation, generation.waits_since, now)
-        asyncio.get_running_loop().call_soon(self._pump, flow)
+        if busy and not generation.told[0]:
+            self._tell(generation, len(flow.queue), now)
+        self._pump_soon(flow)
         return True
 
     def first_token(self, generation: Generation) -> None:
@@ -214,6 +224,10 @@ class Dispatcher:
                 generation.place.early = 0
                 if not paused.ended:
                     self._rejoin(paused, now, now)
+
+    def _pump_soon(self, flow: Flow) -> None:
+        """In the next turn of the loop: engines are not asked for more in the middle of what they say."""
+        asyncio.get_running_loop().call_soon(self._pump, flow)
 
     def _paused_for(self, generation: Generation, flow: Flow, now: float) -> Generation | None:
         """One that runs and gives its place to this one, which waits: it goes on later from its log. Those that
@@ -345,7 +359,7 @@ class Dispatcher:
             return
         if self._topics.wanted("engine"):
             for replica in changed:
-                state = "ready" if replica.ready else "down"
+                state = "ready" if replica.up else "down"
                 reason = replica.engine.health()[1]
                 names = {"model": flow.model.name, "replica": replica.name}
                 news = {"state": state, "reason": reason, **names}

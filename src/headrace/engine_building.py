@@ -8,42 +8,48 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.admission.estimates import Estimates, size_of
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Request
 from headrace.engines.connection import Write
 from headrace.engines.engine import Engine
 from headrace.engines.limits import Limits as EngineLimits
 from headrace.engines.llama import LlamaEngine
 from headrace.engines.llama_options import LlamaOptions
+from headrace.engines.measured import MeasuredEngine
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
 from headrace.local_engine import LocalEngine
 from headrace.models.bar import Bar
 from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Report, Wanted
+from headrace.routing.model import Replica
+from headrace.scheduling.adaptive import UpstreamLimit
 from headrace.settings import Settings
 from headrace.settings.environment import inherited
 from headrace.settings.tree import Model
+from headrace.settings.tree import Replica as Upstream
 
 PATIENCE_S = 10.0 * 365 * 86_400
 """How long an upstream that does not answer is asked again: as long as the server runs."""
 
 
 class EngineBuilder:
-    """Builds the replicas of a model, each with its name."""
+    """Builds the replicas of a model."""
 
     def __init__(self, settings: Settings, write: Write) -> None:
         """``write``: with which engines send their requests."""
         self._settings = settings
         self._write = write
 
-    def replicas(self, model: Model) -> Sequence[tuple[str, Engine]]:
+    def replicas(self, model: Model) -> Sequence[Replica[Engine]]:
         match model.engine:
             case "openai":
-                return self._openai(model)
+                return [self._upstream(model, upstream) for upstream in model.replicas]
             case "scripted":
-                return [(model.name, ScriptedEngine(script_options(model)))]
+                return [Replica(model.name, ScriptedEngine(script_options(model)))]
             case "llama":
-                return [(model.name, self._llama(model))]
+                return [Replica(model.name, self._llama(model))]
 
     def _llama(self, model: Model) -> Engine:
         settings = self._settings
@@ -62,32 +68,41 @@ class EngineBuilder:
 
         return LocalEngine(model.name, fetch, build, Bar)
 
-    def _openai(self, model: Model) -> Sequence[tuple[str, Engine]]:
-        limits = EngineLimits(
+    def _upstream(self, model: Model, upstream: Upstream) -> Replica[Engine]:
+        name = f"{model.name}@{upstream.url}"
+        options = upstream_options(model, upstream)
+        if (upstream.slots or model.slots) != "auto":
+            return Replica(name, OpenAIEngine(options, self._write))
+        engine = MeasuredEngine(options, prompt_tokens, self._write)
+        replica: Replica[Engine] = Replica(name, engine, UpstreamLimit())
+        engine.room = replica
+        return replica
+
+
+def prompt_tokens(request: Request) -> int:
+    """About how long its prompt is."""
+    return Estimates().prompt_tokens(size_of(request))
+
+
+def upstream_options(model: Model, upstream: Upstream) -> OpenAIOptions:
+    """The options of an OpenAI-compatible upstream."""
+    slots = upstream.slots or model.slots
+    return OpenAIOptions(
+        name=model.name,
+        url=upstream.url,
+        model=upstream.name or "",
+        api_key=upstream.api_key,
+        dialect=upstream.dialect,
+        slots=slots if isinstance(slots, int) else model.slot_count,
+        asks_slots=not isinstance(slots, int),
+        context=model.context or 0,
+        load_timeout_s=PATIENCE_S,
+        limits=EngineLimits(
             connect_s=model.connect_timeout_s,
             first_byte_s=model.first_byte_timeout_s,
             between_bytes_s=model.between_bytes_timeout_s,
-        )
-        return [
-            (
-                f"{model.name}@{replica.url}",
-                OpenAIEngine(
-                    OpenAIOptions(
-                        name=model.name,
-                        url=replica.url,
-                        model=replica.name or "",
-                        api_key=replica.api_key,
-                        dialect=replica.dialect,
-                        slots=replica.slots or model.slot_count,
-                        context=model.context or 0,
-                        load_timeout_s=PATIENCE_S,
-                        limits=limits,
-                    ),
-                    self._write,
-                ),
-            )
-            for replica in model.replicas
-        ]
+        ),
+    )
 
 
 def script_options(model: Model) -> ScriptedOptions:
@@ -102,7 +117,7 @@ def script_options(model: Model) -> ScriptedOptions:
     except (OSError, msgspec.DecodeError) as error:
         message = f"models.script {path}: {error}"
         raise HeadraceError(Code.INVALID_REQUEST, message, param="models.script") from error
-    slots = options.slots if model.slots is None else model.slots
+    slots = options.slots if model.slots is None else model.slot_count
     return msgspec.structs.replace(options, name=model.name, slots=slots)
 
 

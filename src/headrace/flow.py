@@ -194,7 +194,7 @@ class Flow:
         )
 
     def _count_serving(self) -> None:
-        ready = [replica for replica in self.model.replicas if replica.ready]
+        ready = [replica for replica in self.model.replicas if replica.up]
         self.serving = bool(ready)
         self.keeps_raw = not ready or any(one.engine.info().continues for one in ready)
         self.context = max((one.engine.info().context for one in ready), default=self.context)
@@ -219,7 +219,7 @@ class Flow:
 
     def _info(self) -> EngineInfo | None:
         for replica in self.model.replicas:
-            if replica.ready:
+            if replica.up:
                 return replica.engine.info()
         return None
 

@@ -475,7 +475,7 @@ class Service:
     def _ready_engine(self, model: str) -> Engine:
         """One that can be asked about its model. Raises ``MODEL_NOT_FOUND`` and ``MODEL_LOADING``."""
         for replica in self._models.find(model).replicas:
-            if replica.ready:
+            if replica.up:
                 return replica.engine
         raise HeadraceError(Code.MODEL_LOADING, "The model is not ready yet.", retry_after_s=1.0)
 

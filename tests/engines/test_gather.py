@@ -56,6 +56,11 @@ def test_pieces_of_a_text_become_one_delta():
     assert whole([]) == []
 
 
+def test_choices_that_come_in_turns_become_one_delta_each():
+    pieces = [Delta("a", 0), Delta("c", 1), Delta("b", 0), Delta("d", 1)]
+    assert whole(pieces) == [Delta("ab", 0), Delta("cd", 1)]
+
+
 def test_pieces_of_a_tool_call_become_one_and_the_next_call_begins_anew():
     begun = ToolCallDelta(0, "id", "mill", "")
     pieces = [begun, ToolCallDelta(0, None, None, '{"a"'), ToolCallDelta(0, None, None, ":1}")]

@@ -35,9 +35,10 @@ def events(*said, done=True):
 
 
 class Fake:
-    """Answers ``/models`` itself and everything else with ``answers`` in turn, the last for ever."""
+    """Answers ``/models`` and ``paths`` itself and everything else with ``answers`` in turn, the last for ever."""
 
-    def __init__(self, *answers, models=None):
+    def __init__(self, *answers, models=None, paths=None):
+        self.paths = paths or {}
         self.answers = list(answers)
         self.models = models or [http(MODELS)]
         self.asked = []
@@ -52,6 +53,9 @@ class Fake:
             if b"/models " in head:
                 writer.write(self.models[0])
                 self.models = self.models[1:] or self.models
+                continue
+            if (path := head.split(b" ")[1]) in self.paths:
+                writer.write(self.paths[path])
                 continue
             self.asked.append(json.loads(body))
             answer = self.answers[0]
@@ -303,6 +307,8 @@ REFUSED = {
     "model": (404, {"error": {"message": "no model"}}, Code.MODEL_NOT_FOUND),
     "rate": (429, {"error": {"message": "slow down"}}, Code.RATE_LIMITED),
     "loading": (503, {"error": {"message": "Loading model"}}, Code.ENGINE_UNAVAILABLE),
+    "SGLang": (503, {"message": "The request queue is full."}, Code.QUEUE_FULL),
+    "overloaded": (529, {"error": {"message": "Overloaded"}}, Code.QUEUE_FULL),
     "crash": (500, {"error": "boom"}, Code.ENGINE_FAILED),
     "gateway": (502, {}, Code.ENGINE_FAILED),
     "timeout": (504, {}, Code.ENGINE_TIMEOUT),
@@ -670,6 +676,36 @@ def test_facts_come_from_the_upstream_and_settings_win(upstream, run):
             async with engine_at(server, context=100, max_tokens=10) as engine:
                 info = engine.info()
                 assert (info.context, info.max_tokens, info.continues) == (100, 10, False)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("props", "slots"),
+    [
+        (http(b'{"total_slots":3,"default_generation_settings":{}}'), 3),
+        (http(b'{"total_slots":"many"}'), 9),
+        (http(b"[]"), 9),
+        (http(b'{"error":{"message":"no such path"}}', 404), 9),
+    ],
+)
+def test_the_slots_that_an_upstream_says_count_where_they_are_asked_for(
+    upstream, run, props, slots
+):
+    async def main():
+        fake = Fake(b"", paths={b"/props": props})
+        async with upstream(fake) as server:
+            asked = {"dialect": "llama", "slots": 9, "api_key": "k"}
+            async with engine_at(server, **asked) as engine:
+                assert engine.info().slots == 9
+            assert len(fake.heads) == 1
+            async with engine_at(server, asks_slots=True, **asked) as engine:
+                assert engine.info().slots == slots
+            assert fake.heads[2].startswith(b"GET /props HTTP")
+            assert b"authorization: Bearer k" in fake.heads[2]
+            async with engine_at(server, asks_slots=True, slots=9) as engine:
+                assert engine.info().slots == 9  # no such path in this dialect
+            assert len(fake.heads) == 4
 
     run(main())
 

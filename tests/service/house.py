@@ -47,19 +47,22 @@ class House:
         shares: bool = False,
         limiting: Limiting | None = None,
         tenants: Tenants | None = None,
+        upstreams: Sequence[Replica[Any]] = (),
     ) -> None:
+        """``upstreams``: further replicas, loaded already."""
         self.store: Store = store or MemoryStore()
         self.limiting = limiting or Limiting()
         limits = limits or Limits()
         scripts = scripts or (Script(WORDS),)
         options = ScriptedOptions("m", scripts, slots)
         self.engines = [ScriptedEngine(options) for _ in range(replicas)]
-        model = Model("m", ("alias",), [Replica(str(i), e) for i, e in enumerate(self.engines)], 0)
+        scripted: list[Replica[Any]] = [Replica(str(i), e) for i, e in enumerate(self.engines)]
+        model: Model[Any] = Model("m", ("alias",), [*scripted, *upstreams], 0)
         self.metrics = Metrics()
         self.topics = Topics()
         queue: Queue[Any] = Queue(FairHeadroom(), limits.queue, limits.queue_timeout_s)
         meters = self.metrics.model("m").by_kind()
-        self.flow = Flow(model, queue, meters, None, shares=shares)  # type: ignore[arg-type]
+        self.flow = Flow(model, queue, meters, None, shares=shares)
         self.hub = Hub(self.store)
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(

@@ -102,6 +102,17 @@ def test_another_engine_drops_the_embedded_models_file() -> None:
     assert (model.name, model.engine, model.source) == ("scripted", "scripted", None)
 
 
+def test_slots_of_upstreams_may_be_found(file: Path) -> None:
+    upstream = '[[models]]\nname = "a"\nengine = "openai"\n[[models.replicas]]\nurl = "http://h"\n'
+    file.write_text(upstream + 'slots = "auto"')
+    (replica,) = load(file, environ={}).settings.models[0].replicas
+    assert replica.slots == "auto"
+    file.write_text(upstream)
+    for slots, said in (("auto", "auto"), ("7", 7)):
+        model = load(file, flags={"models[].slots": slots}, environ={}).settings.models[0]
+        assert model.slots == said
+
+
 def test_a_setting_with_several_values_takes_one_text_a_list_or_commas(file: Path) -> None:
     file.write_text('[server]\napi_key = "one"\ncors_origin = ["a", "b"]\n')
     assert load(file, environ={}).settings.server.api_key == ("one",)
@@ -124,6 +135,14 @@ def test_a_setting_with_several_values_takes_one_text_a_list_or_commas(file: Pat
         (
             '[[models]]\nname = "a"\nsource = "file:a"\nslots = 0',
             "models[0].slots: must be an integer ≥ 1 (FILE)",
+        ),
+        (
+            '[[models]]\nname = "a"\nsource = "file:a"\nslots = "auto"',
+            "models[0].slots: only upstreams of the engine openai have `auto`",
+        ),
+        (
+            '[[models]]\nname = "a"\nsource = "file:a"\nslots = "many"',
+            "models[0].slots: must be an integer or auto (FILE)",
         ),
         (
             '[[models]]\nname = "a"\nsource = "file:a"\n[models.defaults]\ntop_p = 7',

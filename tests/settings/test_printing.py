@@ -22,6 +22,9 @@ url = "http://127.0.0.1:1/v1"
 [[models.replicas]]
 url = "http://127.0.0.1:2/v1"
 slots = 3
+[[models.replicas]]
+url = "http://127.0.0.1:3/v1"
+slots = "auto"
 [[hooks]]
 class = "a:B"
 patterns = ["x", "y"]

@@ -14,7 +14,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from headrace.domain.event import Usage
 from headrace.telemetry.collector import GcWatch
 from headrace.telemetry.exposition import Exposition
-from headrace.telemetry.metrics import OF_A_MODEL, OF_THE_SERVER, Metrics
+from headrace.telemetry.metrics import (
+    OF_A_MODEL,
+    OF_A_REPLICA,
+    OF_THE_SERVER,
+    REPLICA_LABELS,
+    Metrics,
+)
 
 README = Path(__file__).parents[2] / "README.md"
 PROMTOOL = shutil.which("promtool")
@@ -27,6 +33,8 @@ def busy_metrics() -> Metrics:
     model.watch("waiting", lambda: 3)
     model.watch("running", lambda: 2)
     model.watch("running", lambda: 2)
+    for in_use in (2, 3):  # two of one name
+        model.watch_replica("in_use", "a", lambda in_use=in_use: in_use)
     metrics.watch("readers", lambda: 7)
     metrics.watch("store_commits", lambda: 11)
     chat, completion = model.of("chat"), model.of("text_completion")
@@ -121,6 +129,7 @@ COMPLETION = {**GEN_AI, "gen_ai_operation_name": "text_completion"}
             {**MODEL, "tenant": "shop", "target": "tpot", "met": "false"},
             1,
         ),
+        ("headrace_replica_in_use", {**MODEL, "replica": "a"}, 5),
         ("headrace_readers", {}, 7),
         ("headrace_store_commits_total", {}, 11),
         ("headrace_gc_pause_seconds_count", {"generation": "2"}, 0),
@@ -143,10 +152,23 @@ def test_a_number_that_nobody_knows_is_left_out() -> None:
     assert "headrace_connections" not in names
 
 
+def test_there_are_no_more_labels_of_replicas_than_there_may_be() -> None:
+    metrics = Metrics()
+    for n in range(REPLICA_LABELS + 3):
+        metrics.model("m").watch_replica("places", f"r{n}", lambda: 1)
+    labels = {"model_name": "m", "replica": "other"}
+    found = scrape(metrics)
+    assert found[key("headrace_replica_places", labels)] == 3
+    of_replicas = [name for name, _ in found if name == "headrace_replica_places"]
+    assert len(of_replicas) == REPLICA_LABELS + 1
+
+
 def test_the_readme_names_every_metric() -> None:
     metrics = busy_metrics()
     for number in OF_A_MODEL:
         metrics.model("m").watch(number, lambda: 1)
+    for number in OF_A_REPLICA:
+        metrics.model("m").watch_replica(number, "a", lambda: 1)
     for number in OF_THE_SERVER:
         metrics.watch(number, lambda: 1)
     body = Exposition(metrics).render("text/plain")[1].decode()

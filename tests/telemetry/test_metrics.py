@@ -56,3 +56,5 @@ def test_a_number_nobody_defined_cannot_be_watched() -> None:
         metrics.watch("wishes", lambda: 1)
     with pytest.raises(KeyError):
         metrics.model("a").watch("readers", lambda: 1)
+    with pytest.raises(KeyError):
+        metrics.model("a").watch_replica("running", "r", lambda: 1)

@@ -68,7 +68,7 @@ class StreamingEngine:
         """Run several, as many at once as there are slots; order is kept."""
         results: list[Answer | HeadraceError] = [_NOT_RUN] * len(works)
         left = iter(range(len(works)))
-        lanes = min(self.info().slots, MAX_BATCH_RUNS, len(works))
+        lanes = min(self.info().slots or MAX_BATCH_RUNS, MAX_BATCH_RUNS, len(works))
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
                 group.create_task(self._run_some(works, left, results))

@@ -15,7 +15,7 @@ class Dialect(msgspec.Struct, frozen=True):
     ``token_ids``: says the ids of its tokens when asked. ``progress``: how much of a prompt it has computed, too.
     ``priority``: how it orders requests by theirs: 1 if a lower one is sooner, -1 if a higher one is, 0 if it has none.
     ``tokenize``: the path that counts tokens and
-    the field of its text; empty where there is none."""
+    the field of its text; ``props``: the path that says its slots; empty where there is none."""
 
     name: str
     extensions: dict[str, str] = {}
@@ -27,6 +27,7 @@ class Dialect(msgspec.Struct, frozen=True):
     progress: bool = False
     priority: int = 0
     tokenize: tuple[str, str] = ("", "")
+    props: str = ""
 
 
 _OPENAI_EXTRA = frozenset(
@@ -78,6 +79,7 @@ LLAMA = Dialect(
     goes_on=True,
     progress=True,
     tokenize=("/tokenize", "content"),
+    props="/props",
 )
 DIALECTS = {dialect.name: dialect for dialect in (OPENAI, VLLM, SGLANG, LLAMA)}
 """What a replica's ``dialect`` may name; ``openai`` fits any upstream and refuses most."""

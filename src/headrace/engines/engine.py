@@ -64,8 +64,8 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
 class EngineInfo(msgspec.Struct, frozen=True, gc=False):
     """``parameters``: number of weights, 0 if unknown. ``max_tokens`` and ``context``: tokens.
-    ``created_at``: float Unix seconds. ``continues``: can go on from a :class:`Prefix`. ``early``: runs
-    beside those in its slots that it wants already, so that no slot idles between two of them."""
+    ``slots``: 0 if nobody knows. ``created_at``: float Unix seconds. ``continues``: can go on from a :class:`Prefix`.
+    ``early``: runs beside those in its slots that it wants already, so that no slot idles between two of them."""
 
     name: str
     version: str

@@ -23,6 +23,8 @@ _CONTEXT_WORDS = (
     "longer than the model's context",
     "exceeds the context",
 )
+_FULL_WORDS = ("overloaded", "queue is full", "too many requests", "at capacity")
+"""In a 503 of one that serves: SGLang, TGI and gateways have a queue that may be full. Anthropic has 529 for it."""
 _BY_STATUS = {
     401: Code.ENGINE_UNAVAILABLE,
     402: Code.ENGINE_UNAVAILABLE,
@@ -35,6 +37,7 @@ _BY_STATUS = {
     501: Code.UNSUPPORTED,
     503: Code.ENGINE_UNAVAILABLE,
     504: Code.ENGINE_TIMEOUT,
+    529: Code.QUEUE_FULL,
 }
 
 
@@ -107,6 +110,8 @@ def _code(fault: Fault, status: int) -> Code:
         return Code.CONTEXT_LENGTH
     if status == 400 and any(words in fault.message.lower() for words in _CONTEXT_WORDS):
         return Code.CONTEXT_LENGTH
+    if status == 503 and any(words in fault.message.lower() for words in _FULL_WORDS):
+        return Code.QUEUE_FULL
     known = _BY_STATUS.get(status)
     if known is not None:
         return known

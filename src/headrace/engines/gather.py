@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
 import msgspec
 
@@ -10,7 +11,7 @@ from headrace.domain.delta import Delta
 
 
 class Gather:
-    """Takes deltas; neighbours of one kind (text, reasoning, one tool call) become one."""
+    """Takes deltas; a choice's neighbours of one kind (text, reasoning, one tool call) become one."""
 
     __slots__ = ("_pieces",)
 
@@ -21,10 +22,10 @@ class Gather:
         self._pieces.extend(deltas)
 
     def whole(self) -> list[Delta]:
-        """What was taken, in order."""
+        """What was taken, one choice after the other, in order."""
         found: list[Delta] = []
         run: list[Delta] = []
-        for delta in self._pieces:
+        for delta in sorted(self._pieces, key=attrgetter("index")):
             if run and not _continues(run[-1], delta):
                 found.append(_joined(run))
                 run = []

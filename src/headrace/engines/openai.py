@@ -46,12 +46,15 @@ _logger = logging.getLogger("headrace.engines")
 
 POLL_S = 1.0
 """How often an upstream that is not ready is asked again."""
+PROPS_S = 5.0
+"""How long it may take to say its slots; it serves, and is not kept waiting for that."""
 
 
 class OpenAIOptions(msgspec.Struct, frozen=True):
     """One upstream. ``url`` as OpenAI's SDKs want it (``…/v1``; without a path ``/v1`` is added).
     ``model``: what the upstream calls the model (empty: ``name``). ``context`` and ``max_tokens`` in
-    tokens, 0: what the upstream says. ``load_timeout_s``: how long :meth:`OpenAIEngine.load` waits for
+    tokens, 0: what the upstream says. ``slots``: 0 if nobody knows; ``asks_slots``: what the upstream says of
+    them counts before that. ``load_timeout_s``: how long :meth:`OpenAIEngine.load` waits for
     it, None: for ever. ``accepts``: engine-specific request options to pass through beside the dialect's."""
 
     name: str
@@ -60,6 +63,7 @@ class OpenAIOptions(msgspec.Struct, frozen=True):
     api_key: str | None = msgspec.field(default=None)
     dialect: str = "openai"
     slots: int = 256
+    asks_slots: bool = False
     context: int = 0
     max_tokens: int = 0
     version: str = "1"
@@ -85,6 +89,12 @@ class ModelEntry(msgspec.Struct, gc=False):
 
 class ModelList(msgspec.Struct, gc=False):
     data: list[ModelEntry] = []
+
+
+class Props(msgspec.Struct, gc=False):
+    """llama.cpp's ``/props``, of a server for one model."""
+
+    total_slots: int = 0
 
 
 class OpenAIEngine(StreamingEngine):
@@ -245,7 +255,8 @@ class OpenAIEngine(StreamingEngine):
             message = f"{self._origin} refuses to say its models: {refused(*response).message}"
             self._not_ready("failed" if hopeless else "unreachable", message)
             return hopeless
-        self._info = self._info or self._learn(response)
+        if self._info is None:
+            self._info = self._learn(response, await self._said_slots())
         self._health = ("ready", f"{self._origin} answers")
         return True
 
@@ -254,7 +265,22 @@ class OpenAIEngine(StreamingEngine):
             _logger.warning("%s is %s: %s", self._options.name, state, reason)
         self._health = (state, reason)
 
-    def _learn(self, response: Response) -> EngineInfo:
+    async def _said_slots(self) -> int:
+        """How many slots the upstream says it has; 0 where it does not say, or need not."""
+        path = self._asking.dialect.props
+        if not path or not self._options.asks_slots:
+            return 0
+        head = self._origin.head("GET", self._base.removesuffix("/v1") + path, self._headers())
+        with contextlib.suppress(
+            HeadraceError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError
+        ):
+            async with asyncio.timeout(PROPS_S):
+                response = await self._connected().collect(with_body(head, b""))
+            if response.status == 200:
+                return max(0, msgspec.json.decode(response.body, type=Props).total_slots)
+        return 0
+
+    def _learn(self, response: Response, slots: int) -> EngineInfo:
         """What the upstream says of its model, where it says it."""
         options = self._options
         entry = ModelEntry()
@@ -271,7 +297,7 @@ class OpenAIEngine(StreamingEngine):
             parameters=int(meta.get("n_params") or 0),
             max_tokens=options.max_tokens or context,
             context=context,
-            slots=options.slots,
+            slots=slots or options.slots,
             created_at=entry.created or time.time(),
             continues=self._asking.dialect.prefill,
         )

@@ -99,6 +99,8 @@ def _check_model(path: str, model: Model) -> None:
         raise SettingsError(f"{path}.replicas: the engine openai needs at least one")
     if model.engine != "openai" and model.replicas:
         raise SettingsError(f"{path}.replicas: only the engine openai has them")
+    if model.engine != "openai" and model.slots == "auto":
+        raise SettingsError(f"{path}.slots: only upstreams of the engine openai have `auto`")
     if model.ubatch and model.batch and model.ubatch > model.batch:
         raise SettingsError(f"{path}.ubatch: must be ≤ batch, which is {model.batch}")
 

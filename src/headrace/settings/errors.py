@@ -45,6 +45,8 @@ def in_words(text: str, field: Field | None) -> str:
         return f"must be one of {', '.join(field.choices)}"
     if field and "matching regex" in text:
         return f"is not possible. {field.doc}"
+    if field and field.words and text.startswith("Invalid enum value"):
+        return f"must be {_TYPES[field.bare.__name__]} or {', '.join(field.words)}"
     wrong = re.match(r"Expected `([^`]*)`(?:, got `(\w+)`)?(.*)$", text)
     if not wrong:
         return text

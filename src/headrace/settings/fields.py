@@ -81,6 +81,12 @@ class Field(msgspec.Struct, frozen=True):
         one = bare(get_args(self.bare)[0]) if self.several else self.bare
         return get_args(one) if get_origin(one) is Literal else ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Texts that it may be instead of what its type says."""
+        others = (one for one in get_args(self.type) if get_origin(one) is Literal)
+        return tuple(word for other in others for word in get_args(other))
+
 
 def bare(annotation: Any) -> Any:
     """A type without ``Annotated`` and without ``None``."""

@@ -331,7 +331,9 @@ class Replica(Section, frozen=True):
         | None
     ) = None
     slots: (
-        Annotated[int, setting("Generations at once. Not set: the model's `slots`.", ge=1)] | None
+        Annotated[int, setting("Generations at once. Not set: the model's `slots`.", ge=1)]
+        | Literal["auto"]
+        | None
     ) = None
     dialect: Annotated[
         Literal["openai", "vllm", "sglang", "llama"],
@@ -395,9 +397,14 @@ class Model(Section, frozen=True):
         Annotated[
             int,
             setting(
-                "Generations at once. Not set: 8 for `llama`, 4096 for `openai`.", ge=1, le=65_536
+                "Generations at once. Not set: 8 for `llama`; what an upstream of the dialect `llama` says, else "
+                "4096, for `openai`. `auto` finds what an upstream can have that does not say: where it queues the "
+                "rest itself, out of reach of priorities, and nobody knows a number.",
+                ge=1,
+                le=65_536,
             ),
         ]
+        | Literal["auto"]
         | None
     ) = None
     context: (
@@ -471,7 +478,9 @@ class Model(Section, frozen=True):
     @property
     def slot_count(self) -> int:
         """Generations at once, on each replica that does not say itself."""
-        return self.slots or {"llama": 8, "openai": 4096, "scripted": 64}[self.engine]
+        if isinstance(self.slots, int):
+            return self.slots
+        return {"llama": 8, "openai": 4096, "scripted": 64}[self.engine]
 
 
 class Hook(Section, frozen=True, rename={"class_": "class"}):

@@ -29,6 +29,7 @@ from headrace.telemetry.histogram import REQUEST_S, Bucket, Exemplar, Histogram
 from headrace.telemetry.metrics import (
     LEFT,
     OF_A_MODEL,
+    OF_A_REPLICA,
     OF_THE_SERVER,
     Metrics,
     ModelMetrics,
@@ -89,6 +90,8 @@ class Exposition(Collector):
         yield _build()
         for number, watched in OF_A_MODEL.items():
             yield from _of_models(number, watched, models)
+        for number, watched in OF_A_REPLICA.items():
+            yield from _of_replicas(number, watched, models)
         for name, attribute, text in _HISTOGRAMS:
             rows = [([model.name], getattr(model, attribute)) for model in models]
             yield _histograms(name, text, _MODEL, rows, _BOUNDS.get(attribute))
@@ -125,6 +128,15 @@ def _of_models(number: str, watched: Watched, models: list[ModelMetrics]) -> Ite
         reads = model.watched.get(number)
         if reads:
             family.add_metric([model.name], _sum(reads))
+    if family.samples:
+        yield family
+
+
+def _of_replicas(number: str, watched: Watched, models: list[ModelMetrics]) -> Iterator[Metric]:
+    family = _family(watched, [*_MODEL, "replica"])
+    for model in models:
+        for replica, watching in list(model.replicas.items()):
+            family.add_metric([model.name, replica], _sum(watching.get(number, [])))
     if family.samples:
         yield family
 

@@ -1,7 +1,8 @@
 """What the server counts: plain numbers, written on the event loop, read from any thread.
 
 No locks, no registry and no label look-up in the way of a token. A label's values are bounded: after
-``MODEL_LABELS`` model names the rest counts as ``other``; codes and reasons are closed sets.
+``MODEL_LABELS`` model names, and ``REPLICA_LABELS`` replicas of each, the rest counts as ``other``; codes and
+reasons are closed sets.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ OPERATIONS: dict[str, Operation] = {"chat": "chat", "completion": "text_completi
 """By a request's kind."""
 
 MODEL_LABELS = 1000
+REPLICA_LABELS = 100
+"""Of each model."""
 
 
 class Watched(NamedTuple):
@@ -50,6 +53,15 @@ OF_A_MODEL: dict[str, Watched] = {
     ),
     "engine_restarts": Watched(
         "headrace_engine_restarts", True, "Engine processes started again after they died."
+    ),
+}
+OF_A_REPLICA: dict[str, Watched] = {
+    "places": Watched("headrace_replica_places", False, "Generations it may have at once now."),
+    "in_use": Watched("headrace_replica_in_use", False, "Generations it has, by their choices."),
+    "refusals": Watched(
+        "headrace_replica_refusals",
+        True,
+        "Runs that it had no room for, and that went again or failed.",
     ),
 }
 OF_THE_SERVER: dict[str, Watched] = {
@@ -90,6 +102,7 @@ class ModelMetrics:
         self.provider = "headrace"
         self.operations: dict[Operation, Counters] = {}
         self.watched: dict[str, list[Read]] = {}
+        self.replicas: dict[str, dict[str, list[Read]]] = {}
         self._metrics = metrics
 
     def of(self, operation: Operation) -> Counters:
@@ -109,6 +122,14 @@ class ModelMetrics:
         if number not in OF_A_MODEL:
             raise KeyError(number)
         self.watched.setdefault(number, []).append(read)
+
+    def watch_replica(self, number: str, replica: str, read: Read) -> None:
+        """Show a number of :data:`OF_A_REPLICA`; of those with one name it is added up."""
+        if number not in OF_A_REPLICA:
+            raise KeyError(number)
+        if replica not in self.replicas and len(self.replicas) >= REPLICA_LABELS:
+            replica = OTHER
+        self.replicas.setdefault(replica, {}).setdefault(number, []).append(read)
 
     @property
     def all(self) -> Sequence[Counters]:
