@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
-from headrace.admission.plan import Reservation
+from headrace.admission.plan import Plan, Reservation
 from headrace.admission.read_tokens import ReadTokens
 from headrace.admission.tenants import Tenants
 from headrace.dispatch import Dispatcher, report
@@ -237,6 +237,10 @@ class Service:
 
     def model(self, name: str) -> ModelCard:
         return self._flow_of(name).card()
+
+    def take_request(self, model: str, tenant: str, key_id: str) -> Plan | None:
+        self._ready_engine(model)  # a request that nobody can answer is not counted
+        return self._limiting.take_request(tenant, key_id, self._flow_of(model))
 
     async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
         return await self._ready_engine(model).tokenize(text, special=special, pieces=pieces)

@@ -57,6 +57,22 @@ def test_who_has_no_limits_has_no_plan() -> None:
     assert limiter(Limits()).plan("a", "", "m", NOW) is None
 
 
+def test_a_request_without_an_answer_counts_as_one_and_needs_no_tokens() -> None:
+    one = limiter(Limits(requests_per_minute=3, tokens_per_minute=60, concurrent=1))
+    enter(one, prompt=10, output=50).settle(100, NOW)
+    assert refusal(one).code is Code.RATE_LIMITED, "tokens are owed"
+    for _ in range(2):
+        plan(one).take_request(NOW, NOON)
+    with pytest.raises(HeadraceError) as refused:
+        plan(one).take_request(NOW, NOON)
+    assert refused.value.code is Code.RATE_LIMITED
+    assert refused.value.retry_after_s == pytest.approx(20.0)
+    allowance = refused.value.allowance
+    assert allowance is not None
+    assert allowance.requests is not None
+    assert allowance.requests.remaining == 0
+
+
 def test_requests_are_counted_and_the_next_one_is_told_when() -> None:
     one = limiter(Limits(requests_per_minute=3))
     for _ in range(3):

@@ -23,6 +23,8 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Cap
 
 Budget = Bucket | DayBudget
+Wait = tuple[float, Budget]
+"""Seconds until a budget has enough."""
 
 
 class Plan:
@@ -118,6 +120,13 @@ class Plan:
             gate.running += 1
         return Reservation(self, id, None, prompt, output, now)
 
+    def take_request(self, now: float, wall: float) -> None:
+        """Let a request in that computes no answer: it takes one of the requests and no tokens. Raises
+        ``RATE_LIMITED``."""
+        self._refuse_until(self._waits_for_requests(1, now, wall), now, wall)
+        for bucket in self._requests:
+            bucket.level -= 1.0
+
     def allowance(self, now: float, wall: float) -> Allowance:
         """What is left, of the tightest of the limits on requests and of those on tokens."""
         return Allowance(_tightest(self._requests, now, wall), _tightest(self.tokens, now, wall))
@@ -155,10 +164,15 @@ class Plan:
                     allowance=self.allowance(now, wall),
                 )
         need = prompt + least
-        waits: list[tuple[float, Budget]] = [
-            (one.wait_s(requests, now, wall), one) for one in self._requests
-        ]
+        waits = self._waits_for_requests(requests, now, wall)
         waits += [(one.wait_s(min(need, one.capacity), now, wall), one) for one in self.tokens]
+        self._refuse_until(waits, now, wall)
+
+    def _waits_for_requests(self, count: int, now: float, wall: float) -> list[Wait]:
+        return [(one.wait_s(count, now, wall), one) for one in self._requests]
+
+    def _refuse_until(self, waits: Sequence[Wait], now: float, wall: float) -> None:
+        """Raise if one of the budgets has to be waited for."""
         wait_s, longest = max(waits, key=itemgetter(0), default=(0.0, None))
         if longest is not None and wait_s > 0.0:
             raise HeadraceError(

@@ -60,7 +60,7 @@ class Call(msgspec.Struct, eq=False):
     streams: bool = False
     """Whether the head of a streamed answer is out."""
     reservation: Reservation | None = None
-    """Of what this call began, where its caller has limits."""
+    """Of what this call began or asked, where its caller has limits."""
     trace: Trace | None = None
     """Whose parent is the span of this call, or who decided that there is none; None: nobody has."""
     span: Span | None = None
