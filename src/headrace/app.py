@@ -44,7 +44,7 @@ from headrace.scheduling.policies import policy
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
-from headrace.settings.checking import check_open
+from headrace.settings.checking import check_open, hosts
 from headrace.settings.environment import inherited
 from headrace.settings.tree import Model as ModelSettings
 from headrace.settings.tree import SamplingDefaults
@@ -120,7 +120,7 @@ class App:
         self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
         self.api = Api(
             self.service,
-            ApiOptions(__version__, settings.server.cors_origin),
+            ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
             more=self.grpc.routes if self.grpc is not None else (),

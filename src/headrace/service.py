@@ -107,6 +107,10 @@ class Service:
 
     # What protocols ask.
 
+    @property
+    def open(self) -> bool:
+        return self._keys.open
+
     def authenticate(
         self, key: str | None, scope: Scope, names: tuple[str, ...] | None = None
     ) -> Principal:

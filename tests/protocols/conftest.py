@@ -142,6 +142,10 @@ class ScriptedService:
         self.ready: tuple[bool, str] = (True, "")
         self._came = asyncio.Event()
 
+    @property
+    def open(self) -> bool:
+        return self.keys is None
+
     async def generation(self, number: int) -> ScriptedGeneration:
         """The generation of this number, from 0, as soon as it has been submitted."""
         while len(self.generations) <= number:

@@ -110,6 +110,10 @@ class ModelCard(msgspec.Struct, frozen=True, gc=False):
 class Service(Protocol):
     """The way of a request behind the protocols."""
 
+    @property
+    def open(self) -> bool:
+        """Whether no key is needed."""
+
     def authenticate(
         self, key: str | None, scope: Scope, names: tuple[str, ...] | None
     ) -> Principal:

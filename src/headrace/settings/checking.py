@@ -39,6 +39,12 @@ def may_be_open(settings: Settings) -> bool:
     return settings.server.allow_open or not _exposed(settings.server)
 
 
+def hosts(settings: Settings) -> tuple[str, ...] | None:
+    """The names by which it may be called while it has no key, beside those of this machine; None: by any."""
+    allowed = settings.server.allowed_host
+    return None if _exposed(settings.server) or "*" in allowed else allowed
+
+
 def _exposed(server: Server) -> dict[str, str]:
     """The addresses that other machines reach, by the settings that say so."""
     hosts = {} if server.uds else {"host": server.host}
