@@ -85,6 +85,20 @@ def test_requests_are_counted_and_the_next_one_is_told_when() -> None:
     assert refusal(one, now=NOW + 20.001).retry_after_s == pytest.approx(20, abs=0.01)
 
 
+def test_a_refusal_says_what_is_left_and_never_counts_seconds_in_powers_of_ten() -> None:
+    one = limiter(Limits(tokens_per_day=1000))
+    enter(one, prompt=10, output=490)
+    some = refusal(one, prompt=100, output=600).message
+    assert "tokens_per_day of tenant a (1000) has 500 left, and this may need 612;" in some
+    assert "in 43200 s." in some
+    enter(one, prompt=10, output=490, id="gen_2")
+    assert "tokens_per_day of tenant a (1000) is used up; " in refusal(one).message
+    many = limiter(Limits(concurrent=2))
+    enter(many)
+    enter(many)
+    assert refusal(many).message.startswith("2 generations run or wait for tenant a already")
+
+
 def test_a_refused_request_costs_nothing() -> None:
     one = limiter(Limits(requests_per_minute=100, tokens_per_minute=200, concurrent=100))
     enter(one, 10, 190)
