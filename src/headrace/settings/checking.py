@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 from headrace.scheduling.policies import policy
 from headrace.settings.errors import SettingsError
 from headrace.settings.limit_checking import check_limits
 from headrace.settings.tree import Model, Scheduling, Server, Settings
+
+_KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def check(settings: Settings) -> None:
@@ -18,6 +21,7 @@ def check(settings: Settings) -> None:
     for index, model in enumerate(settings.models):
         _check_model(f"models[{index}]", model)
     _check_tenants(settings)
+    _check_keys(settings)
     check_limits(settings)
     _check_scheduling(settings.scheduling)
 
@@ -125,6 +129,18 @@ def _check_tenants(settings: Settings) -> None:
                 if value in owners:
                     raise SettingsError(f"{path}.{kind}[{number}]: is also {owners[value]}")
                 owners[value] = f"{path}.{kind}[{number}]"
+
+
+def _check_keys(settings: Settings) -> None:
+    """One that no header carries would lock everybody out, as a file does that ends with a line break."""
+    keys = {"server.api_key": settings.server.api_key}
+    keys |= {f"tenants[{at}].keys": one.keys for at, one in enumerate(settings.tenants)}
+    for path, values in keys.items():
+        for index, key in enumerate(values):
+            if _KEY.fullmatch(key) is None:
+                raise SettingsError(
+                    f"{path}[{index}]: must be visible ASCII, without spaces or line breaks around it"
+                )
 
 
 def _is_loopback(host: str) -> bool:
