@@ -323,6 +323,22 @@ def test_options_says_what_is_allowed(kit: Any) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
+def test_a_page_must_say_that_it_sends_json_so_that_its_browser_asks_first(kit: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        async with kit.talking(service) as client:
+            body = b'{"model": "scripted", "messages": [{"role": "user", "content": "x"}]}'
+            page = {"origin": "https://evil.example"}
+            path = "/v1/chat/completions"
+            assert (await client.post(path, content=body, headers=page)).status_code == 415
+            assert not service.generations
+            assert (await client.post(path, content=body)).status_code == 200
+            page["content-type"] = "application/json"
+            assert (await client.post(path, content=body, headers=page)).status_code == 200
+
+    kit.run(main())
+
+
 @pytest.mark.parametrize("configured", ["https://a.example", "*"])
 def test_pages_of_configured_origins_may_ask(kit: Any, configured: str) -> None:
     async def main() -> None:
