@@ -198,10 +198,12 @@ def shown(port: int, name: str = "127.0.0.1") -> bytes:
     """The certificate of a server, as a client sees it that asks for this name; none is sent for an address."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
     with (
         socket.create_connection(("127.0.0.1", port), 20) as plain,
         context.wrap_socket(plain, server_hostname=name) as secure,
     ):
+        assert secure.selected_alpn_protocol() == "h2"
         return secure.getpeercert(binary_form=True) or b""
 
 

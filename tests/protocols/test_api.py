@@ -221,6 +221,7 @@ def test_a_key_names_the_tenant_and_no_key_is_401(kit: Any) -> None:
         async with kit.talking(service) as client:
             refused = await client.post("/v1/chat/completions", json=CHAT)
             assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Bearer ")
             assert error_of(refused)["type"] == "authentication_error"
             headers = {"authorization": "bearer sk-1"}
             answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)

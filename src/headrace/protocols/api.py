@@ -17,7 +17,7 @@ from headrace.protocols.admin import AdminEndpoints
 from headrace.protocols.allowances import ANTHROPIC_NAMES, NAMES
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import JSON, Call, request_ids
-from headrace.protocols.errors import OPENAI, Header, refusal, retry_headers
+from headrace.protocols.errors import OPENAI, Header, error_headers, refusal
 from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
@@ -126,7 +126,7 @@ class Api:
         terms: Terms | None = None if head is None else head.known or self._conclude(head)
         manner = OPENAI if head is None else self._router.manner(head.path)
         request_id = (terms and terms.request_id) or self._new_id()
-        headers = [JSON, *retry_headers(error), (b"x-request-id", request_id.encode())]
+        headers = [JSON, *error_headers(error), (b"x-request-id", request_id.encode())]
         if manner.id_header is not None:
             headers.append((manner.id_header, request_id.encode()))
         if terms is not None:

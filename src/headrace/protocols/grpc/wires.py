@@ -17,7 +17,7 @@ from math import inf
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.protocols.allowances import Named, openai_allowance
 from headrace.protocols.call import Call
-from headrace.protocols.errors import Header, retry_headers
+from headrace.protocols.errors import Header, error_headers
 from headrace.protocols.exchange import Head
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.codec import CODECS
@@ -249,7 +249,7 @@ class WireReply:
         http, kind = self._framing.head(status)
         headers = [(b"content-type", kind.encode()), *self._named]
         if status.error is not None:
-            headers += retry_headers(status.error)
+            headers += error_headers(status.error)
             if (left := status.error.allowance) is not None:
                 headers += _fields(openai_allowance(left))
             self._parts.clear()
