@@ -98,11 +98,13 @@ class Limiting:
         return plan
 
     def prompted(self, generation: Generation, message: Message) -> None:
-        """A message is about to be added. Raises ``RATE_LIMITED`` and ``REQUEST_TOO_LARGE``."""
+        """A message is about to be added. Raises ``RATE_LIMITED``, ``REQUEST_TOO_LARGE`` and, if it is too much
+        together with what was asked before, ``CONTEXT_LENGTH``."""
         reservation: Reservation | None = generation.reservation
-        if reservation is not None and reservation.plan.tokens:
+        if reservation is not None:
             size = Size(utf8_bytes(message.text), 0)
             tokens = reservation.plan.estimates.prompt_tokens(size)
+            self._sizes.check_prompt(reservation.prompt + tokens)
             reservation.add_prompt(tokens, time.monotonic(), time.time())
 
     def start(

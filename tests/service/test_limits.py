@@ -97,6 +97,22 @@ def test_what_only_counts_tokens_is_a_request_among_the_others(run: Run) -> None
     run(main())
 
 
+def test_a_prompt_does_not_grow_beyond_its_limit_in_mid_stream(run: Run) -> None:
+    async def main() -> None:
+        house = await House(STUCK, limiting=limiting(Limits(), Sizes(max_prompt_tokens=100))).open()
+        generation = house.ask("x" * 200)
+        seen = Witness(generation)
+        await seen.token(2)
+        await house.service.prompt(generation, Message("user", "y" * 100))
+        with pytest.raises(HeadraceError) as refused:
+            await house.service.prompt(generation, Message("user", "z" * 100))
+        assert refused.value.code is Code.CONTEXT_LENGTH
+        house.service.cancel(generation)
+        await seen.ended.wait()
+
+    run(main())
+
+
 @pytest.mark.parametrize("choices", [1, 2])
 def test_a_budget_that_runs_out_in_mid_stream_stops_the_stream_there(
     run: Run, choices: int
