@@ -7,33 +7,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
-import uvloop
 
 from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Step, Wanted
 from headrace.settings import load
 from headrace.settings.tree import EMBEDDED
+from tests.looping import run_within
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
-
-_LONGEST_S = 50.0
-"""Below pytest's own limit, so that a hanging coroutine is cancelled and says where it hung."""
 
 
 @pytest.fixture
 def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """``run(coroutine)`` on a fresh uvloop, under a time limit."""
-
-    def limited(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        async def main() -> Any:
-            async with asyncio.timeout(_LONGEST_S):
-                return await coroutine
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(main())
-
-    return limited
+    return run_within
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,12 @@ class Authority:
         """For a client that these URIs name."""
         return self._issue([x509.UniformResourceIdentifier(uri) for uri in uris], life)
 
+    def encrypted(self) -> bytes:
+        """For a server, with a key that has a password."""
+        signed = self.server().read_bytes().partition(b"-----BEGIN PRIVATE")[0]
+        how = serialization.BestAvailableEncryption(b"secret")
+        return signed + self._key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, how)
+
     def _issue(self, names: list[x509.GeneralName], life: datetime.timedelta) -> Path:
         self._count += 1
         key = ec.generate_private_key(ec.SECP256R1())

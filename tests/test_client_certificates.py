@@ -152,6 +152,36 @@ def test_where_it_is_optional_a_key_does_as_well_and_probes_need_neither(
     run(main())
 
 
+def test_a_reload_believes_another_authority_from_then_on(
+    run: Callable[..., Any], authority: Authority, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path / "other")
+    believed = tmp_path / "believed.pem"
+    believed.write_bytes(authority.ca.read_bytes())
+    lines = f'ssl_certfile = "{authority.server()}"\nssl_client_ca = "{believed}"\n'
+
+    async def main() -> None:
+        async with Whole(tmp_path).running(lines, TENANTS) as app:
+            files = authority.client(ALPHA), other.client(ALPHA)
+            async with client(app, authority, files[0]) as asking:
+                assert await owner(app, await begun(asking)) == ("alpha", ALPHA)
+                believed.write_bytes(other.ca.read_bytes())
+                done = await app.reloading.reload("somebody")
+                assert done.applied == ("server.ssl_client_ca",)
+                assert await owner(app, await begun(asking)) == ("alpha", ALPHA), "it is open"
+            with pytest.raises(httpx.TransportError):
+                async with client(app, authority, files[0]) as asking:
+                    await asking.get("/livez")
+            async with client(app, authority, files[1]) as asking:
+                assert await owner(app, await begun(asking)) == ("alpha", ALPHA)
+                assert done.waiting == ()
+            with pytest.raises(httpx.TransportError):
+                async with client(app, authority, None) as asking:
+                    await asking.get("/livez")
+
+    run(main())
+
+
 def test_http_2_has_it_too(run: Callable[..., Any], authority: Authority, tmp_path: Path) -> None:
     async def main() -> None:
         async with Whole(tmp_path).running(server(authority), TENANTS) as app:

@@ -31,19 +31,19 @@ def test_an_sdk_that_comes_again_when_it_was_told_to_is_let_in(tmp_path: Path) -
     server = Server(tmp_path, CONFIG.format(script=script))
     server.start()
     try:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-        ask = client.with_options(max_retries=1).chat.completions.with_raw_response
-        hurried = client.chat.completions
-        message = {"role": "user", "content": "Hi"}
-        first = ask.create(model="echo", messages=[message])  # type: ignore[list-item]
-        assert first.headers["x-ratelimit-remaining-requests"] == "0"
-        with pytest.raises(openai.RateLimitError) as refused:
-            hurried.create(model="echo", messages=[message])  # type: ignore[list-item]
-        assert refused.value.code == "rate_limited"
-        assert 0 < int(refused.value.response.headers["retry-after-ms"]) <= 1000
-        # It waits as long as it is told to, once, and that is enough.
-        second = ask.create(model="echo", messages=[message])  # type: ignore[list-item]
-        assert second.retries_taken == 1
-        assert second.parse().choices[0].message.content == "Hello"
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+            ask = client.with_options(max_retries=1).chat.completions.with_raw_response
+            hurried = client.chat.completions
+            message = {"role": "user", "content": "Hi"}
+            first = ask.create(model="echo", messages=[message])  # type: ignore[list-item]
+            assert first.headers["x-ratelimit-remaining-requests"] == "0"
+            with pytest.raises(openai.RateLimitError) as refused:
+                hurried.create(model="echo", messages=[message])  # type: ignore[list-item]
+            assert refused.value.code == "rate_limited"
+            assert 0 < int(refused.value.response.headers["retry-after-ms"]) <= 1000
+            # It waits as long as it is told to, once, and that is enough.
+            second = ask.create(model="echo", messages=[message])  # type: ignore[list-item]
+            assert second.retries_taken == 1
+            assert second.parse().choices[0].message.content == "Hello"
     finally:
         server.kill()

@@ -8,6 +8,8 @@ import json
 import os
 import pty
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import termios
@@ -18,7 +20,9 @@ from typing import Any
 import httpx
 import pytest
 
+from headrace.domain.errors import HeadraceError
 from headrace.settings import SettingsError
+from tests.pki import Authority
 from tests.whole import Whole
 
 Run = Callable[..., Any]
@@ -186,6 +190,106 @@ def test_a_stream_goes_on_while_its_key_is_revoked_and_everything_changes(
             text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
             assert text == "a " * 100
             assert seen[-1] == "data: [DONE]"
+
+    run(main())
+
+
+def shown(port: int, name: str = "127.0.0.1") -> bytes:
+    """The certificate of a server, as a client sees it that asks for this name; none is sent for an address."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secure,
+    ):
+        assert secure.selected_alpn_protocol() == "h2"
+        return secure.getpeercert(binary_form=True) or b""
+
+
+def ports(app: Any) -> tuple[int, int]:
+    return app.front.port, int(app.grpc.address.rpartition(":")[2])
+
+
+async def all_shown(app: Any) -> set[bytes]:
+    """By both ports, to clients with and without a name for the server."""
+    asked = [(port, name) for port in ports(app) for name in ("127.0.0.1", "headrace.test")]
+    return {await asyncio.to_thread(shown, *one) for one in asked}
+
+
+def test_a_renewed_certificate_is_for_new_connections_and_streams_stay(
+    run: Run, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    old, new = authority.server().read_bytes(), authority.server().read_bytes()
+    file = tmp_path / "server.pem"
+    file.write_bytes(old)
+
+    async def main() -> None:
+        whole = Whole(tmp_path)
+        lines = f'{KEYS}\ngrpc_port = 0\nssl_certfile = "{file}"'
+        trusting = ssl.create_default_context(cafile=str(authority.ca))
+        async with whole.running(lines, OPS) as app:
+            url = f"https://{app.front.address}"
+            async with httpx.AsyncClient(base_url=url, verify=trusting, headers=BOSS) as client:
+                path, body = "/v1/chat/completions", chat("slowly", stream=True)
+                async with client.stream("POST", path, json=body) as answer:
+                    answered = answer.aiter_text()
+                    said = await anext(answered)
+                    file.write_bytes(new)
+                    assert await all_shown(app) == {ssl.PEM_cert_to_DER_cert(first_of(old))}
+                    done = (await client.post("/admin/reload")).json()
+                    assert done == {"applied": ["server.ssl_certfile"], "need_restart": []}
+                    assert await all_shown(app) == {ssl.PEM_cert_to_DER_cert(first_of(new))}
+                    said += "".join([text async for text in answered])
+                assert said.count('"content":"a "') == 100
+                assert "[DONE]" in said
+                again = (await client.post("/admin/reload")).json()
+                assert again["applied"] == []
+
+    run(main())
+
+
+def first_of(pem: bytes) -> str:
+    end = "-----END CERTIFICATE-----\n"
+    return pem.decode().partition(end)[0] + end
+
+
+def mixed(authority: Authority) -> bytes:
+    """A certificate with the key of another one."""
+    one, other = authority.server().read_text(), authority.server().read_text()
+    return (first_of(one.encode()) + other.removeprefix(first_of(other.encode()))).encode()
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (mixed, "the key is not that of the certificate"),
+        (lambda authority: b"nothing", "a certificate or its key is missing or broken"),
+        (lambda authority: authority.encrypted(), "its key is encrypted"),
+    ],
+)
+def test_a_broken_certificate_leaves_the_old_one_and_says_so(
+    run: Run, tmp_path: Path, broken: Callable[[Authority], bytes], why: str
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    file = tmp_path / "server.pem"
+    file.write_bytes(authority.server().read_bytes())
+
+    async def main() -> None:
+        whole = Whole(tmp_path)
+        lines = f'{KEYS}\ngrpc_port = 0\nssl_certfile = "{file}"'
+        async with whole.running(lines, OPS) as app:
+            before = await all_shown(app)
+            file.write_bytes(broken(authority))
+            whole.write(lines, OPS + "\n[limits]\nmax_queue = 7\n")
+            with pytest.raises(HeadraceError) as refused:
+                await app.reloading.reload("somebody")
+            assert refused.value.message.startswith("Nothing has changed, since the server cannot")
+            assert f"{file} for TLS" in refused.value.message
+            assert why in refused.value.message
+            assert await all_shown(app) == before
+            assert app.flows[0].queue.limit != 7
 
     run(main())
 

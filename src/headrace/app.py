@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -32,7 +33,7 @@ from headrace.front.limits import Limits as FrontLimits
 from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
-from headrace.front.tls import Tls
+from headrace.front.tls import ServerTls, Tls
 from headrace.grpc_building import Grpc, wanted
 from headrace.limiting import Limiting
 from headrace.protocols.api import Api, ApiOptions
@@ -43,7 +44,7 @@ from headrace.scheduling.policies import policy
 from headrace.scheduling.queue import Queue
 from headrace.service import TICK_S, Limits, Service
 from headrace.settings import Settings
-from headrace.settings.checking import check_open
+from headrace.settings.checking import check_open, hosts
 from headrace.settings.environment import inherited
 from headrace.settings.tree import Model as ModelSettings
 from headrace.settings.tree import SamplingDefaults
@@ -89,7 +90,8 @@ class App:
         self.settings = self.in_force = settings
         self.registry = build_registry(settings)
         check_open(settings, created_keys=self.registry.has_created_keys)
-        self.reloading = Reloading(settings, reread, self.registry, self._apply)
+        self.tls = build_tls(settings)
+        self.reloading = Reloading(settings, reread, self.registry, self._apply, self.tls)
         self.gc_watch = GcWatch()
         self.metrics = Metrics(self.gc_watch)
         self.exposition = Exposition(self.metrics)
@@ -118,7 +120,7 @@ class App:
         self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
         self.api = Api(
             self.service,
-            ApiOptions(__version__, settings.server.cors_origin),
+            ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
             more=self.grpc.routes if self.grpc is not None else (),
@@ -161,7 +163,7 @@ class App:
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
-        options = front_options(self.settings, self.api.refuse, self.grpc)
+        options = front_options(self.settings, self.tls, self.api.refuse, self.grpc)
         self.front = await listen(self.api.handle, options, self.outbox)
         if self.grpc is not None:
             await self.grpc.start(self.api.handle, options, self.outbox)
@@ -421,17 +423,30 @@ def build_chain(settings: Settings) -> HookChain | None:
         raise HeadraceError(Code.INVALID_REQUEST, str(error), param="hooks") from error
 
 
-def front_options(settings: Settings, refuse: Refuse, grpc: Grpc | None) -> FrontOptions:
-    """Where and how to listen."""
+def build_tls(settings: Settings) -> ServerTls | None:
+    """Of all ports that clients use. Raises :class:`CannotListen` for files that cannot be used."""
     server = settings.server
-    tls = None
-    if server.ssl_certfile:
-        tls = Tls(
-            certificate=server.ssl_certfile,
-            key=server.ssl_keyfile,
-            client_ca=server.ssl_client_ca,
+    if not server.ssl_certfile:
+        return None
+    return ServerTls(
+        Tls(
+            certificate=_file(server.ssl_certfile),
+            key=_file(server.ssl_keyfile) if server.ssl_keyfile else None,
+            client_ca=_file(server.ssl_client_ca) if server.ssl_client_ca else None,
             client_may=server.ssl_client_auth == "optional",
         )
+    )
+
+
+def _file(path: str) -> str:
+    return str(Path(path).expanduser())
+
+
+def front_options(
+    settings: Settings, tls: ServerTls | None, refuse: Refuse, grpc: Grpc | None
+) -> FrontOptions:
+    """Where and how to listen."""
+    server = settings.server
     return FrontOptions(
         host=server.host,
         port=server.port,

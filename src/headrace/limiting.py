@@ -82,12 +82,29 @@ class Limiting:
             request = msgspec.structs.replace(request, cap=cap)
         return request, reservation
 
+    def take_request(self, tenant: str, key_id: str, flow: Flow) -> Plan | None:
+        """Let a request in that computes no answer. Returns what knows what its caller has left; None where nothing
+        limits it. Raises ``RATE_LIMITED``."""
+        if self._free:
+            return None
+        now = time.monotonic()
+        plan = self._limiter.plan(tenant, key_id, flow.model.name, now)
+        if plan is not None:
+            try:
+                plan.take_request(now, time.time())
+            except HeadraceError:
+                self.refused += 1
+                raise
+        return plan
+
     def prompted(self, generation: Generation, message: Message) -> None:
-        """A message is about to be added. Raises ``RATE_LIMITED`` and ``REQUEST_TOO_LARGE``."""
+        """A message is about to be added. Raises ``RATE_LIMITED``, ``REQUEST_TOO_LARGE`` and, if it is too much
+        together with what was asked before, ``CONTEXT_LENGTH``."""
         reservation: Reservation | None = generation.reservation
-        if reservation is not None and reservation.plan.tokens:
+        if reservation is not None:
             size = Size(utf8_bytes(message.text), 0)
             tokens = reservation.plan.estimates.prompt_tokens(size)
+            self._sizes.check_prompt(reservation.prompt + tokens)
             reservation.add_prompt(tokens, time.monotonic(), time.time())
 
     def start(

@@ -15,6 +15,8 @@ from headrace.admission.registry import Configured, Registry
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
 from headrace.domain.tenant import Tenant, TenantTerms
+from headrace.front.sockets import CannotListen
+from headrace.front.tls import Renewal, ServerTls
 from headrace.protocols.port import Reloaded
 from headrace.settings import Settings, SettingsError
 from headrace.settings.changes import changes
@@ -22,6 +24,13 @@ from headrace.settings.checking import check_open, may_be_open
 
 Reread = Callable[[], Settings]
 """Reads the settings again, as they were read at the start. Raises :class:`SettingsError`."""
+
+TLS_FILES = {
+    "certificate": "server.ssl_certfile",
+    "key": "server.ssl_keyfile",
+    "client_ca": "server.ssl_client_ca",
+}
+"""The settings that name the files of TLS."""
 
 _logger = logging.getLogger("headrace.settings")
 
@@ -53,7 +62,7 @@ def configured(settings: Settings) -> Configured:
 
 class Reloading:
     """``settings``: those in force. ``reread`` gives them anew, None where there is nothing to read. ``apply`` takes
-    over what is live in them, at once and completely."""
+    over what is live in them, at once and completely. ``tls``: whose files are read again, too."""
 
     def __init__(
         self,
@@ -61,31 +70,42 @@ class Reloading:
         reread: Reread | None,
         registry: Registry,
         apply: Callable[[Settings], None],
+        tls: ServerTls | None = None,
     ) -> None:
         self.settings = settings
         self._reread = reread
         self._registry = registry
         self._apply = apply
+        self._tls = tls
         self._one = asyncio.Lock()
 
     async def reload(self, by: str) -> Reloaded:
-        """Read the settings again. Raises ``UNPROCESSABLE`` if they have a mistake; nothing has changed then."""
+        """Read the settings and the files of TLS again. Raises ``UNPROCESSABLE`` if they have a mistake; nothing has
+        changed then."""
         if self._reread is None:
             raise HeadraceError(Code.UNPROCESSABLE, "This server has no settings to read again.")
         async with self._one:
             try:
-                new = await asyncio.to_thread(self._reread)
+                new, renewal = await asyncio.to_thread(self._read, self._reread)
                 settings, applied, waiting = changes(self.settings, new)
                 check_open(settings, created_keys=self._registry.has_created_keys)
             except SettingsError as error:
-                said = f"Nothing has changed, since the settings have a mistake: {error}."
-                raise HeadraceError(Code.UNPROCESSABLE, said) from None
+                raise _nothing_changed(f"the settings have a mistake: {error}") from None
+            except CannotListen as error:
+                raise _nothing_changed(f"the server {error.strerror}") from None
             self._registry.configure(configured(settings))
             self._apply(settings)
             self.settings = settings
+            if self._tls is not None and renewal is not None and renewal.changed:
+                self._tls.use(renewal)
+                files = [TLS_FILES[name] for name in renewal.changed]
+                applied = (*applied, *[path for path in files if path not in waiting])
         told = (by or "nobody in particular", _listed(applied), _listed(waiting))
         _logger.info("settings were read again for %s; changed: %s; need a restart: %s", *told)
         return Reloaded(applied, waiting)
+
+    def _read(self, reread: Reread) -> tuple[Settings, Renewal | None]:
+        return reread(), None if self._tls is None else self._tls.read_again()
 
     async def on_signal(self) -> None:
         """The same for a signal: its mistakes are logged."""
@@ -93,6 +113,10 @@ class Reloading:
             await self.reload("SIGHUP")
         except HeadraceError as error:
             _logger.error("%s", error.message)
+
+
+def _nothing_changed(why: str) -> HeadraceError:
+    return HeadraceError(Code.UNPROCESSABLE, f"Nothing has changed, since {why}.")
 
 
 def on_hangup(stop: Callable[[], None], reload: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.admission.aborts import AbortTokens
 from headrace.admission.keys import Keys
-from headrace.admission.plan import Reservation
+from headrace.admission.plan import Plan, Reservation
 from headrace.admission.read_tokens import ReadTokens
 from headrace.admission.tenants import Tenants
 from headrace.attaining import refused, watch
@@ -107,6 +107,10 @@ class Service:
         self._idle: asyncio.Event = asyncio.Event()
 
     # What protocols ask.
+
+    @property
+    def open(self) -> bool:
+        return self._keys.open
 
     def authenticate(
         self, key: str | None, scope: Scope, names: tuple[str, ...] | None = None
@@ -244,6 +248,10 @@ class Service:
 
     def model(self, name: str) -> ModelCard:
         return self._flow_of(name).card()
+
+    def take_request(self, model: str, tenant: str, key_id: str) -> Plan | None:
+        self._ready_engine(model)  # a request that nobody can answer is not counted
+        return self._limiting.take_request(tenant, key_id, self._flow_of(model))
 
     async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
         return await self._ready_engine(model).tokenize(text, special=special, pieces=pieces)

@@ -57,6 +57,22 @@ def test_who_has_no_limits_has_no_plan() -> None:
     assert limiter(Limits()).plan("a", "", "m", NOW) is None
 
 
+def test_a_request_without_an_answer_counts_as_one_and_needs_no_tokens() -> None:
+    one = limiter(Limits(requests_per_minute=3, tokens_per_minute=60, concurrent=1))
+    enter(one, prompt=10, output=50).settle(100, NOW)
+    assert refusal(one).code is Code.RATE_LIMITED, "tokens are owed"
+    for _ in range(2):
+        plan(one).take_request(NOW, NOON)
+    with pytest.raises(HeadraceError) as refused:
+        plan(one).take_request(NOW, NOON)
+    assert refused.value.code is Code.RATE_LIMITED
+    assert refused.value.retry_after_s == pytest.approx(20.0)
+    allowance = refused.value.allowance
+    assert allowance is not None
+    assert allowance.requests is not None
+    assert allowance.requests.remaining == 0
+
+
 def test_requests_are_counted_and_the_next_one_is_told_when() -> None:
     one = limiter(Limits(requests_per_minute=3))
     for _ in range(3):
@@ -67,6 +83,20 @@ def test_requests_are_counted_and_the_next_one_is_told_when() -> None:
     assert "requests_per_minute of tenant a (3)" in error.message
     enter(one, now=NOW + 20.001)
     assert refusal(one, now=NOW + 20.001).retry_after_s == pytest.approx(20, abs=0.01)
+
+
+def test_a_refusal_says_what_is_left_and_never_counts_seconds_in_powers_of_ten() -> None:
+    one = limiter(Limits(tokens_per_day=1000))
+    enter(one, prompt=10, output=490)
+    some = refusal(one, prompt=100, output=600).message
+    assert "tokens_per_day of tenant a (1000) has 500 left, and this may need 612;" in some
+    assert "in 43200 s." in some
+    enter(one, prompt=10, output=490, id="gen_2")
+    assert "tokens_per_day of tenant a (1000) is used up; " in refusal(one).message
+    many = limiter(Limits(concurrent=2))
+    enter(many)
+    enter(many)
+    assert refusal(many).message.startswith("2 generations run or wait for tenant a already")
 
 
 def test_a_refused_request_costs_nothing() -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from headrace.front.listen import AddressTaken, FrontOptions, listen
-from headrace.front.tls import Tls
+from headrace.front.tls import ServerTls, Tls
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -233,7 +233,7 @@ def test_a_front_in_a_thread_of_its_own_serves_while_another_loop_is_blocked(wir
 def test_tls_carries_http_1(wire, certificate, protocols):
     async def main():
         handler = wire.Recorder()
-        async with wire.serve(handler, tls=Tls(certificate=certificate)) as front:
+        async with wire.serve(handler, tls=ServerTls(Tls(certificate=certificate))) as front:
             client = await wire.Client.open(front, trusting(certificate, *protocols))
             for _ in range(2):
                 assert (await client.ask(GET)).status == 200
@@ -248,7 +248,7 @@ def test_tls_carries_http_1(wire, certificate, protocols):
 def test_alpn_chooses_http_2(wire, certificate):
     async def main():
         handler = wire.Recorder()
-        async with wire.serve(handler, tls=Tls(certificate=certificate)) as front:
+        async with wire.serve(handler, tls=ServerTls(Tls(certificate=certificate))) as front:
             client = await wire.Client.open(front, trusting(certificate, "h2", "http/1.1"))
             frames = h2.connection.H2Connection()
             frames.initiate_connection()
@@ -268,7 +268,7 @@ def test_alpn_chooses_http_2(wire, certificate):
 def test_a_tls_client_that_leaves_is_noticed(wire, certificate):
     async def main():
         handler = wire.Recorder(hold=True)
-        async with wire.serve(handler, tls=Tls(certificate=certificate)) as front:
+        async with wire.serve(handler, tls=ServerTls(Tls(certificate=certificate))) as front:
             for how in ("close", "reset"):
                 client = await wire.Client.open(front, trusting(certificate))
                 client.send(GET)
@@ -286,7 +286,7 @@ def test_a_tls_client_that_leaves_is_noticed(wire, certificate):
 def test_back_pressure_holds_over_tls(wire, certificate):
     async def main():
         handler = wire.Recorder(hold=True)
-        async with wire.serve(handler, tls=Tls(certificate=certificate)) as front:
+        async with wire.serve(handler, tls=ServerTls(Tls(certificate=certificate))) as front:
             client = await wire.Client.open(front, trusting(certificate))
             client.writer.transport.pause_reading()
             client.send(GET)
@@ -321,7 +321,7 @@ def test_a_refused_tls_client_reads_the_refusal(wire, certificate):
     async def main():
         limits = {"body_bytes": 1000}
         async with wire.serve(
-            wire.Recorder(), tls=Tls(certificate=certificate), limits=limits
+            wire.Recorder(), tls=ServerTls(Tls(certificate=certificate)), limits=limits
         ) as front:
             client = await wire.Client.open(front, trusting(certificate))
             client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n")
@@ -336,7 +336,7 @@ def test_a_refused_tls_client_reads_the_refusal(wire, certificate):
 def test_old_tls_and_plain_text_get_nowhere(wire, certificate):
     async def main():
         handler = wire.Recorder()
-        async with wire.serve(handler, tls=Tls(certificate=certificate)) as front:
+        async with wire.serve(handler, tls=ServerTls(Tls(certificate=certificate))) as front:
             old = trusting(certificate)
             old.set_ciphers("ALL:@SECLEVEL=0")
             old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -355,7 +355,7 @@ def test_old_tls_and_plain_text_get_nowhere(wire, certificate):
 def test_a_client_certificate_is_asked_for_checked_and_handed_on(wire, certificate):
     async def main():
         handler = wire.Recorder()
-        tls = Tls(certificate=certificate, client_ca=certificate)
+        tls = ServerTls(Tls(certificate=certificate, client_ca=certificate))
         async with wire.serve(handler, tls=tls) as front:
             context = trusting(certificate)
             context.load_cert_chain(certificate)
@@ -383,6 +383,9 @@ def test_a_client_certificate_is_asked_for_checked_and_handed_on(wire, certifica
 def test_a_certificate_that_is_not_there_stops_the_start(wire):
     async def main():
         with pytest.raises(OSError, match="No such file"):
-            await listen(wire.Recorder(), FrontOptions(port=0, tls=Tls(certificate="/no/such.pem")))
+            await listen(
+                wire.Recorder(),
+                FrontOptions(port=0, tls=ServerTls(Tls(certificate="/no/such.pem"))),
+            )
 
     wire.run(main())

@@ -135,10 +135,16 @@ class ScriptedService:
         self.script = script
         self.refuse: Callable[[Request], HeadraceError | None] = lambda request: None
         self.keys = keys
+        self.reservation: Any = None
+        """Of requests that compute no answer."""
         self.generations: list[ScriptedGeneration] = []
         self.cancelled: list[str] = []
         self.ready: tuple[bool, str] = (True, "")
         self._came = asyncio.Event()
+
+    @property
+    def open(self) -> bool:
+        return self.keys is None
 
     async def generation(self, number: int) -> ScriptedGeneration:
         """The generation of this number, from 0, as soon as it has been submitted."""
@@ -263,6 +269,10 @@ class ScriptedService:
                 Code.MODEL_NOT_FOUND, f"There is no model {name[:80]!r}.", param="model"
             )
         return card
+
+    def take_request(self, model: str, tenant: str, key_id: str) -> Any:
+        self.model(model)
+        return self.reservation
 
     async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
         """Every character is a token; 1 is the one that a prompt begins with."""

@@ -61,7 +61,8 @@ def place(kit: Any, tmp_path: Path) -> Place:
 
 def test_the_life_of_a_key(place: Place) -> None:
     async def main(client: Any) -> None:
-        body = {"tenant": "alpha", "name": "their app", "expires_in_s": 60}
+        twice = ["infer", "infer"]
+        body = {"tenant": "alpha", "name": "their app", "expires_in_s": 60, "scopes": twice}
         answer = await client.post("/admin/keys", json=body)
         assert answer.status_code == 200
         assert answer.headers["cache-control"] == "no-store"

@@ -36,8 +36,15 @@ ASKED: list[tuple[str, Any]] = [
     ("/v1/infer", {"prompt": "x"}),
     ("/v1/stream_infer", {"prompt": "x"}),
     ("/v1/batch_infer", [{"prompt": "x"}, {"prompt": "y"}]),
+    ("/v1/responses/input_tokens", {"model": "scripted", "input": "x"}),
+    ("/tokenize", {"content": "x"}),
+    ("/detokenize", {"tokens": [97]}),
 ]
-MESSAGES = [CHAT | {"max_tokens": 5}, CHAT | {"max_tokens": 5} | STREAM]
+MESSAGES = [
+    ("/v1/messages", CHAT | {"max_tokens": 5}),
+    ("/v1/messages", CHAT | {"max_tokens": 5} | STREAM),
+    ("/v1/messages/count_tokens", CHAT),
+]
 
 
 class Reservation:
@@ -53,7 +60,9 @@ def limited(kit: Any, *, usage: Usage | None = None) -> Any:
         end = kit.finish(2, "length", usage=usage or Usage(5, 3, 2))
         generation.write(kit.token(1, "Hello"), end)
 
-    return kit.Service(script)
+    service = kit.Service(script)
+    service.reservation = Reservation()
+    return service
 
 
 def named(answer: Any, prefix: str) -> dict[str, str]:
@@ -71,11 +80,11 @@ def test_every_answer_says_what_is_left(kit: Any, path: str, body: Any) -> None:
     kit.run(main())
 
 
-@pytest.mark.parametrize("body", MESSAGES)
-def test_anthropic_s_clients_find_their_own_headers(kit: Any, body: Any) -> None:
+@pytest.mark.parametrize(("path", "body"), MESSAGES)
+def test_anthropic_s_clients_find_their_own_headers(kit: Any, path: str, body: Any) -> None:
     async def main() -> None:
         async with kit.talking(limited(kit)) as client:
-            found = named(await client.post("/v1/messages", json=body), "ratelimit")
+            found = named(await client.post(path, json=body), "ratelimit")
             resets = [
                 found.pop(f"anthropic-ratelimit-{what}-reset") for what in ("requests", "tokens")
             ]

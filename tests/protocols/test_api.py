@@ -221,6 +221,7 @@ def test_a_key_names_the_tenant_and_no_key_is_401(kit: Any) -> None:
         async with kit.talking(service) as client:
             refused = await client.post("/v1/chat/completions", json=CHAT)
             assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Bearer ")
             assert error_of(refused)["type"] == "authentication_error"
             headers = {"authorization": "bearer sk-1"}
             answer = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
@@ -321,6 +322,22 @@ def test_options_says_what_is_allowed(kit: Any) -> None:
 
     assert (answer.status_code, answer.headers["allow"]) == (204, "OPTIONS, POST")
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_page_must_say_that_it_sends_json_so_that_its_browser_asks_first(kit: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        async with kit.talking(service) as client:
+            body = b'{"model": "scripted", "messages": [{"role": "user", "content": "x"}]}'
+            page = {"origin": "https://evil.example"}
+            path = "/v1/chat/completions"
+            assert (await client.post(path, content=body, headers=page)).status_code == 415
+            assert not service.generations
+            assert (await client.post(path, content=body)).status_code == 200
+            page["content-type"] = "application/json"
+            assert (await client.post(path, content=body, headers=page)).status_code == 200
+
+    kit.run(main())
 
 
 @pytest.mark.parametrize("configured", ["https://a.example", "*"])

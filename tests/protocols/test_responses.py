@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from headrace.admission.sizes import Sizes
 from headrace.domain.event import Event
 from headrace.domain.request import CONTINUE, Caller, Message, Sampling
 from headrace.protocols.encoder import FRAMINGS, Rest
@@ -309,6 +310,19 @@ def test_an_error_is_a_status_without_a_stream_and_before_one(kit: Any) -> None:
             assert (await create(client, stream=True)).status_code == 504
             found = await client.get(f"/v1/responses/resp_{service.generations[0].id[4:]}")
             assert found.json()["status"] == "failed"
+
+    kit.run(main())
+
+
+def test_too_many_tokens_are_refused_by_the_name_that_they_have_here(kit: Any) -> None:
+    async def main() -> None:
+        service = kit.Service(kit.hello)
+        service.refuse = Sizes(max_tokens=5).check
+        async with kit.talking(service) as client:
+            body = {"model": "scripted", "input": "x", "max_output_tokens": 6}
+            error = (await client.post("/v1/responses", json=body)).json()["error"]
+            assert error["param"] == "max_output_tokens"
+            assert error["message"].startswith("`max_output_tokens` is 6;")
 
     kit.run(main())
 

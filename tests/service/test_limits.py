@@ -76,6 +76,43 @@ def test_who_has_no_limits_has_no_reservation(run: Run) -> None:
     run(main())
 
 
+def test_what_only_counts_tokens_is_a_request_among_the_others(run: Run) -> None:
+    async def main() -> None:
+        house = await House(limiting=limiting(Limits(requests_per_minute=2))).open()
+        service = house.service
+        await Witness(house.ask()).whole()
+        plan = service.take_request("alias", "default", "")
+        assert plan is not None
+        left = plan.allowance(time.monotonic(), time.time()).requests
+        assert left is not None
+        assert left.remaining == 0
+        with pytest.raises(HeadraceError) as refused:
+            service.take_request("m", "default", "")
+        assert refused.value.code is Code.RATE_LIMITED
+        assert house.limiting.refused == 1
+        with pytest.raises(HeadraceError):
+            house.ask()
+        assert service.take_request("m", "other", "") is None
+
+    run(main())
+
+
+def test_a_prompt_does_not_grow_beyond_its_limit_in_mid_stream(run: Run) -> None:
+    async def main() -> None:
+        house = await House(STUCK, limiting=limiting(Limits(), Sizes(max_prompt_tokens=100))).open()
+        generation = house.ask("x" * 200)
+        seen = Witness(generation)
+        await seen.token(2)
+        await house.service.prompt(generation, Message("user", "y" * 100))
+        with pytest.raises(HeadraceError) as refused:
+            await house.service.prompt(generation, Message("user", "z" * 100))
+        assert refused.value.code is Code.CONTEXT_LENGTH
+        house.service.cancel(generation)
+        await seen.ended.wait()
+
+    run(main())
+
+
 @pytest.mark.parametrize("choices", [1, 2])
 def test_a_budget_that_runs_out_in_mid_stream_stops_the_stream_there(
     run: Run, choices: int

@@ -90,6 +90,16 @@ def test_limits_that_cannot_be(tmp_path: Path, limits: str, line: str) -> None:
             "tenants[0].model_limits[0].tokens_per_minute: must be ≤ that of the model up, which is 1000",
         ),
         (
+            (
+                f"{TENANT}[tenants.limits]\ntokens_per_day = 900\n"
+                '[[tenants.model_limits]]\nmodel = "smollm2-135m"\ntokens_per_minute = 1000\n'
+            ),
+            (
+                "tenants[0].model_limits[0].tokens_per_minute: lets more through in a minute than"
+                " tokens_per_day of the tenant, which is 900"
+            ),
+        ),
+        (
             "[limits]\nmax_tokens = 100\n"
             + MODEL.format(more="[models.defaults]\nmax_tokens = 200")
             + REPLICA,

@@ -264,6 +264,19 @@ def test_listening_for_other_machines_needs_a_key_or_a_word(file: Path) -> None:
     opened('[server]\nhost = "::"\n[[tenants]]\nname = "a"\nkeys = ["k"]\n')
 
 
+@pytest.mark.parametrize("key", [" ", "secret\\n", " secret", "schlüssel", "a\\u0000b"])
+def test_a_key_that_no_header_carries_is_refused_by_its_path(file: Path, key: str) -> None:
+    file.write_text(f'[server]\napi_key = ["good one", "{key}"]\n')
+    with pytest.raises(
+        SettingsError, match=r"^server\.api_key\[1\]: must be visible ASCII"
+    ) as told:
+        load(file, environ={})
+    assert "secret" not in str(told.value)
+    file.write_text(f'[[tenants]]\nname = "a"\nkeys = "{key}"\n')
+    with pytest.raises(SettingsError, match=r"^tenants\[0\]\.keys\[0\]: must be visible ASCII"):
+        load(file, environ={})
+
+
 def test_a_secret_is_taken_from_the_environment_and_its_absence_is_an_error(file: Path) -> None:
     text = UPSTREAM + 'api_key = "env:UPSTREAM_KEY"\n'
     file.write_text(text)

@@ -53,6 +53,20 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in path.parent.iterdir())
 
 
+def test_nobody_else_on_the_machine_reads_what_is_kept(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path)
+        await store.open()
+        Hub(store).create(header("gen_a")).append([token(1), finish(2)])
+        await flushed()
+        modes = {file.name: file.stat().st_mode & 0o077 for file in path.parent.iterdir()}
+        assert not any(modes.values()), modes
+        assert {"headrace.db", "headrace.db-wal"} <= modes.keys()
+        await store.close()
+
+    run(main())
+
+
 def test_an_unfinished_log_is_recovered_with_its_events_raw_deltas_and_when_it_was_left(
     run: Run, path: Path
 ) -> None:

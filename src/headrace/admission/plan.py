@@ -7,6 +7,7 @@ full.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import NoReturn
@@ -23,6 +24,8 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Cap
 
 Budget = Bucket | DayBudget
+Wait = tuple[float, Budget, float]
+"""Seconds until a budget has so much."""
 
 
 class Plan:
@@ -118,6 +121,13 @@ class Plan:
             gate.running += 1
         return Reservation(self, id, None, prompt, output, now)
 
+    def take_request(self, now: float, wall: float) -> None:
+        """Let a request in that computes no answer: it takes one of the requests and no tokens. Raises
+        ``RATE_LIMITED``."""
+        self._refuse_until(self._waits_for_requests(1, now, wall), now, wall)
+        for bucket in self._requests:
+            bucket.level -= 1.0
+
     def allowance(self, now: float, wall: float) -> Allowance:
         """What is left, of the tightest of the limits on requests and of those on tokens."""
         return Allowance(_tightest(self._requests, now, wall), _tightest(self.tokens, now, wall))
@@ -154,25 +164,38 @@ class Plan:
                     f" {prompt} without its answer. Make it shorter.",
                     allowance=self.allowance(now, wall),
                 )
-        need = prompt + least
-        waits: list[tuple[float, Budget]] = [
-            (one.wait_s(requests, now, wall), one) for one in self._requests
-        ]
-        waits += [(one.wait_s(min(need, one.capacity), now, wall), one) for one in self.tokens]
-        wait_s, longest = max(waits, key=itemgetter(0), default=(0.0, None))
+        need = float(prompt + least)
+        waits = self._waits_for_requests(requests, now, wall)
+        for one in self.tokens:
+            amount = min(need, one.capacity)
+            waits.append((one.wait_s(amount, now, wall), one, amount))
+        self._refuse_until(waits, now, wall)
+
+    def _waits_for_requests(self, count: int, now: float, wall: float) -> list[Wait]:
+        return [(one.wait_s(count, now, wall), one, count) for one in self._requests]
+
+    def _refuse_until(self, waits: Sequence[Wait], now: float, wall: float) -> None:
+        """Raise if one of the budgets has to be waited for."""
+        wait_s, longest, amount = max(waits, key=itemgetter(0), default=(0.0, None, 0.0))
         if longest is not None and wait_s > 0.0:
+            left = int(longest.left(now, wall))
+            state = f"has {left} left, and this may need {amount:g}" if left > 0 else "is used up"
             raise HeadraceError(
                 Code.RATE_LIMITED,
-                f"{_named(longest)} ({longest.capacity:g}) is used up; there is enough for this in {wait_s:.3g} s.",
+                f"{_named(longest)} ({longest.capacity:g}) {state}; there is enough for this in {_seconds(wait_s)} s.",
                 retry_after_s=wait_s,
                 allowance=self.allowance(now, wall),
             )
 
     def _refuse_at(self, gate: Gate, now: float, wall: float) -> NoReturn:
-        running = "1 generation runs" if gate.limit == 1 else f"{gate.limit} generations run"
+        running = (
+            "1 generation runs or waits"
+            if gate.limit == 1
+            else f"{gate.limit} generations run or wait"
+        )
         raise HeadraceError(
             Code.CONCURRENCY_LIMIT,
-            f"{running} or waits for {gate.whose} already; try again when one has ended.",
+            f"{running} for {gate.whose} already; try again when one has ended.",
             retry_after_s=gate.wait_s(),
             allowance=self.allowance(now, wall),
         )
@@ -222,6 +245,11 @@ def _tightest(budgets: Sequence[Budget], now: float, wall: float) -> Left | None
         return None
     reset_s = found.wait_s(found.capacity, now, wall)
     return Left(int(found.capacity), max(0, int(least)), reset_s)
+
+
+def _seconds(wait_s: float) -> str:
+    """Never in powers of ten."""
+    return f"{wait_s:.3g}" if wait_s < 100.0 else f"{math.ceil(wait_s)}"
 
 
 def _named(budget: Budget) -> str:

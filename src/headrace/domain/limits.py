@@ -138,4 +138,8 @@ def beyond(inner: Limits, outer: Limits, whose: str) -> Contradiction | None:
         mine, theirs = getattr(inner, name), getattr(outer, name)
         if mine is not None and theirs is not None and mine > theirs:
             return Contradiction(name, f"must be ≤ that of {whose}, which is {theirs:g}")
+    tokens, day = inner.tokens_per_minute, outer.tokens_per_day
+    if tokens is not None and day is not None and max(tokens, inner.burst(tokens)) > day:
+        why = f"lets more through in a minute than tokens_per_day of {whose}, which is {day}"
+        return Contradiction("tokens_per_minute", why)
     return None

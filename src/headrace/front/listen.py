@@ -21,7 +21,7 @@ from headrace.front.limits import Limits
 from headrace.front.outbox import Outbox
 from headrace.front.peer import address_name
 from headrace.front.sockets import AddressTaken, CannotListen, named, tcp_sockets, unix_socket
-from headrace.front.tls import Tls, server_context
+from headrace.front.tls import ServerTls
 
 __all__ = ["AddressTaken", "CannotListen", "Front", "FrontOptions", "listen"]
 
@@ -41,7 +41,7 @@ class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     uds: str | None = None
     reuse_port: bool = False
-    tls: Tls | None = None
+    tls: ServerTls | None = None
     limits: Limits = Limits()
     refuse: Refuse = plain_refusal
     opens: Opens | None = None
@@ -101,9 +101,9 @@ class Front:
 
 async def listen(handler: Handler, options: FrontOptions, outbox: Outbox | None = None) -> Front:
     """Open a front on the running loop; ``outbox``: one that others write to as well. Raises
-    :class:`CannotListen`, which names the address or the certificate; :class:`AddressTaken` is one."""
+    :class:`CannotListen`, which names the address; :class:`AddressTaken` is one."""
     loop = asyncio.get_running_loop()
-    context = server_context(options.tls) if options.tls else None
+    context = options.tls.context if options.tls else None
     if options.uds is not None:
         sockets = [unix_socket(options.uds)]
     else:

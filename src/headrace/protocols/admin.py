@@ -101,7 +101,12 @@ class AdminEndpoints:
         body = _key_body.decode_closed(_said_json(call))
         expires_at = None if body.expires_in_s is None else time.time() + body.expires_in_s
         key, text = await self._admin.registry.create_key(
-            body.tenant, body.scopes, body.name, expires_at, call.key_id, _possible(body.limits)
+            body.tenant,
+            tuple(dict.fromkeys(body.scopes)),
+            body.name,
+            expires_at,
+            call.key_id,
+            _possible(body.limits),
         )
         call.json(NewKey(**msgspec.structs.asdict(key), key=text), headers=[_NO_STORE])
 

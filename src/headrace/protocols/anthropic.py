@@ -14,7 +14,7 @@ from headrace.protocols.accept import require_json
 from headrace.protocols.anthropic_errors import ANTHROPIC_MANNER
 from headrace.protocols.anthropic_message import TokenCount, message_object
 from headrace.protocols.anthropic_request import ENGINE_NAMES, decode_count, decode_messages
-from headrace.protocols.asking import caller_of, chosen_form, stream_events
+from headrace.protocols.asking import caller_of, chosen_form, stream_events, take_request
 from headrace.protocols.body import check_json_body, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
@@ -75,6 +75,7 @@ class Messages:
         """Tokens of the prompt that a request would have."""
         request = decode_count(require_json_body(call))
         require_json(call.header(b"accept"))
+        take_request(call, self._service, request.model)
         try:
             count = await self._service.count_prompt(request)
         except HeadraceError as error:

@@ -17,10 +17,11 @@ from headrace.protocols.admin import AdminEndpoints
 from headrace.protocols.allowances import ANTHROPIC_NAMES, NAMES
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import JSON, Call, request_ids
-from headrace.protocols.errors import OPENAI, Header, refusal, retry_headers
+from headrace.protocols.errors import OPENAI, Header, error_headers, refusal
 from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
+from headrace.protocols.hosts import Hosts, check_host
 from headrace.protocols.infer import Infer
 from headrace.protocols.models import ModelEndpoints
 from headrace.protocols.openapi import OpenApi
@@ -43,11 +44,13 @@ _EXPOSED = (
 
 class ApiOptions(msgspec.Struct, frozen=True):
     """``cors_origins``: origins whose pages may call the API; ``*`` for any. ``heartbeat_s``: a stream that
-    is silent for so long gets a comment. ``version``: what ``/version`` says."""
+    is silent for so long gets a comment. ``version``: what ``/version`` says. ``hosts``: names by which it may be
+    called without keys, beside those of this machine; None: by any."""
 
     version: str = "0"
     cors_origins: tuple[str, ...] = ()
     heartbeat_s: float = 15.0
+    hosts: tuple[str, ...] | None = None
 
 
 class Api:
@@ -68,6 +71,7 @@ class Api:
         self._service = service
         self._tracer = tracer
         self._origins = frozenset(origin.encode() for origin in options.cors_origins)
+        self._hosts = None if options.hosts is None else Hosts(options.hosts)
         self._new_id = request_ids()
         self._tasks = Tasks()
         self._streams = OpenStreams(options.heartbeat_s)
@@ -122,7 +126,7 @@ class Api:
         terms: Terms | None = None if head is None else head.known or self._conclude(head)
         manner = OPENAI if head is None else self._router.manner(head.path)
         request_id = (terms and terms.request_id) or self._new_id()
-        headers = [JSON, *retry_headers(error), (b"x-request-id", request_id.encode())]
+        headers = [JSON, *error_headers(error), (b"x-request-id", request_id.encode())]
         if manner.id_header is not None:
             headers.append((manner.id_header, request_id.encode()))
         if terms is not None:
@@ -166,10 +170,12 @@ class Api:
         head.known = terms = Terms(head)
         if self._origins:
             self._allow_origin(terms)
+        if self._hosts is not None:
+            terms.foreign = self._hosts.foreign(terms.fields.get(b"host"))
         return terms
 
     def _route(self, call: Call, terms: Terms) -> Handler:
-        """Who answers requests with this head. Raises ``NOT_FOUND`` and :class:`WrongMethod`."""
+        """Who answers requests with this head. Raises ``NOT_FOUND``, :class:`WrongMethod` and ``FORBIDDEN``."""
         head = call.exchange.head
         if head.method == "OPTIONS":
             terms.handler, terms.open = self._options, True
@@ -181,8 +187,12 @@ class Api:
             raise
         if route.by_token and terms.key is None:
             terms.read_token = call.query().get("token")
-        terms.handler, terms.open = route.handler, route.open
         terms.manner, terms.route, terms.scope = route.manner, route.path, route.scope
+        terms.open = route.open
+        if terms.foreign is None:
+            terms.handler = route.handler
+        elif not route.open:
+            check_host(call, self._service)  # and again with the next request: keys come and go
         return route.handler
 
     def _options(self, call: Call, _: str) -> None:

@@ -84,6 +84,12 @@ async def find(call: Asking, service: Service, any_id: str) -> Generation:
     return generation
 
 
+def take_request(call: Call, service: Service, model: str) -> None:
+    """Count a call that computes no answer among its caller's requests. Raises ``RATE_LIMITED``, ``MODEL_NOT_FOUND``
+    and ``MODEL_LOADING``."""
+    call.reservation = service.take_request(model, call.tenant, call.key_id)
+
+
 def _conclude(call: Asking) -> Caller:
     """What the head says of its caller; remembered. Raises ``INVALID_REQUEST``."""
     fields = call.terms.fields

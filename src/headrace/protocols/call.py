@@ -18,7 +18,7 @@ import msgspec
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.allowances import Named
-from headrace.protocols.errors import Header, retry_headers
+from headrace.protocols.errors import Header, error_headers
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.port import Reservation
 from headrace.protocols.terms import Terms
@@ -60,7 +60,7 @@ class Call(msgspec.Struct, eq=False):
     streams: bool = False
     """Whether the head of a streamed answer is out."""
     reservation: Reservation | None = None
-    """Of what this call began, where its caller has limits."""
+    """Of what this call began or asked, where its caller has limits."""
     trace: Trace | None = None
     """Whose parent is the span of this call, or who decided that there is none; None: nobody has."""
     span: Span | None = None
@@ -135,7 +135,7 @@ class Call(msgspec.Struct, eq=False):
         manner = self.terms.manner
         status, body = manner.failure(error, self.request_id)
         left = manner.allowance(error.allowance) if error.allowance is not None else ()
-        self.respond(status, [JSON, *retry_headers(error), *_fields(left), *headers], body)
+        self.respond(status, [JSON, *error_headers(error), *_fields(left), *headers], body)
 
     def _left(self) -> Sequence[Named]:
         assert self.reservation is not None

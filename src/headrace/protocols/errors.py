@@ -19,6 +19,7 @@ Header = tuple[bytes, bytes]
 
 _RETRY = (b"x-should-retry", b"true")
 _NO_RETRY = (b"x-should-retry", b"false")
+_BEARER = (b"www-authenticate", b'Bearer realm="headrace"')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -94,12 +95,15 @@ class OpenAIManner:
 OPENAI: Manner = OpenAIManner()
 
 
-def retry_headers(error: HeadraceError) -> list[Header]:
-    """What the OpenAI SDKs obey, in their order: ``x-should-retry``, ``retry-after-ms``, ``retry-after``."""
+def error_headers(error: HeadraceError) -> list[Header]:
+    """What the OpenAI SDKs obey, in their order: ``x-should-retry``, ``retry-after-ms``, ``retry-after``; and how to
+    say who one is, which every 401 must tell (RFC 9110 §15.5.2)."""
     headers = [_RETRY if error.meaning.retryable else _NO_RETRY]
     if error.retry_after_s is not None:
         headers.append((b"retry-after-ms", b"%d" % math.ceil(error.retry_after_s * 1000)))
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+    if error.code is Code.INVALID_API_KEY:
+        headers.append(_BEARER)
     return headers
 
 

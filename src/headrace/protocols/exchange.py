@@ -54,6 +54,10 @@ class Exchange(Protocol):
         """The URIs in the subjectAltName of the client's verified certificate; None without one."""
 
     @property
+    def peer(self) -> str:
+        """``host:port``, ``[host]:port`` or ``unix``."""
+
+    @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
 

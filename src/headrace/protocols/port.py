@@ -42,7 +42,7 @@ class Subscription(Protocol):
 
 
 class Reservation(Protocol):
-    """What a generation may use of its caller's limits."""
+    """What a request may use of its caller's limits."""
 
     def allowance(self, now: float, wall: float) -> Allowance:
         """What the caller has left. ``now``: monotonic seconds, ``wall``: Unix seconds."""
@@ -110,6 +110,10 @@ class ModelCard(msgspec.Struct, frozen=True, gc=False):
 class Service(Protocol):
     """The way of a request behind the protocols."""
 
+    @property
+    def open(self) -> bool:
+        """Whether no key is needed."""
+
     def authenticate(
         self, key: str | None, scope: Scope, names: tuple[str, ...] | None
     ) -> Principal:
@@ -161,6 +165,10 @@ class Service(Protocol):
 
     def model(self, name: str) -> ModelCard:
         """By name or alias. Raises ``MODEL_NOT_FOUND``."""
+
+    def take_request(self, model: str, tenant: str, key_id: str) -> Reservation | None:
+        """Let a request in that computes no answer, to a model by any of its names; None where its caller has no
+        limits. Raises ``RATE_LIMITED``, ``MODEL_NOT_FOUND`` and ``MODEL_LOADING``."""
 
     async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
         """``special``: with the tokens that every prompt begins with. ``pieces``: with each token's text.

@@ -24,6 +24,7 @@ from headrace.protocols.asking import (
     find,
     last_event_id,
     stream_events,
+    take_request,
 )
 from headrace.protocols.body import Unknown, check_json_body, refuse, require_json_body
 from headrace.protocols.call import Call
@@ -122,6 +123,7 @@ class Responses:
         previous = body.previous_response_id
         earlier = Earlier() if previous is None else await self._earlier(call, previous)
         request, _terms = response_request(body, unknown, earlier)
+        take_request(call, self._service, request.model)
         try:
             count = await self._service.count_prompt(request)
         except HeadraceError as error:

@@ -30,8 +30,12 @@ MAX_ITEMS = 4096
 LOGPROBS = "message.output_text.logprobs"
 HARMLESS = ("reasoning.encrypted_content", "message.input_image.image_url")
 """What may be asked to be included and is never there, or always."""
-ENGINE_NAMES = {"reasoning_effort": "reasoning.effort", "verbosity": "text.verbosity"}
-"""Options of some engines, as Responses has them."""
+ENGINE_NAMES = {
+    "reasoning_effort": "reasoning.effort",
+    "verbosity": "text.verbosity",
+    "max_tokens": "max_output_tokens",
+}
+"""Options that may be refused, as Responses has them."""
 
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=512)]],

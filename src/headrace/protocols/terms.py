@@ -31,6 +31,7 @@ class Terms:
         "caller",
         "common",
         "fields",
+        "foreign",
         "form",
         "handler",
         "key",
@@ -68,6 +69,8 @@ class Terms:
         self.scope: Scope = "infer"
         self.argument = ""
         self.open = False
+        self.foreign: str | None = None
+        """By which name the server is called, if that is to be looked at; see :mod:`headrace.protocols.hosts`."""
         self.resumes = b"last-event-id" in self.fields
         self.shows = b"x-stream-events" in self.fields
         self.sends_json = False

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.protocols.asking import check_takes_json
+from headrace.protocols.asking import check_takes_json, take_request
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.openai_request import Name, TokenId
@@ -97,6 +97,7 @@ class Tokenizer:
             raise refuse("prompt", "and `content` are both there; send one of them")
         pieces = bool(body.with_pieces or body.return_token_strs)
         card = self._card(body.model)
+        take_request(call, self._service, card.name)
         found = await self._service.tokenize(card.name, text, special=_special(body), pieces=pieces)
         shown = found.pieces or ()
         tokens: Sequence[int | Piece] = found.ids
@@ -108,7 +109,9 @@ class Tokenizer:
     async def detokenize(self, call: Call, _: str) -> None:
         body = _detokenize_body.decode_closed(require_json_body(call))
         check_takes_json(call)
-        text = await self._service.detokenize(self._card(body.model).name, body.tokens)
+        card = self._card(body.model)
+        take_request(call, self._service, card.name)
+        text = await self._service.detokenize(card.name, body.tokens)
         call.json(Detokenized(text, text))
 
     def _card(self, model: str | None) -> ModelCard:

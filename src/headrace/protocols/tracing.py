@@ -63,6 +63,10 @@ class TracedExchange:
         return self._exchange.certificate
 
     @property
+    def peer(self) -> str:
+        return self._exchange.peer
+
+    @property
     def scheme(self) -> str:
         return self._exchange.scheme
 

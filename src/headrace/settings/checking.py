@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 from headrace.scheduling.policies import policy
 from headrace.settings.errors import SettingsError
 from headrace.settings.limit_checking import check_limits
 from headrace.settings.tree import Model, Scheduling, Server, Settings
+
+_KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 def check(settings: Settings) -> None:
@@ -18,6 +21,7 @@ def check(settings: Settings) -> None:
     for index, model in enumerate(settings.models):
         _check_model(f"models[{index}]", model)
     _check_tenants(settings)
+    _check_keys(settings)
     check_limits(settings)
     _check_scheduling(settings.scheduling)
 
@@ -37,6 +41,12 @@ def check_open(settings: Settings, *, created_keys: bool) -> None:
 def may_be_open(settings: Settings) -> bool:
     """Whether it may serve everybody who reaches it: only this machine does, or it was said so."""
     return settings.server.allow_open or not _exposed(settings.server)
+
+
+def hosts(settings: Settings) -> tuple[str, ...] | None:
+    """The names by which it may be called while it has no key, beside those of this machine; None: by any."""
+    allowed = settings.server.allowed_host
+    return None if _exposed(settings.server) or "*" in allowed else allowed
 
 
 def _exposed(server: Server) -> dict[str, str]:
@@ -121,6 +131,18 @@ def _check_tenants(settings: Settings) -> None:
                 if value in owners:
                     raise SettingsError(f"{path}.{kind}[{number}]: is also {owners[value]}")
                 owners[value] = f"{path}.{kind}[{number}]"
+
+
+def _check_keys(settings: Settings) -> None:
+    """One that no header carries would lock everybody out, as a file does that ends with a line break."""
+    keys = {"server.api_key": settings.server.api_key}
+    keys |= {f"tenants[{at}].keys": one.keys for at, one in enumerate(settings.tenants)}
+    for path, values in keys.items():
+        for index, key in enumerate(values):
+            if _KEY.fullmatch(key) is None:
+                raise SettingsError(
+                    f"{path}[{index}]: must be visible ASCII, without spaces or line breaks around it"
+                )
 
 
 def _is_loopback(host: str) -> bool:

@@ -33,6 +33,10 @@ def setting(
     return msgspec.Meta(description=doc, extra=extra, **bounds)
 
 
+_HOST = r"^(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$"
+"""A host name or an address, without a port."""
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A table of the settings file."""
 
@@ -119,6 +123,13 @@ class Server(Section, frozen=True):
     cors_origin: Annotated[
         tuple[str, ...],
         setting("Origins whose pages may call the server; set it for a web app.", common=True),
+    ] = ()
+    allowed_host: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=_HOST)], ...],
+        setting(
+            "Names by which a server without keys may be called beside `localhost` and its like; set it behind a proxy "
+            "that hands on its own name. `*`: any, also one that a hostile page chose."
+        ),
     ] = ()
     ssl_certfile: (
         Annotated[

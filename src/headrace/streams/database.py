@@ -10,6 +10,7 @@ statement: SQLite works without the interpreter's lock while a statement runs.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Collection, Sequence
 from itertools import islice
@@ -173,6 +174,8 @@ class Database:
     """Raises ``sqlite3.Error`` wherever the file or the disk does."""
 
     def __init__(self, path: Path, bounds: Bounds) -> None:
+        # What all tenants asked is in it, and in what SQLite puts beside it with the same rights.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )

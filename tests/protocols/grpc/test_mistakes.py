@@ -13,6 +13,7 @@ import grpc
 import httpx
 import pytest
 
+from headrace.admission.sizes import Sizes
 from headrace.domain.errors import Code, HeadraceError
 from headrace.front.limits import Limits
 from headrace.protocols.grpc import headrace_pb2 as pb
@@ -24,6 +25,8 @@ SERVICE = "/headrace.v1.InferenceService/"
 MESSAGE_BYTES = 200_000
 LONG = "x" * (64 * 1024 + 1)
 ID = "gen_01M8AMS68SQD6SFHQQYRP72VXZ"
+SIZES: Any = Sizes(max_prompt_tokens=50_000, max_tokens=1000, max_n=4)
+LENGTHY = "x" * 60_000
 OF_NOBODY = pb.Resume(generation_id=ID)
 
 
@@ -176,10 +179,17 @@ async def in_no_time(place: Place) -> str:
     return said.partition(" ")[0]
 
 
+def choosing(count: int) -> pb.InferRequest:
+    asked = pb.InferRequest(prompt="x")
+    asked.options.update({"n": count})
+    return asked
+
+
 CHAT = "/v1/chat/completions"
 ASKED = pb.InferRequest(prompt="x")
 SCRAPER = {"authorization": "Bearer metrics"}
 WRONG_KEY = {"authorization": "Bearer wrong"}
+USED = MINE | {"idempotency-key": "used"}
 IN_BROTLI = MINE | {"content-encoding": "br"}
 NO_JSON = {"headers": MINE | {"content-type": "application/json"}, "content": b"{"}
 ROWS: dict[str, dict[str, Ask]] = {
@@ -279,6 +289,32 @@ ROWS: dict[str, dict[str, Ask]] = {
         "Anthropic": lambda place: place.anthropic(saying("large", max_tokens=5)),
         **everywhere("Infer", lambda place: pb.InferRequest(prompt="large")),
     },
+    "more tokens of an answer than the server allows": {
+        "HTTP": lambda place: post(place, CHAT, chat(max_tokens=SIZES.max_tokens + 1)),
+        "Anthropic": lambda place: place.anthropic(message(max_tokens=SIZES.max_tokens + 1)),
+        **everywhere(
+            "Infer", lambda place: pb.InferRequest(prompt="x", max_tokens=SIZES.max_tokens + 1)
+        ),
+    },
+    "a longer prompt than the server allows": {
+        "HTTP": lambda place: post(place, CHAT, saying(LENGTHY)),
+        "Anthropic": lambda place: place.anthropic(saying(LENGTHY, max_tokens=5)),
+        **everywhere("Infer", lambda place: pb.InferRequest(prompt=LENGTHY)),
+    },
+    "more choices than the server allows": {
+        "HTTP": lambda place: post(place, CHAT, chat(n=SIZES.max_n + 1)),
+        **everywhere("Infer", lambda place: choosing(SIZES.max_n + 1)),
+    },
+    "a queue that is full": {
+        "HTTP": lambda place: post(place, CHAT, saying("full")),
+        "Anthropic": lambda place: place.anthropic(saying("full", max_tokens=5)),
+        **everywhere("Infer", lambda place: pb.InferRequest(prompt="full")),
+    },
+    "an idempotency key that was another request's": {
+        "HTTP": lambda place: post(place, CHAT, chat(), USED),
+        "Anthropic": lambda place: place.anthropic(message(), USED),
+        **everywhere("Infer", lambda place: ASKED, USED),
+    },
     "an option that the engine lacks": {
         "HTTP": lambda place: post(place, CHAT, chat(mirostat=1)),
         "Anthropic": lambda place: place.anthropic(
@@ -292,6 +328,7 @@ LIMITS = {
     "often": Code.RATE_LIMITED,
     "many": Code.CONCURRENCY_LIMIT,
     "large": Code.REQUEST_TOO_LARGE,
+    "full": Code.QUEUE_FULL,
 }
 
 
@@ -307,6 +344,8 @@ def _refusal(request: Any) -> HeadraceError | None:
     for word in _said(request):
         if word in LIMITS:
             return HeadraceError(LIMITS[word], "Too much.", retry_after_s=1.5)
+    SIZES.check(request)
+    SIZES.check_prompt(sum(len(word) for word in _said(request) if isinstance(word, str)))
     return None
 
 
@@ -335,6 +374,7 @@ async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
             waits = asyncio.create_task(client.post(CHAT, json=body, headers=headers))
             running = await service.generation(2)
             mine, theirs, _ = service.generations
+            await client.post(CHAT, json=saying("another"), headers=USED)
             yield Place(client, channel, mine.id, theirs.id, running.id)
             await client.post(f"/v1/generations/{running.id}/cancel", headers=MINE)
             await waits

@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from headrace.front.tls import Tls
+from headrace.front.tls import ServerTls, Tls
 from headrace.protocols.grpc.call import HIGH_WATER_BYTES
 from headrace.protocols.grpc.wires import KEYLESS_BYTES
 
@@ -224,7 +224,9 @@ def test_tls(kit: Any, rpc: Any, tmp_path: Path) -> None:
     certificate = certified(tmp_path)
 
     async def main() -> None:
-        serving = rpc.Serving(kit.Service(kit.hello), tls=Tls(certificate=str(certificate)))
+        serving = rpc.Serving(
+            kit.Service(kit.hello), tls=ServerTls(Tls(certificate=str(certificate)))
+        )
         await serving.start()
         trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
         async with grpc.aio.secure_channel(serving.address, trusted) as channel:

@@ -34,7 +34,7 @@ class Services:
         ]
         self._paths = {method.path for method in methods}
         self.rpcs = Rpcs(service, methods, tracer)
-        self.wires = Wires(self.rpcs, message_bytes)
+        self.wires = Wires(self.rpcs, service, message_bytes)
 
     def alone(self, handler: Handler) -> Handler:
         """The handler of a port where there is nothing else. ``handler``: of the HTTP API."""

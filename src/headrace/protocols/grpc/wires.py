@@ -17,7 +17,7 @@ from math import inf
 from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.protocols.allowances import Named, openai_allowance
 from headrace.protocols.call import Call
-from headrace.protocols.errors import Header, retry_headers
+from headrace.protocols.errors import Header, error_headers
 from headrace.protocols.exchange import Head
 from headrace.protocols.grpc.call import RpcCall
 from headrace.protocols.grpc.codec import CODECS
@@ -36,6 +36,8 @@ from headrace.protocols.grpc.framing import (
 from headrace.protocols.grpc.incoming import Incoming
 from headrace.protocols.grpc.rpcs import Method, Rpcs
 from headrace.protocols.grpc.status import Status, status_of
+from headrace.protocols.hosts import check_host
+from headrace.protocols.port import Service
 from headrace.protocols.router import Route
 
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
@@ -70,8 +72,9 @@ class Wires:
     """The methods as routes of the HTTP API. They are ``open`` there: a wrong key is a status of gRPC, not of HTTP.
     ``message_bytes``: the largest message of a call whose client streams, and of one that came compressed."""
 
-    def __init__(self, rpcs: Rpcs, message_bytes: int = 16 * 1024 * 1024) -> None:
+    def __init__(self, rpcs: Rpcs, service: Service, message_bytes: int = 16 * 1024 * 1024) -> None:
         self._rpcs = rpcs
+        self._service = service
         self._message_bytes = message_bytes
 
     def routes(self) -> Sequence[Route]:
@@ -128,6 +131,8 @@ class Wires:
             method, call.terms, call.request_id, reply, framing.system, exchange.certificate
         )
         try:
+            if call.terms.foreign is not None and not method.keyless:
+                check_host(call, self._service)
             reply.limit(_timeout_s(rpc))
             if rpc.header(b"connect-protocol-version") not in (None, "1"):
                 said = "`connect-protocol-version` must be 1."
@@ -244,7 +249,7 @@ class WireReply:
         http, kind = self._framing.head(status)
         headers = [(b"content-type", kind.encode()), *self._named]
         if status.error is not None:
-            headers += retry_headers(status.error)
+            headers += error_headers(status.error)
             if (left := status.error.allowance) is not None:
                 headers += _fields(openai_allowance(left))
             self._parts.clear()
