@@ -1,8 +1,8 @@
-"""Two tenants at the real embedded model: what a heavy one does to the first tokens of a light one.
+"""Tenants at the real embedded model: what a heavy one does to the first tokens of others. Each policy has a server.
 
-The light tenant asks at random times, at a tenth of what the engine can serve; first alone, then beside a heavy one
-with ten times its load, which is more than the engine has left. Each policy has a server of its own. Shown: the light
-tenant's time to first token in both phases, and the heavy one's.
+``light``  one tenant asks at random times for a tenth of what the engine can serve; first alone, then beside one
+           with ten times its load, which is more than the engine has left
+``abuse``  five tenants ask for 16 % of the capacity each; then one of them for ten times that
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import secrets
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 
@@ -33,24 +33,24 @@ source = "{source}"
 sha256 = "{sha256}"
 format = "{format}"
 slots = {slots}
-
-[[tenants]]
-name = "light"
-keys = ["sk-light"]
-ttft_ms = {target_ms}
-
-[[tenants]]
-name = "heavy"
-keys = ["sk-heavy"]
-ttft_ms = 2000
 """
-
-
-class Phase(NamedTuple):
-    """Seconds to first token, of each tenant."""
-
-    light: list[float]
-    heavy: list[float]
+TENANT = """
+[[tenants]]
+name = "{name}"
+keys = ["sk-{name}"]
+ttft_ms = {target_ms}
+"""
+HEAVY = "heavy"
+PHASES: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
+    "light": ({"light": 0.1}, {"light": 0.1, HEAVY: 1.0}),
+    "abuse": (
+        {HEAVY: 0.16, **{f"t{number}": 0.16 for number in range(4)}},
+        {HEAVY: 1.6, **{f"t{number}": 0.16 for number in range(4)}},
+    ),
+}
+"""Load of each tenant, as a part of what the engine can serve: in the first phase, and in the second."""
+Firsts = dict[str, list[float]]
+"""Seconds to first token, by tenant."""
 
 
 async def ask(client: httpx.AsyncClient, key: str, words: int, tokens: int) -> float:
@@ -71,87 +71,132 @@ async def ask(client: httpx.AsyncClient, key: str, words: int, tokens: int) -> f
         async for line in answer.aiter_lines():
             if not first and '"content":"' in line and '"content":""' not in line:
                 first = time.monotonic() - began
+    if not first:
+        raise RuntimeError("an answer without a token")
     return first
 
 
-async def arrivals(
-    client: httpx.AsyncClient, key: str, rate: float, seconds: float, words: int, tokens: int
-) -> list[float]:
-    """Requests at random times (Poisson) for so long; all are waited for."""
-    draw = random.Random(key)
-    ends = time.monotonic() + seconds
-    tasks = []
-    while time.monotonic() < ends:
-        await asyncio.sleep(draw.expovariate(rate))
-        tasks.append(asyncio.create_task(ask(client, key, words, tokens)))
-    return list(await asyncio.gather(*tasks))
+class Run:
+    """One policy's server: what it can serve, and the phases."""
+
+    def __init__(self, client: httpx.AsyncClient, arguments: argparse.Namespace) -> None:
+        self._client = client
+        self._words, self._tokens = arguments.words, arguments.tokens
+        self._slots, self._seconds = arguments.slots, arguments.seconds
+
+    async def capacity(self, key: str) -> float:
+        """Requests a second with all slots busy, after a round that warms up."""
+        rate = 0.0
+        for count in (self._slots, 8 * self._slots):
+            began = time.monotonic()
+            await asyncio.gather(*(self._ask(key) for _ in range(count)))
+            rate = count / (time.monotonic() - began)
+        return rate
+
+    async def phase(self, rates: Mapping[str, float]) -> Firsts:
+        found = await asyncio.gather(*(self._arrivals(name, rate) for name, rate in rates.items()))
+        return dict(zip(rates, found, strict=True))
+
+    async def _ask(self, name: str) -> float:
+        return await ask(self._client, f"sk-{name}", self._words, self._tokens)
+
+    async def _arrivals(self, name: str, rate: float) -> list[float]:
+        """Requests at random times (Poisson); all are waited for."""
+        draw = random.Random(name)
+        ends = time.monotonic() + self._seconds
+        tasks = []
+        while time.monotonic() < ends:
+            await asyncio.sleep(draw.expovariate(rate))
+            tasks.append(asyncio.create_task(self._ask(name)))
+        return list(await asyncio.gather(*tasks))
 
 
-async def measure(port: int, arguments: argparse.Namespace) -> tuple[Phase, Phase, float]:
-    limits = httpx.Limits(max_connections=1000)
+async def measure(port: int, arguments: argparse.Namespace) -> tuple[Firsts, Firsts, float]:
+    limits = httpx.Limits(max_connections=2000)
     url = f"http://127.0.0.1:{port}"
-    words, tokens, seconds = arguments.words, arguments.tokens, arguments.seconds
-    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
-        began = time.monotonic()
-        count = 4 * arguments.slots
-        await asyncio.gather(*(ask(client, "sk-light", words, tokens) for _ in range(count)))
-        capacity = count / (time.monotonic() - began)  # requests a second
-        rate = capacity / 10
-        alone = await arrivals(client, "sk-light", rate, seconds, words, tokens)
-        light, heavy = await asyncio.gather(
-            arrivals(client, "sk-light", rate, seconds, words, tokens),
-            arrivals(client, "sk-heavy", 10 * rate, seconds, words, tokens),
-        )
-    return Phase(alone, []), Phase(light, heavy), capacity
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+        run = Run(client, arguments)
+        first, second = PHASES[arguments.case]
+        capacity = await run.capacity(next(iter(first)))
+        before, after = [
+            await run.phase({name: part * capacity for name, part in phase.items()})
+            for phase in (first, second)
+        ]
+    return before, after, capacity
 
 
 def quantile(values: list[float], q: float) -> float:
     return sorted(values)[min(len(values) - 1, int(q * len(values)))]
 
 
+def row(
+    policy: str, phase: str, who: str, values: list[float], base: list[float] | None
+) -> list[object]:
+    p99 = quantile(values, 0.99)
+    ratio = "" if base is None else f"{p99 / quantile(base, 0.99):.2f}"
+    return [policy, phase, who, len(values), statistics.median(values), p99, ratio]
+
+
+def rows_of(policy: str, before: Firsts, after: Firsts) -> list[list[object]]:
+    def others(firsts: Firsts) -> list[float]:
+        return [one for name, values in firsts.items() if name != HEAVY for one in values]
+
+    found = [
+        row(policy, "before", "others", others(before), None),
+        row(policy, "after", "others", others(after), others(before)),
+    ]
+    for phase, firsts in (("before", before), ("after", after)):
+        if HEAVY in firsts:
+            found.append(row(policy, phase, HEAVY, firsts[HEAVY], None))
+    return found
+
+
+def config(policy: str, arguments: argparse.Namespace) -> str:
+    from headrace.settings.tree import EMBEDDED
+
+    model = MODEL.format(
+        policy=policy,
+        source=EMBEDDED.source,
+        sha256=EMBEDDED.sha256,
+        format=EMBEDDED.format,
+        slots=arguments.slots,
+    )
+    tenants = PHASES[arguments.case][1]
+    return model + "".join(
+        TENANT.format(name=name, target_ms=arguments.target_ms) for name in tenants
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("case", choices=PHASES)
     parser.add_argument("--policies", default="fcfs,fair,fair-headroom")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each phase")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of each phase")
     parser.add_argument("--slots", type=int, default=4)
-    parser.add_argument("--target-ms", type=float, default=500, help="the light tenant's")
-    parser.add_argument("--words", type=int, default=60)
-    parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--words", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--target-ms", type=float, default=500, help="for the first token")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    from headrace.settings.tree import EMBEDDED
 
     rows: list[list[object]] = []
     found = {}
     for policy in arguments.policies.split(","):
         with tempfile.TemporaryDirectory() as name:
-            config = MODEL.format(
-                policy=policy,
-                source=EMBEDDED.source,
-                sha256=EMBEDDED.sha256,
-                format=EMBEDDED.format,
-                slots=arguments.slots,
-                target_ms=arguments.target_ms,
-            )
-            server = Server(Path(name), config, "0,1", "", grpc_port=free_port())
+            text = config(policy, arguments)
+            server = Server(Path(name), text, "0,1", "", grpc_port=free_port())
             try:
                 server.await_ready()
-                alone, beside, capacity = asyncio.run(measure(server.port, arguments))
+                before, after, capacity = asyncio.run(measure(server.port, arguments))
             finally:
                 server.child.stop()
-        found[policy] = {"alone": alone, "beside": beside, "capacity": capacity}
-        for who, values, base in (
-            ("light, alone", alone.light, None),
-            ("light, beside heavy", beside.light, alone.light),
-            ("heavy", beside.heavy, None),
-        ):
-            p99 = quantile(values, 0.99)
-            ratio = "" if base is None else f"{p99 / quantile(base, 0.99):.2f}"
-            rows.append([policy, who, len(values), statistics.median(values), p99, ratio])
-    head = ["policy", "tenant", "requests", "first token p50 s", "p99 s", "p99 to alone"]
-    table.show(
-        "A light and a heavy tenant, 1 : 10, at the embedded model", head, rows, json_too=found
-    )
+        found[policy] = {"before": before, "after": after, "capacity": capacity}
+        rows += rows_of(policy, before, after)
+    head = ["policy", "phase", "tenant", "requests", "first token p50 s", "p99 s", "to before"]
+    title = f"{arguments.case}: a heavy tenant at the embedded model"
+    table.show(title, head, rows, json_too=found)
 
 
 if __name__ == "__main__":
