@@ -50,7 +50,9 @@ class HttpLeg(Leg):
 
     async def ask(self, port: int, head: str, body: bytes = b"") -> HttpLeg:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
-        self._writer.write(f"{head}host: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        self._writer.write(
+            f"{head}host: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        )
         answered = await self._reader.readuntil(b"\r\n\r\n")
         lines = answered.decode("latin-1").split("\r\n")
         self.status = int(lines[0].split(" ")[1])

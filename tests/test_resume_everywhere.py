@@ -47,7 +47,9 @@ class Place:
         """What a client has got of an answer when it dies after about ``limit`` bytes of it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.http)
         try:
-            writer.write(f"{head}host: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+            writer.write(
+                f"{head}host: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+            )
             await reader.readuntil(b"\r\n\r\n")
             if limit is None:
                 return await reader.read(-1)

@@ -9,7 +9,7 @@ import msgspec
 
 from benchmarks import table
 from benchmarks.scheduling.arrival import Arrival
-from benchmarks.scheduling.contenders import CONTENDERS, ours
+from benchmarks.scheduling.contenders import CONTENDERS
 from benchmarks.scheduling.engines import H100
 from benchmarks.scheduling.load import at_load, capacity_s
 from benchmarks.scheduling.outcome import Outcome, outcome
@@ -20,8 +20,6 @@ from benchmarks.scheduling.traces import azure, mooncake
 TARGETS_S = 5.0, 60.0
 LOADS = 1.0, 1.5, 3.0
 MIX_REQUESTS = 12_000
-POLICIES = *CONTENDERS, ours("fair-headroom", headroom=30_000)
-"""The last with as many seconds of the engine as headroom as the default is on the A10G: four."""
 TRACES: Mapping[str, Callable[[Path], Sequence[Arrival]]] = {
     "azure-conv": lambda data: shared_out(azure(data, "conv")),
     "azure-code": lambda data: shared_out(azure(data, "code")),
@@ -41,7 +39,7 @@ def compare(data: Path, names: Sequence[str]) -> None:
         needed_s = capacity_s(arrivals, H100)
         for load in LOADS:
             scaled = at_load(arrivals, needed_s, load)
-            outcomes = {one.name: outcome(one.run(H100, scaled)) for one in POLICIES}
+            outcomes = {one.name: outcome(one.run(H100, scaled)) for one in CONTENDERS}
             figures.append((name, load, msgspec.to_builtins(outcomes)))
             throughput = outcomes["fair-headroom"].throughput / outcomes["fcfs"].throughput - 1
             cells = [_cell(one) for one in outcomes.values()]
@@ -50,7 +48,7 @@ def compare(data: Path, names: Sequence[str]) -> None:
         f"{H100.name}, targets {' and '.join(f'{one:.0f} s' for one in TARGETS_S)}: "
         "in time / mean of tenants / worst tenant / longest wait s"
     )
-    head = ("trace", "load", *(one.name for one in POLICIES), "tokens/s, fair-headroom to fcfs")
+    head = ("trace", "load", *(one.name for one in CONTENDERS), "tokens/s, fair-headroom to fcfs")
     table.show(title, head, rows, json_too=figures)
 
 

@@ -76,7 +76,8 @@ def miscounted(arrival: Arrival) -> Lengths:
 
 VARIANTS = (
     Variant("as it is"),
-    *(with_setting("headroom", value) for value in (0, 1_000, 2_000, 5_000, 10_000, 30_000)),
+    *(with_setting("headroom_s", value) for value in (1, 2, 4, 6, 12)),
+    *(with_setting("headroom", value) for value in (0, 1_000, 3_000, 10_000, 30_000)),
     *(with_setting("rescue_after", value) for value in (4, 8, 20, 1_000)),
     *(with_setting("rescue_rate", value) for value in (1, 2, 6)),
     *(with_setting("pressed", value) for value in (0, 0.25, 1)),

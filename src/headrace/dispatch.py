@@ -33,6 +33,8 @@ from headrace.tracing import Tracer
 _logger = logging.getLogger("headrace.service")
 _LEVELS = logging.getLevelNamesMapping()
 
+SOON_S = 1.0
+"""Who is pressed so soon is looked at then, and not at the next tick only."""
 TELL_S = 1.0
 """How often those who wait may hear of another position."""
 MOST_TOLD = 1000
@@ -78,6 +80,7 @@ class Dispatcher:
             self._start(generation, flow, place)
             if place.early:
                 self._relieve(flow, time.monotonic())
+                self._look_when_pressed(generation, flow)
             return
         now = time.monotonic()
         self._begin_to_account(flow, now)
@@ -92,6 +95,18 @@ class Dispatcher:
             gave_way.fail(_shed())
         self._tell(generation, position, now)
         self._pump(flow)
+        if generation.place is None:
+            self._look_when_pressed(generation, flow)
+
+    def _look_when_pressed(self, generation: Generation, flow: Flow) -> None:
+        """At the next tick, or at once where that may be too late."""
+        in_s = generation.ticket.pressed_at - time.monotonic()
+        if 0 < in_s < SOON_S:
+            asyncio.get_running_loop().call_later(in_s, self._look, flow)
+
+    def _look(self, flow: Flow) -> None:
+        self._pump(flow)
+        self._relieve(flow, time.monotonic())
 
     def rejoin(self, generation: Generation, now: float) -> None:
         """It waits for another run."""
@@ -152,6 +167,13 @@ class Dispatcher:
         self._pump_soon(flow)
         return True
 
+    @staticmethod
+    def prefilling(generation: Generation) -> None:
+        """Its engine has begun with its prompt: what stood in the engine's own line stood there until now."""
+        place, ticket = generation.place, generation.ticket
+        if place is not None and place.early and ticket.began_at == ticket.began_at:
+            ticket.began_at = time.monotonic()
+
     def first_token(self, generation: Generation) -> None:
         """Its first token came, as it was computed."""
         if generation.ticket is not None and (generation.request.stream or generation.durable):
@@ -180,8 +202,7 @@ class Dispatcher:
             if flow.queue.waiting:
                 self._end_waiting(flow, now)
                 self._tell_waiting(flow, now)
-                self._pump(flow)
-            self._relieve(flow, now)
+            self._look(flow)
 
     def _pump(self, flow: Flow) -> None:
         """Start who waits while there are slots."""

@@ -330,6 +330,9 @@ class Service:
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         return self._dispatcher.run_failed(generation, error, final=self._closing)
 
+    def prefilling(self, generation: Generation) -> None:
+        self._dispatcher.prefilling(generation)
+
     def first_token(self, generation: Generation) -> None:
         self._dispatcher.first_token(generation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from itertools import count
@@ -19,7 +20,7 @@ from headrace.scheduling.ledger import SHARES, SWEEP, Ledger
 from headrace.scheduling.policies import policy
 from headrace.scheduling.policy import Terms, Ticket
 
-SHARING = {"fair": 0.0, "fair-headroom": HEADROOM}
+SHARING: dict[str, dict[str, float]] = {"fair": {}, "fair-headroom": {"headroom": HEADROOM}}
 """Policies, and how much they may favour somebody for a deadline."""
 
 each = pytest.mark.parametrize("name", list(SHARING))
@@ -29,7 +30,7 @@ class Backlog:
     """Tenants that always have requests waiting, in an engine with slots. A tenant's requests are alike, by turns."""
 
     def __init__(self, name: str, slots: int, tenants: dict[Terms, list[tuple[int, int]]]) -> None:
-        self.engine = Slots(policy(name), slots)
+        self.engine = Slots(policy(name, **SHARING[name]), slots)
         self.tenants = tenants
         self.numbers = count()
         self.waiting: Counter[str] = Counter()
@@ -58,7 +59,7 @@ class Backlog:
             for terms, kinds in self.tenants.items()
             for prompt, output in kinds
         )
-        return 2 * max(most, SHARING[name]) + self.engine.slots * most
+        return 2 * max(most, SHARING[name].get("headroom", 0.0)) + self.engine.slots * most
 
 
 @st.composite
@@ -413,6 +414,23 @@ def test_the_lazy_choice_is_that_of_looking_at_everybody(
             if random.random() < 0.3:
                 lazy.ended(ticket, now)
                 running.remove(ticket)
+
+
+def test_the_headroom_is_what_is_served_in_three_seconds() -> None:
+    one = FairHeadroom()
+    assert one.headroom == HEADROOM
+    ticket = Ticket("a", arrived_at=0.0, prompt_tokens=100)
+    one.began(ticket, 0.0)
+    for tenth in range(1, 601):
+        one.produced(ticket, 50, tenth / 10)
+    assert one.headroom == pytest.approx(3 * 50 * 2 * 10, rel=0.02)
+    for tenth in range(2000, 3000):  # after a pause that was none of its
+        one.produced(ticket, 5, tenth / 10)
+    assert one.headroom == pytest.approx(3 * 5 * 2 * 10, rel=0.02)
+    for now in (math.nan, -1.0, math.inf, 0.0, 0.1):
+        one.produced(ticket, 10**12, now)
+        assert 256 <= one.headroom <= 1e6
+    assert FairHeadroom(headroom=5.0).headroom == 5.0
 
 
 def test_a_pressed_request_goes_ahead_of_its_turn_within_the_headroom_only() -> None:

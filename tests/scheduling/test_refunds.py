@@ -15,7 +15,7 @@ from headrace.scheduling.line import Account, Line
 from headrace.scheduling.policies import policy
 from headrace.scheduling.policy import Policy, Terms, Ticket
 
-SHARING = {"fair": 0.0, "fair-headroom": HEADROOM}
+SHARING: dict[str, dict[str, float]] = {"fair": {}, "fair-headroom": {"headroom": HEADROOM}}
 each = pytest.mark.parametrize("name", list(SHARING))
 A, B = Terms("a", ttft_s=3000.0), Terms("b", ttft_s=3000.0)
 
@@ -154,14 +154,14 @@ class Served:
 
     def __init__(self, name: str, slots: int, tenants: Kinds) -> None:
         self.tenants = tenants
-        self.engine = Slots(policy(name), slots, self.cached)
+        self.engine = Slots(policy(name, **SHARING[name]), slots, self.cached)
         self.number = 0
         self.now = 0.0
         most = max(
             (prompt + 2 * output) / one.weight for one, (prompt, output, _) in tenants.items()
         )
         # As without caches, and once more what is in flight: it is charged before it is known what it costs.
-        self.bound = 2 * max(most, SHARING[name]) + 2 * slots * most
+        self.bound = 2 * max(most, SHARING[name].get("headroom", 0.0)) + 2 * slots * most
 
     def cached(self, ticket: Ticket) -> int:
         return int(self.tenants[ticket.terms][2] * ticket.prompt_tokens)

@@ -59,13 +59,12 @@ class Urgent:
                 tenant.moves()
                 continue
             entry = tenant.tickets.first()
-            since = tenant.counter - headroom
-            if entry is None or since > least:
+            if entry is None or tenant.counter - headroom > least:
                 heappop(bids)
                 tenant.leaves_urgent()
                 if entry is not None:
                     tenant.aside = True
-                    self.aside = self._push(self.aside, since, tenant)
+                    self.aside = self._push(self.aside, tenant.counter, tenant)
             elif entry[2].start_by > start:
                 tenant.bid = entry[2].start_by
                 heapreplace(bids, (tenant.bid, number, tenant))
@@ -75,14 +74,13 @@ class Urgent:
 
     def _bring_back(self, least: float, headroom: float) -> None:
         aside = self.aside
-        while aside and aside[0][0] <= least:
+        while aside and aside[0][0] - headroom <= least:
             _, number, tenant = aside[0]
             if number != tenant.urgent_number:
                 heappop(aside)
                 continue
-            since = tenant.counter - headroom
-            if since > least:
-                heapreplace(aside, (since, number, tenant))
+            if tenant.counter - headroom > least:
+                heapreplace(aside, (tenant.counter, number, tenant))
                 continue
             heappop(aside)
             tenant.moves()

@@ -66,6 +66,9 @@ class Owner(Protocol):
     def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
         """A run broke. True: the owner goes on with another run; False: the generation ends."""
 
+    def prefilling(self, generation: Generation) -> None:
+        """Its engine has begun with its prompt. Only of one that has a ticket, and where the engine says so."""
+
     def first_token(self, generation: Generation) -> None:
         """Its first token is visible."""
 
@@ -237,6 +240,8 @@ class Generation:
     def prefill(self, done: int, total: int) -> None:
         if self.ended or done == self.prefilled:
             return
+        if self.prefilled < 0 and self.ticket is not None:
+            self._owner.prefilling(self)
         self.prefilled = done
         self.progress("prefill", done=done, total=total)
 
