@@ -252,7 +252,10 @@ class Dispatcher:
 
     def _paused_for(self, generation: Generation, flow: Flow, now: float) -> Generation | None:
         """One that runs and gives its place to this one, which waits: it goes on later from its log. Those that
-        have begun nothing yet lose nothing by it."""
+        have begun nothing yet lose nothing by it. Nobody, where a slot is likely to become free in time."""
+        eta_s = flow.queue.eta_s(1, now)
+        if eta_s is not None and now + eta_s < generation.ticket.start_by:
+            return None
         running = [one for one in flow.running.values() if may_pause(one, flow)]
         if generation.place is None:
             first = [one.ticket for one in running if _in_line(one)]

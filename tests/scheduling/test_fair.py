@@ -265,6 +265,21 @@ def test_a_tenant_with_twice_the_weight_has_twice_the_slots() -> None:
     assert one.victim(fifth, running, 12.0) is None
 
 
+def test_no_more_is_computed_again_than_a_tenth_of_what_is_served() -> None:
+    one = FairHeadroom(headroom=2500)
+    heavy, light = Terms("heavy", ttft_s=10.0), Terms("light", ttft_s=10.0)
+    running = [Ticket(str(n), heavy, 0.0, 1000, produced=1) for n in range(4)]
+    for ticket in running:
+        one.began(ticket, 0.0)
+    urgent = Ticket("urgent", light, 5.0)
+    one.add(urgent, 5.0)
+    assert [one.victim(urgent, running, 12.0) is None for _ in range(3)] == [False, False, True]
+    one.produced(running[0], 2000, 12.0)  # 4,000 weighted tokens: 400 more may be
+    assert one.victim(urgent, running, 12.0) is None
+    one.produced(running[0], 2000, 12.0)
+    assert one.victim(urgent, running, 12.0) is not None
+
+
 def test_an_answer_that_has_begun_goes_on_before_its_tenants_others_however_late() -> None:
     one = FairHeadroom()
     terms = Terms("a", ttft_s=10.0)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import pytest
 from tests.service.house import WORDS, House, Witness
 from tests.service.test_scheduling import ask, phases, tenants, tick
 
@@ -15,6 +16,7 @@ from headrace.domain.tenant import Tenant
 from headrace.engines.engine import Outcome, Run, Sink, Work
 from headrace.engines.script import Script
 from headrace.engines.scripted import ScriptedEngine
+from headrace.scheduling.queue import Queue
 
 SLOTS = 2
 LONG = Script(WORDS, when="hello", repeat=60, delay_ms=5)
@@ -118,6 +120,25 @@ def test_who_stands_in_the_line_itself_gets_a_slot_in_time(
         assert sum("paused" in phases(one) for one in heavy) == 1
         assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 60}
         assert house.in_use == 0
+        ticking.cancel()
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_nobody_is_paused_where_a_slot_becomes_free_in_time(
+    run: Callable[[Coroutine[Any, Any, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Queue, "eta_s", lambda *_: 0.001)
+
+    async def main() -> None:
+        house = await open_house()
+        heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(4)]
+        await heavy[1].token(4)
+        ticking = asyncio.create_task(tick(house))
+        light = Witness(ask(house, "light"), client=False)
+        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 60}
+        assert not any("paused" in phases(one) for one in heavy)
         ticking.cancel()
         await house.service.close(0.0)
 

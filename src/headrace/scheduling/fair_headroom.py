@@ -228,7 +228,10 @@ class FairHeadroom(Fair):
         if not ticket.pressed_at <= at <= ticket.start_by:
             return None
         candidates = list(running)
-        return super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
+        victim = super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
+        if victim is None or not self._rate.spend(recomputed(victim), self.headroom):
+            return None
+        return victim
 
     def _of_most(self, ticket: Ticket, running: Iterable[Ticket]) -> Ticket | None:
         """One of who has most slots by its weight, and more than the other will have."""

@@ -9,13 +9,18 @@ SMOOTHING = 0.1
 """Weight of one measurement."""
 
 
+SPARE = 0.1
+"""Part of what is served that may be computed a second time for somebody's sake."""
+
+
 class Rate:
     """``per_s``: weighted tokens a second in the mean of late; 0 until one was measured."""
 
-    __slots__ = ("_amount", "_last", "_since", "per_s")
+    __slots__ = ("_amount", "_last", "_since", "_spent", "per_s")
 
     def __init__(self) -> None:
         self.per_s = 0.0
+        self._spent = 0.0
         self._amount = 0.0
         self._since = self._last = 0.0
 
@@ -25,8 +30,17 @@ class Rate:
             self._since, self._amount = now, 0.0
         self._last = now
         self._amount += amount
+        self._spent = max(self._spent - SPARE * amount, 0.0)
         took_s = now - self._since
         if took_s >= WINDOW_S:
             measured = self._amount / took_s
             self.per_s += (measured - self.per_s) * (SMOOTHING if self.per_s else 1.0)
             self._since, self._amount = now, 0.0
+
+    def spend(self, tokens: float, most: float) -> bool:
+        """Whether so many may be computed again: no more than the spare part of what is served, but ``most`` at once
+        (or one that is larger, when nothing else was for long)."""
+        if self._spent and self._spent + tokens > most:
+            return False
+        self._spent += tokens
+        return True
