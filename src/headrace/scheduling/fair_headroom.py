@@ -66,8 +66,8 @@ class FairHeadroom(Fair):
     """
 
     __slots__ = (
-        *("_expiring", "_headroom", "_headroom_s", "_predictors", "_pressed_part"),
-        *("_rate", "_rescue_after", "_rescue_rate", "_targets_s"),
+        *("_adapts", "_expiring", "_headroom_s", "_predictors", "_pressed_part"),
+        *("_rate", "_rescue_after", "_rescue_rate", "_targets_s", "headroom"),
     )
     name = "fair-headroom"
 
@@ -84,9 +84,9 @@ class FairHeadroom(Fair):
         rescue_rate: float = RESCUE_RATE,
     ) -> None:
         super().__init__(shares=shares, output_cost=output_cost)
-        if headroom is not None:
-            at_least("headroom", headroom, 0)
-        self._headroom = headroom
+        self._adapts = headroom is None
+        self.headroom = HEADROOM if headroom is None else at_least("headroom", headroom, 0)
+        """In weighted tokens, as it is now."""
         self._headroom_s = at_least("headroom_s", headroom_s, 0)
         self._rate = Rate()
         self._targets_s = each_at_least("targets_s", targets_s, 0)
@@ -96,17 +96,14 @@ class FairHeadroom(Fair):
         self._expiring = TicketHeap()
         self._predictors = Predictors()
 
-    @property
-    def headroom(self) -> float:
-        """In weighted tokens, as it is now."""
-        if self._headroom is not None:
-            return self._headroom
-        served = self._headroom_s * self._rate.per_s
-        return min(max(served, LEAST_HEADROOM), MOST_HEADROOM) if served else HEADROOM
-
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
-        self._rate.served(self._output_cost * tokens(count), now)
         super().produced(ticket, count, now)
+        self._served(self._output_cost * tokens(count), now)
+
+    def _served(self, amount: float, now: float) -> None:
+        if self._rate.served(amount, now) and self._adapts:
+            headroom = self._headroom_s * self._rate.per_s
+            self.headroom = min(max(headroom, LEAST_HEADROOM), MOST_HEADROOM)
 
     def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
         arrived = arrival(ticket, now)
@@ -203,7 +200,7 @@ class FairHeadroom(Fair):
                 self._promise(ticket, arrival(ticket, now), now)
             self._predictors.began(ticket, now)
             if not ticket.charged:
-                self._rate.served(uncached(ticket), now)
+                self._served(uncached(ticket), now)
         super().began(ticket, now)
 
     def first_token(self, ticket: Ticket, now: float) -> None:

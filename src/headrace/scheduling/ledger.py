@@ -48,7 +48,8 @@ class Ledger:
         account = self._tenants.get((name, terms.tenant))
         if account is None:
             account = self._open(name, terms.tenant)
-        account.weight = min(max(weight, LEAST_WEIGHT), MOST_WEIGHT) if weight > 0 else 1.0
+        if weight != account.weight:
+            account.weight = min(max(weight, LEAST_WEIGHT), MOST_WEIGHT) if weight > 0 else 1.0
         return account
 
     def waiting_levels(self) -> list[Level]:

@@ -18,7 +18,7 @@ FORGETTING = 0.98
 UNSURE = 100.0
 """Variance of the prior, and the most that it may grow to while observations teach nothing."""
 
-LESSON_S = 0.1
+LESSON_S = 0.25
 """Of several first tokens within that, one is learnt from."""
 
 REPLICAS = 64

@@ -24,18 +24,21 @@ class Rate:
         self._amount = 0.0
         self._since = self._last = 0.0
 
-    def served(self, amount: float, now: float) -> None:
-        """So much more was. A clock that goes back begins anew."""
+    def served(self, amount: float, now: float) -> bool:
+        """So much more was; whether ``per_s`` is another now. A clock that goes back begins anew."""
         if not 0 <= now - self._last <= WINDOW_S:
             self._since, self._amount = now, 0.0
         self._last = now
         self._amount += amount
-        self._spent = max(self._spent - SPARE * amount, 0.0)
+        if self._spent:
+            self._spent = max(self._spent - SPARE * amount, 0.0)
         took_s = now - self._since
-        if took_s >= WINDOW_S:
-            measured = self._amount / took_s
-            self.per_s += (measured - self.per_s) * (SMOOTHING if self.per_s else 1.0)
-            self._since, self._amount = now, 0.0
+        if not took_s >= WINDOW_S:
+            return False
+        measured = self._amount / took_s
+        self.per_s += (measured - self.per_s) * (SMOOTHING if self.per_s else 1.0)
+        self._since, self._amount = now, 0.0
+        return True
 
     def spend(self, tokens: float, most: float) -> bool:
         """Whether so many may be computed again: no more than the spare part of what is served, but ``most`` at once
