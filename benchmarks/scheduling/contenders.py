@@ -14,14 +14,17 @@ from headrace.scheduling.policies import policy
 
 
 class Contender(msgspec.Struct, frozen=True):
-    """``classes``: tenants with a short target are in a higher priority class; without it all are in one."""
+    """``classes``: tenants with a short target are in a higher priority class; without it all are in one. ``pauses``:
+    those that run give way."""
 
     name: str
     make: Callable[[], Scheduler]
     classes: bool = False
+    pauses: bool = False
 
     def run(self, engine: Engine, arrivals: Sequence[Arrival]) -> list[Served]:
-        return Simulation(engine, self.make(), classes=self.classes).run(arrivals)
+        simulation = Simulation(engine, self.make(), classes=self.classes, pauses=self.pauses)
+        return simulation.run(arrivals)
 
 
 def ours(name: str, *, classes: bool = False, **settings: Any) -> Contender:

@@ -9,7 +9,7 @@ prefill holds up the decoding of the others.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,6 +32,7 @@ class Scheduler(Protocol):
     def produced(self, ticket: Ticket, tokens: int, now: float) -> None: ...
     def first_token(self, ticket: Ticket, now: float) -> None: ...
     def ended(self, ticket: Ticket, now: float) -> None: ...
+    def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None: ...
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -90,7 +91,8 @@ def as_counted(arrival: Arrival) -> Lengths:
 
 class Simulation:
     """One trace through one engine under one policy. ``classes``: whether it is told the tenants' priority classes.
-    ``told``: the lengths of a request as the policy hears of them."""
+    ``pauses``: whether those that run give way as the policy says; what they had is computed again. ``told``: the
+    lengths of a request as the policy hears of them."""
 
     def __init__(
         self,
@@ -98,12 +100,16 @@ class Simulation:
         policy: Scheduler,
         *,
         classes: bool = False,
+        pauses: bool = False,
         told: Callable[[Arrival], Lengths] = as_counted,
     ) -> None:
         self._engine = engine
         self._policy = policy
         self._told = told
         self._classes = classes
+        self._pauses = pauses
+        self._done: dict[str, int] = {}
+        """Output tokens of those that gave way."""
         self._cache = PrefixCache(engine.cached_blocks)
         self._terms: dict[str, Terms] = {}
         self._served: dict[str, Served] = {}
@@ -165,19 +171,18 @@ class Simulation:
             arrival = self._served[ticket.id].arrival
             cached = self._cache.cached_tokens(arrival.blocks, arrival.prompt_tokens)
             ticket.cached_tokens = min(cached, ticket.prompt_tokens)
-            uncached = arrival.prompt_tokens - cached
+            done = self._done.get(ticket.id, 0)
+            uncached = arrival.prompt_tokens - cached + done
             if new and prompt_tokens + uncached > engine.prefill_tokens:
                 break
             run = _Run(
-                ends_at=self._step + arrival.output_tokens - 1,
-                offset=arrival.prompt_tokens + 1 - self._step,
+                ends_at=self._step + arrival.output_tokens - done - 1,
+                offset=arrival.prompt_tokens + done + 1 - self._step,
                 charged=self._step,
                 ticket=ticket,
                 served=self._served[ticket.id],
             )
-            insort(self._running, run)
-            if self._peak() > engine.pool_tokens and len(self._running) > 1:
-                self._running.remove(run)
+            if not self._make_room(run, new):
                 break
             policy.take(self._now)
             policy.began(ticket, self._now)
@@ -187,6 +192,30 @@ class Simulation:
         if new:
             self._prefill(new, prompt_tokens)
         return bool(new)
+
+    def _make_room(self, run: _Run, new: Sequence[_Run]) -> bool:
+        """Add it to those that run, if it fits or others give way for it."""
+        running = self._running
+        insort(running, run)
+        while self._peak() > self._engine.pool_tokens and len(running) > 1:
+            victim = None
+            if self._pauses:
+                may = {one.ticket: one for one in running if one is not run and one not in new}
+                victim = self._policy.victim(run.ticket, may, self._now)
+            if victim is None:
+                running.remove(run)
+                return False
+            self._pause(may[victim])
+        return True
+
+    def _pause(self, run: _Run) -> None:
+        ticket = run.ticket
+        self._running.remove(run)
+        self._offsets -= run.offset
+        self._done[ticket.id] = run.served.arrival.output_tokens - (run.ends_at - self._step)
+        ticket.pauses += 1
+        self._policy.ended(ticket, self._now)
+        self._policy.add(ticket, self._now)
 
     def _peak(self) -> int:
         """The most tokens that those who run will hold at any time to come: at the end of one of them."""
@@ -200,8 +229,9 @@ class Simulation:
         self._now += self._engine.prefill_s + self._engine.prefill_token_s * prompt_tokens
         for run in new:
             self._offsets += run.offset
-            run.served.first_token_at = self._now
-            self._policy.first_token(run.ticket, self._now)
+            if not run.served.first_token_at:
+                run.served.first_token_at = self._now
+                self._policy.first_token(run.ticket, self._now)
             self._policy.produced(run.ticket, 1, self._now)
         self._end()
 

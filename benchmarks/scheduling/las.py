@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from headrace.scheduling.policy import Ticket
 
@@ -67,6 +67,10 @@ class LeastAttainedService:
 
     def first_token(self, ticket: Ticket, now: float) -> None:
         """Nothing depends on it."""
+
+    def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
+        """It has no such thing."""
+        return None
 
     def _best(self, now: float) -> _Program | None:
         programs = [program for program in self._programs.values() if program.waiting]

@@ -2,7 +2,8 @@
 
 ``light``  one tenant asks at random times for a tenth of what the engine can serve; first alone, then beside one
            with ten times its load, which is more than the engine has left
-``abuse``  five tenants ask for 16 % of the capacity each; then one of them for ten times that
+``abuse``  five tenants ask for 16 % of the capacity each; then one of them for ten times that. With ``--limit``
+           (and ``--capacity``, as measured without) each may use so many tokens a minute
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ name = "{name}"
 keys = ["sk-{name}"]
 ttft_ms = {target_ms}
 """
+LIMIT = """
+[tenants.limits]
+tokens_per_minute = {limit}
+burst_s = 10
+"""
 HEAVY = "heavy"
 PHASES: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
     "light": ({"light": 0.1}, {"light": 0.1, HEAVY: 1.0}),
@@ -53,8 +59,8 @@ Firsts = dict[str, list[float]]
 """Seconds to first token, by tenant."""
 
 
-async def ask(client: httpx.AsyncClient, key: str, words: int, tokens: int) -> float:
-    """Seconds to the first token; the answer is read to its end."""
+async def ask(client: httpx.AsyncClient, key: str, words: int, tokens: int) -> float | None:
+    """Seconds to the first token; the answer is read to its end. None: it was refused."""
     text = f"{secrets.token_hex(4)} " + "water " * words
     body = {
         "model": "smollm2-135m",
@@ -67,6 +73,8 @@ async def ask(client: httpx.AsyncClient, key: str, words: int, tokens: int) -> f
     first = 0.0
     headers = {"authorization": f"Bearer {key}"}
     async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            return None
         answer.raise_for_status()
         async for line in answer.aiter_lines():
             if not first and '"content":"' in line and '"content":""' not in line:
@@ -89,15 +97,15 @@ class Run:
         rate = 0.0
         for count in (self._slots, 8 * self._slots):
             began = time.monotonic()
-            await asyncio.gather(*(self._ask(key) for _ in range(count)))
-            rate = count / (time.monotonic() - began)
+            answers = await asyncio.gather(*(self._ask(key) for _ in range(count)))
+            rate = sum(one is not None for one in answers) / (time.monotonic() - began)
         return rate
 
     async def phase(self, rates: Mapping[str, float]) -> Firsts:
         found = await asyncio.gather(*(self._arrivals(name, rate) for name, rate in rates.items()))
         return dict(zip(rates, found, strict=True))
 
-    async def _ask(self, name: str) -> float:
+    async def _ask(self, name: str) -> float | None:
         return await ask(self._client, f"sk-{name}", self._words, self._tokens)
 
     async def _arrivals(self, name: str, rate: float) -> list[float]:
@@ -108,7 +116,7 @@ class Run:
         while time.monotonic() < ends:
             await asyncio.sleep(draw.expovariate(rate))
             tasks.append(asyncio.create_task(self._ask(name)))
-        return list(await asyncio.gather(*tasks))
+        return [one for one in await asyncio.gather(*tasks) if one is not None]
 
 
 async def measure(port: int, arguments: argparse.Namespace) -> tuple[Firsts, Firsts, float]:
@@ -117,7 +125,7 @@ async def measure(port: int, arguments: argparse.Namespace) -> tuple[Firsts, Fir
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
         run = Run(client, arguments)
         first, second = PHASES[arguments.case]
-        capacity = await run.capacity(next(iter(first)))
+        capacity = arguments.capacity or await run.capacity(next(iter(first)))
         before, after = [
             await run.phase({name: part * capacity for name, part in phase.items()})
             for phase in (first, second)
@@ -162,9 +170,9 @@ def config(policy: str, arguments: argparse.Namespace) -> str:
         slots=arguments.slots,
     )
     tenants = PHASES[arguments.case][1]
-    return model + "".join(
-        TENANT.format(name=name, target_ms=arguments.target_ms) for name in tenants
-    )
+    tenant = TENANT + LIMIT if arguments.limit else TENANT
+    values = {"target_ms": arguments.target_ms, "limit": arguments.limit}
+    return model + "".join(tenant.format(name=name, **values) for name in tenants)
 
 
 def main() -> None:
@@ -178,6 +186,8 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--target-ms", type=float, default=500, help="for the first token")
+    parser.add_argument("--capacity", type=float, default=0.0, help="requests a second")
+    parser.add_argument("--limit", type=int, default=0, help="tokens a minute of each tenant")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
@@ -195,7 +205,8 @@ def main() -> None:
         found[policy] = {"before": before, "after": after, "capacity": capacity}
         rows += rows_of(policy, before, after)
     head = ["policy", "phase", "tenant", "requests", "first token p50 s", "p99 s", "to before"]
-    title = f"{arguments.case}: a heavy tenant at the embedded model"
+    rate = statistics.median(one["capacity"] for one in found.values())
+    title = f"{arguments.case}: a heavy tenant at the embedded model, which serves {rate:.2f} requests a second"
     table.show(title, head, rows, json_too=found)
 
 
