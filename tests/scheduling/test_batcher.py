@@ -383,7 +383,9 @@ class Machine(RuleBasedStateMachine):
         assert {entry.key for entry in batch.entries} == {batch.key}
         for entry in batch.entries:
             assert entry.deadline >= self.now
-            self.waiting.remove(entry)  # who left or was refused is not in there, nor who ran before
+            self.waiting.remove(
+                entry
+            )  # who left or was refused is not in there, nor who ran before
         for entry in batch.entries:
             assert not any(
                 other.number < entry.number
