@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -12,9 +13,19 @@ import numpy as np
 import pytest
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.tensor_engine import TensorEngine
 from headrace.models.wanted import ModelFile
 from tests import onnx_models
-from tests.tensor_house import Gate, TensorHouse, ask, infer, refusal, tensor
+from tests.tensor_house import (
+    Gate,
+    TensorHouse,
+    ask,
+    file_of,
+    infer,
+    open_onnx,
+    refusal,
+    tensor,
+)
 
 Run = Callable[[Any], Any]
 MIB = 2**20
@@ -115,6 +126,23 @@ def test_a_bad_input_fails_alone(run: Run, tmp_path: Path) -> None:
         assert answers[1].code == Code.INVALID_REQUEST
         counts = service.counts("m")
         assert (counts.requests, counts.failed) == (2, 1)
+        await service.close(1)
+
+    run(main())
+
+
+def test_a_first_dimension_that_is_no_batch_mixes_nobody_s_rows(run: Run, tmp_path: Path) -> None:
+    """The model says that it is one, and gives back the first row alone."""
+    node = onnx_models.helper.make_node("Compress", ["x", "first"], ["y"], axis=0)
+    tensors = [onnx_models.tensor(name, "FP32", ("batch", 1)) for name in ("x", "y")]
+    first = onnx_models.numpy_helper.from_array(np.array([True]), "first")
+    path = onnx_models.write(tmp_path / "m.onnx", [node], tensors[:1], tensors[1:], [first])
+    service = TensorHouse().add("m", path).build()
+
+    async def main() -> None:
+        await service.load("m")
+        answers = await asyncio.gather(*(infer(service, ask("m", x(n))) for n in (1, 5)))
+        assert [answer.outputs[0].array.item() for answer in answers] == [1.0, 5.0]
         await service.close(1)
 
     run(main())
@@ -287,6 +315,30 @@ def test_unloading_waits_for_what_runs_and_refuses_what_comes(run: Run, one: Pat
     run(main())
 
 
+def test_unloading_what_is_being_fetched_waits_for_that(run: Run, one: Path) -> None:
+    service = TensorHouse().add("m", one).build()
+    version = service._models["m"].newest
+    arrived = asyncio.Event()
+
+    async def fetch() -> ModelFile:
+        await arrived.wait()
+        return file_of(one)
+
+    version.plan = type(version.plan)("m", "1", fetch, version.plan.open)
+
+    async def main() -> None:
+        loading = asyncio.create_task(service.load("m"))
+        await until(lambda: service.model("m").state == "loading")
+        unloading = asyncio.create_task(service.unload("m"))
+        await until(lambda: version.held)
+        arrived.set()
+        await loading
+        await unloading
+        assert service.model("m").state == "unloaded"
+
+    run(main())
+
+
 def test_who_is_not_asked_for_long_enough_leaves(run: Run, one: Path) -> None:
     house = TensorHouse().add("m", one, idle_s=60.0)
     service = house.build()
@@ -342,6 +394,59 @@ def test_a_model_in_use_is_waited_for(run: Run, tmp_path: Path) -> None:
         assert (await asked).outputs[0].array.item() == 1.0
         assert (await other).outputs[0].array.item() == 2.0
         assert gate.closed
+        await service.close(1)
+
+    run(main())
+
+
+def test_who_asks_for_one_that_is_leaving_gets_it_anew(run: Run, tmp_path: Path) -> None:
+    """Two leave for a third. While the first is being closed the second must not be given to anybody."""
+    may_close = threading.Event()
+
+    class Slow(Gate):
+        def close(self) -> None:
+            assert may_close.wait(10)
+
+    slow = Slow()
+    slow.through.release()
+    house = TensorHouse(budget_bytes=5 * MIB)
+    two = onnx_models.large(tmp_path / "two.onnx", MIB // 2)
+    four = onnx_models.large(tmp_path / "four.onnx", MIB)
+    house.add("first", two, lambda file: slow).add("second", two).add("third", four)
+    service = house.build()
+
+    async def main() -> None:
+        for name in ("first", "second"):
+            await infer(service, ask(name, x(1)))
+        third = asyncio.create_task(infer(service, ask("third", x(1))))
+        await until(lambda: service.model("first").state == "unloaded")
+        assert service.model("second").state == "unloaded"
+        second = asyncio.create_task(infer(service, ask("second", x(1))))
+        await asyncio.sleep(0)
+        may_close.set()
+        assert (await third).outputs[0].array.item() == 2.0
+        assert (await second).outputs[0].array.item() == 2.0
+        await service.close(1)
+
+    run(main())
+
+
+def test_one_that_is_being_loaded_is_not_taken_for_one_that_rests(run: Run, one: Path) -> None:
+    may_open = threading.Event()
+
+    def slowly(file: ModelFile) -> TensorEngine:
+        assert may_open.wait(10)
+        return open_onnx(file)
+
+    service = TensorHouse().add("m", one, slowly, idle_s=1.0).build()
+
+    async def main() -> None:
+        asked = asyncio.create_task(infer(service, ask("m", x(1))))
+        await until(lambda: service.model("m").reason == "it is being loaded")
+        service.tick(monotonic() + 1000)
+        assert service.model("m").state == "loading"
+        may_open.set()
+        assert (await asked).outputs[0].array.item() == 1.0
         await service.close(1)
 
     run(main())

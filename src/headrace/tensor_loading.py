@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any, Literal
@@ -33,18 +34,20 @@ class TensorLoading:
         self._one_loads = asyncio.Lock()
         self._freed = asyncio.Event()
         self._loads: dict[TensorVersion, asyncio.Task[None]] = {}
+        self._waiting: Counter[TensorVersion] = Counter()  # for a load, by it
         self._tasks: set[asyncio.Task[None]] = set()  # bounded by the versions
 
     async def ready(self, version: TensorVersion) -> None:
         """Load it if it is not, together with whoever else waits for it. Raises ``ENGINE_UNAVAILABLE``."""
         if version.loaded is not None and not version.held:
             return
-        load = self._loads.get(version)
-        if load is None:
-            version.check_may_load(monotonic())
-            load = self._loads[version] = self._spawn(self._load(version))
-            load.add_done_callback(lambda _: self._loads.pop(version, None))
-        await asyncio.wait((load,))  # who leaves meanwhile does not end it for others
+        load = self._loads.get(version) or self._begin(version)
+        self._waiting[version] += 1
+        try:
+            await asyncio.wait((load,))  # who leaves meanwhile does not end it for others
+        finally:
+            self._waiting[version] -= 1
+            self._let_go(version)
         if version.loaded is None:
             raise version.unavailable(monotonic())
 
@@ -85,6 +88,25 @@ class TensorLoading:
             self._freed.clear()
             await self._freed.wait()
 
+    def _begin(self, version: TensorVersion) -> asyncio.Task[None]:
+        """Begin to load it."""
+        version.check_may_load(monotonic())
+
+        def over(_: asyncio.Task[None]) -> None:
+            del self._loads[version]
+            self._let_go(version)
+
+        load = self._loads[version] = self._spawn(self._load(version))
+        load.add_done_callback(over)
+        return load
+
+    def _let_go(self, version: TensorVersion) -> None:
+        """A load uses what it loads until whoever waited for it could begin to: else the next load might take its
+        memory before."""
+        if version not in self._loads and not self._waiting[version]:
+            del self._waiting[version]
+            self.ended(version)
+
     async def _load(self, version: TensorVersion) -> None:
         version.state, version.reason = "loading", "its file is being fetched"
         try:
@@ -93,11 +115,8 @@ class TensorLoading:
                 version.reason = "it is being loaded"
                 await self._make_room(version, file.size_bytes)
                 self._residency.came(version, file.size_bytes, monotonic(), version.plan.idle_s)
-                self._residency.began(version, monotonic())  # or it would be a candidate to leave
-                try:
-                    await version.open(file)
-                finally:
-                    self.ended(version)
+                self._residency.began(version, monotonic())
+                await version.open(file)
         except HeadraceError as error:
             self._failed(version, error)
         except asyncio.CancelledError:

@@ -66,9 +66,8 @@ class Loaded:
         self._names = tuple(spec.name for spec in engine.outputs)
         self._types = {spec.name: spec.datatype for spec in engine.outputs}
         self._runs = TensorRuns(engine, plan.instances, plan.name, self._ran)
-        preferred = plan.preferred if most else ()
         options = BatchOptions(
-            max(most, 1), plan.max_wait_ms, preferred, plan.instances, plan.queue
+            max(most, 1), plan.max_wait_ms, plan.preferred, plan.instances, plan.queue
         )
         self._batching: Batching[Pending, Outputs] = Batching(self._runs.run, options)
 

@@ -130,6 +130,7 @@ def test_only_what_was_asked_for_comes(tmp_path: Path) -> None:
         (("batch", 2), "named"),
         (("batch_size", 2), "named"),
         (("N", 2), "named"),
+        (("n", 2), "free"),
         (("unk__5", 2), "free"),
         ((3, 2), "none"),
         ((), "none"),

@@ -24,7 +24,7 @@ from headrace.engines.tensor_engine import Arrays, BatchDimension
 from headrace.engines.tensor_memory import Array, moved, view
 
 _REASON = re.compile(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ")
-_BATCH_NAME = re.compile(r"n|.*batch.*", re.IGNORECASE)
+_BATCH_NAME = re.compile(r"N|.*[Bb]atch.*")
 _LONGEST_REASON = 400
 
 
