@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from headrace import __version__
+from headrace import __version__, embedding_building
 from headrace.admission.day import DayBudgets
 from headrace.admission.limiter import Rules
 from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
@@ -117,12 +117,21 @@ class App:
             tenants=self.registry.tenants,
             tracer=tracer,
         )
+        self.embedding = embedding_building.build(
+            settings,
+            {flow.model.name: flow for flow in self.flows},
+            None,
+            self.service.model,
+            self.limiting,
+            self.metrics,
+        )
         self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
+            embedder=self.embedding,
             more=self.grpc.routes if self.grpc is not None else (),
             tracer=tracer,
         )
@@ -198,6 +207,7 @@ class App:
                     background.append(tasks.create_task(load, name=f"load {replica.name}"))
                     look = self._look_at_cache(flow, replica)
                     background.append(tasks.create_task(look, name=f"cache {replica.name}"))
+            background.append(tasks.create_task(self.embedding.load(), name="embeddings"))
             await self.stopping.wait()
             await self._close()
             for task in background:
@@ -208,7 +218,9 @@ class App:
         logger.info("stopping: running generations have %g s", grace_s)
         if self.grpc is not None:
             self.grpc.leave()
-        await self.service.close(grace_s)
+        until = time.monotonic() + grace_s
+        await self.embedding.close(grace_s)
+        await self.service.close(max(0.0, until - time.monotonic()))
         if self.grpc is not None:
             await self.grpc.close()
         if self.front is not None:

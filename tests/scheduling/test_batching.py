@@ -271,7 +271,9 @@ def test_each_caller_has_its_results_in_the_order_it_asked(run: Run) -> None:
             assert [one for one in order if one // 2 % 2 == parity] == [
                 2 * item for item in range(parity, 20, 2)
             ]
-        assert all(len(items) <= 3 and len({item % 2 for item in items}) == 1 for items in engine.runs)
+        assert all(
+            len(items) <= 3 and len({item % 2 for item in items}) == 1 for items in engine.runs
+        )
 
     run(main())
 

@@ -12,7 +12,10 @@ from headrace.scheduling.buckets import Buckets
 
 
 @given(
-    st.integers(1, 5000), st.floats(0.0, 0.9), st.integers(1, 64), st.floats(0.0, 1.0, exclude_max=True)
+    st.integers(1, 5000),
+    st.floats(0.0, 0.9),
+    st.integers(1, 64),
+    st.floats(0.0, 1.0, exclude_max=True),
 )
 def test_padding_is_at_most_the_share_or_less_than_the_smallest(
     longest: int, waste: float, smallest: int, at: float

@@ -83,7 +83,10 @@ class Batching(Generic[T, R]):
             return await answer
         finally:
             self._batcher.remove(entry)
-            del answer, entry  # an error that is raised here has this frame, and they have the error
+            del (
+                answer,
+                entry,
+            )  # an error that is raised here has this frame, and they have the error
 
     async def close(self) -> None:
         """Refuse who waits and who comes, and let the runs under way end."""
@@ -117,7 +120,9 @@ class Batching(Generic[T, R]):
         """An alarm that comes too early does no harm: it looks, and is set again."""
         if self._alarm is not None:
             self._alarm.cancel()
-        delay = math.ceil(max(0.0, when - monotonic()) * 1000.0) / 1000.0  # uvloop's are of whole ms
+        delay = (
+            math.ceil(max(0.0, when - monotonic()) * 1000.0) / 1000.0
+        )  # uvloop's are of whole ms
         self._alarm = asyncio.get_running_loop().call_later(delay, self._woken)
         self._alarm_at = when
 
@@ -161,9 +166,11 @@ class Batching(Generic[T, R]):
                 _settle(entry, result)
         except HeadraceError as error:
             return error
-        except Exception:  # noqa: BLE001 - a boundary: nobody may wait for ever
+        except Exception:
             _logger.exception("a run of %d requests failed in the server", len(entries))
-            return HeadraceError(Code.INTERNAL, "The server failed at this request; its log says why.")
+            return HeadraceError(
+                Code.INTERNAL, "The server failed at this request; its log says why."
+            )
         return None
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.domain.limits import Limits as UsageLimits
 from headrace.settings.tree import (
+    Embedding,
     Hook,
     Limits,
     Model,
@@ -33,6 +34,7 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("store", Store),
     ("models[]", Model),
     ("models[].defaults", SamplingDefaults),
+    ("models[].embedding", Embedding),
     ("models[].replicas[]", Replica),
     ("models[].limits", UsageLimits),
     ("hooks[]", Hook),
