@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -64,6 +65,10 @@ from headrace.telemetry.metrics import Metrics
 from headrace.telemetry.operations import OperationsPort
 from headrace.telemetry.tracing import tracing
 
+if TYPE_CHECKING:  # they import numpy
+    from headrace.tensor_version import TensorVersion
+    from headrace.tensors import TensorService
+
 logger = logging.getLogger("headrace.app")
 
 PROVIDERS = {"openai": "openai", "llama": "llama.cpp", "scripted": "headrace"}
@@ -101,8 +106,9 @@ class App:
         self.store = build_store(settings)
         self.hub = Hub(self.store)
         self.outbox = Outbox()
-        self.flows = [self._flow(model) for model in settings.models]
+        self.flows = [self._flow(model) for model in settings.models if model.engine != "onnx"]
         self.limiting = build_limiting(settings)
+        self.tensors = self._build_tensors()
         self.registry.on_change = self._limit_anew
         self._limit_anew()
         self.service = Service(
@@ -116,11 +122,12 @@ class App:
             limiting=self.limiting,
             tenants=self.registry.tenants,
             tracer=tracer,
+            tensors=self.tensors,
         )
         self.embedding = embedding_building.build(
             settings,
             {flow.model.name: flow for flow in self.flows},
-            None,
+            self.tensors,
             self.service.model,
             self.limiting,
             self.metrics,
@@ -134,6 +141,7 @@ class App:
             embedder=self.embedding,
             more=self.grpc.routes if self.grpc is not None else (),
             tracer=tracer,
+            tensors=self.tensors,
         )
         self.engine_losses: dict[str, int] = {}
         self.front: Front | None = None
@@ -207,6 +215,8 @@ class App:
                     background.append(tasks.create_task(load, name=f"load {replica.name}"))
                     look = self._look_at_cache(flow, replica)
                     background.append(tasks.create_task(look, name=f"cache {replica.name}"))
+            if self.tensors is not None:
+                background.append(tasks.create_task(self.tensors.load_first(), name="tensors"))
             background.append(tasks.create_task(self.embedding.load(), name="embeddings"))
             await self.stopping.wait()
             await self._close()
@@ -220,7 +230,9 @@ class App:
             self.grpc.leave()
         until = time.monotonic() + grace_s
         await self.embedding.close(grace_s)
-        await self.service.close(max(0.0, until - time.monotonic()))
+        grace_s = max(0.0, until - time.monotonic())
+        tensors = () if self.tensors is None else (self.tensors.close(grace_s),)
+        await asyncio.gather(self.service.close(grace_s), *tensors)
         if self.grpc is not None:
             await self.grpc.close()
         if self.front is not None:
@@ -252,10 +264,27 @@ class App:
             news = {"state": state, "model": flow.model.name, "replica": replica.name}
             self.topics.publish("model", news)
 
+    def _build_tensors(self) -> TensorService | None:
+        """Of the models that take tensors; what it needs is imported only where there are some."""
+        if all(model.engine != "onnx" for model in self.settings.models):
+            return None
+        from headrace.tensor_building import build
+
+        def news(version: TensorVersion, state: str) -> None:
+            if self.topics.wanted("model"):
+                plan = version.plan
+                said = {"state": state, "model": plan.model, "replica": plan.name}
+                self.topics.publish("model", {**said, "version": plan.version})
+
+        return build(self.settings, news, self.limiting.take_request)
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self.service.tick(time.monotonic())
+            now = time.monotonic()
+            self.service.tick(now)
+            if self.tensors is not None:
+                self.tensors.tick(now)
             self.metrics.fold()
             self.gc_watch.rest(not self.service.busy)
             if self.grpc is not None:
@@ -316,6 +345,8 @@ class App:
         self.metrics.watch("readers", lambda: self.hub.readers)
         self.metrics.watch("limited", lambda: self.limiting.refused)
         self.topics.subscribe("engine", self._engine_news)
+        if self.tensors is not None:
+            self.metrics.tensors = self.tensors.all_counts
         front = self.front
         if front is not None:
             self.metrics.watch("connections", lambda: front.connections)

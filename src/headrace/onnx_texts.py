@@ -64,21 +64,16 @@ class OnnxTexts:
         self._options = options
         self._fetch = fetch
         self._buckets = Buckets(options.most)
+        self._tokenizer: TextTokenizer | None = None
         self._loaded: Loaded | None = None
-        self._loading = asyncio.Lock()
+        self._fetching = asyncio.Lock()
 
     async def load(self) -> None:
-        async with self._loading:
-            if self._loaded is None:
-                tokenizer = await self._fetch()
-                model = await self._tensors.ready(self._options.name)
-                self._loaded = Loaded(tokenizer, model, self._options.output or _output(model))
+        """The tokenizer only: when its model is loaded, the settings say."""
+        await self._with_tokenizer()
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
-        if self._loaded is None:
-            await self.load()
-        loaded = self._loaded
-        assert loaded is not None
+        loaded = self._loaded or await self._load()
         rows = await _tokenised(loaded.tokenizer, request.inputs)
         for index, row in enumerate(rows):
             check_length(index, len(row), self._options.most)
@@ -96,6 +91,19 @@ class OnnxTexts:
 
     async def close(self) -> None:
         """What waits, waits with the tensors."""
+
+    async def _with_tokenizer(self) -> TextTokenizer:
+        async with self._fetching:
+            if self._tokenizer is None:
+                self._tokenizer = await self._fetch()
+            return self._tokenizer
+
+    async def _load(self) -> Loaded:
+        tokenizer = await self._with_tokenizer()
+        model = await self._tensors.ready(self._options.name)
+        output = self._options.output or _output(model)
+        self._loaded = loaded = Loaded(tokenizer, model, output)
+        return loaded
 
     def _pieces(self, rows: Sequence[Sequence[int]], most: int) -> list[Piece]:
         """Inputs of one bucket together, at most so many."""

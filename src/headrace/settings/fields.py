@@ -15,17 +15,20 @@ import msgspec
 
 from headrace.domain.limits import Limits as UsageLimits
 from headrace.settings.tree import (
+    Batching,
     Embedding,
     Hook,
     Limits,
     Model,
     ModelLimits,
+    Onnx,
     Replica,
     SamplingDefaults,
     Server,
     Settings,
     Store,
     Tenant,
+    Version,
 )
 
 TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
@@ -36,6 +39,9 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("models[].defaults", SamplingDefaults),
     ("models[].embedding", Embedding),
     ("models[].replicas[]", Replica),
+    ("models[].versions[]", Version),
+    ("models[].onnx", Onnx),
+    ("models[].batching", Batching),
     ("models[].limits", UsageLimits),
     ("hooks[]", Hook),
     ("tenants[]", Tenant),
