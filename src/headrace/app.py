@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvloop
 
-from headrace import __version__
+from headrace import __version__, embedding_building
 from headrace.admission.day import DayBudgets
 from headrace.admission.limiter import Rules
 from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
@@ -124,12 +124,21 @@ class App:
             tracer=tracer,
             tensors=self.tensors,
         )
+        self.embedding = embedding_building.build(
+            settings,
+            {flow.model.name: flow for flow in self.flows},
+            self.tensors,
+            self.service.model,
+            self.limiting,
+            self.metrics,
+        )
         self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
+            embedder=self.embedding,
             more=self.grpc.routes if self.grpc is not None else (),
             tracer=tracer,
             tensors=self.tensors,
@@ -208,6 +217,7 @@ class App:
                     background.append(tasks.create_task(look, name=f"cache {replica.name}"))
             if self.tensors is not None:
                 background.append(tasks.create_task(self.tensors.load_first(), name="tensors"))
+            background.append(tasks.create_task(self.embedding.load(), name="embeddings"))
             await self.stopping.wait()
             await self._close()
             for task in background:
@@ -218,6 +228,9 @@ class App:
         logger.info("stopping: running generations have %g s", grace_s)
         if self.grpc is not None:
             self.grpc.leave()
+        until = time.monotonic() + grace_s
+        await self.embedding.close(grace_s)
+        grace_s = max(0.0, until - time.monotonic())
         tensors = () if self.tensors is None else (self.tensors.close(grace_s),)
         await asyncio.gather(self.service.close(grace_s), *tensors)
         if self.grpc is not None:

@@ -139,6 +139,9 @@ def llama_options(model: Model, file: ModelFile, state: Path) -> LlamaOptions:
         ubatch=model.ubatch or 0,
         cache_mib=model.cache_mib or 0,
         partial_tokens=file.partial_tokens,
+        embeds=model.embedding.max_tokens if model.embedding.enabled else 0,
+        pooling=model.embedding.pooling or "",
+        normalize=model.embedding.normalize,
         log_path=state / "engines" / f"{model.name}.log",
         limits=EngineLimits(
             connect_s=model.connect_timeout_s,

@@ -13,12 +13,13 @@ from functools import partial
 import msgspec
 
 from headrace.admission.day import DayBudgets
-from headrace.admission.estimates import Size, size_of, utf8_bytes
+from headrace.admission.estimates import Size, input_size, size_of, utf8_bytes
 from headrace.admission.limiter import Limiter, Rules
 from headrace.admission.pace import Pace, Paced
 from headrace.admission.plan import Plan, Reservation
 from headrace.admission.sizes import Sizes
 from headrace.domain.delta import Delta
+from headrace.domain.embeddings import Input
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Progress, Token
 from headrace.domain.request import Caller, Cap, Message, Request
@@ -81,6 +82,35 @@ class Limiting:
         if cap is not request.cap:
             request = msgspec.structs.replace(request, cap=cap)
         return request, reservation
+
+    def reserve_inputs(
+        self, id: str, inputs: Sequence[Input], caller: Caller, model: str, wall: float
+    ) -> Reservation | None:
+        """Let a request in that computes no answer and reads ``inputs``, each of which is as long as a prompt may be.
+        Returns what it may use; None where nothing limits it. Raises as :meth:`reserve`."""
+        if self._free:
+            return None
+        now = time.monotonic()
+        plan = self._limiter.plan(caller.tenant, caller.key_id, model, now)
+        if plan is None:
+            return None
+        sizes = [input_size(one) for one in inputs]
+        self._sizes.check_prompt(max(plan.estimates.prompt_tokens(size) for size in sizes))
+        whole = Size(sum(one.text_bytes for one in sizes), sum(one.tokens for one in sizes))
+        prompt = plan.estimates.prompt_tokens(whole)
+        try:
+            return plan.reserve(id, whole, prompt, 0, 1, now, wall)
+        except HeadraceError:
+            self.refused += 1
+            raise
+
+    @staticmethod
+    def settle_inputs(reservation: Reservation | None, used: int) -> None:
+        """Its inputs had so many tokens; 0: nothing came of it."""
+        if reservation is not None:
+            if used and reservation.size is not None:
+                reservation.plan.estimates.learn_prompt(reservation.size, used)
+            reservation.settle(used, time.monotonic())
 
     def take_request(self, tenant: str, key_id: str, model: str) -> Plan | None:
         """Let a request in that generates nothing. ``model``: its own name. Returns what knows what its caller has

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
@@ -101,6 +102,11 @@ class LocalEngine(StreamingEngine):
         if self._engine is None:
             raise _being_fetched()
         return await self._engine.count_prompt(request)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        if self._engine is None:
+            raise _being_fetched()
+        return await self._engine.embed(request)
 
     async def cache_usage(self) -> float | None:
         if self._engine is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from array import array
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import uvloop
 
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import (
     Error,
@@ -31,6 +33,7 @@ from headrace.domain.tokens import Tokens
 from headrace.front.limits import Limits
 from headrace.front.listen import FrontOptions, listen
 from headrace.protocols.api import Api, ApiOptions
+from headrace.protocols.embedding_port import Embedded
 from headrace.protocols.port import ModelCard, Reader, State
 
 TIMEOUT_S = 30.0
@@ -294,6 +297,25 @@ class ScriptedService:
         return self.ready
 
 
+class Embedder:
+    """The vector of a text: how long it is, and its place. Remembers what it was asked."""
+
+    def __init__(self, kind: Any = "f") -> None:
+        self.kind = kind
+        self.asked: list[EmbeddingRequest] = []
+        self.callers: list[Caller] = []
+        self.reservation: Any = None
+        self.refuse: HeadraceError | None = None
+
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embedded:
+        self.asked.append(request)
+        self.callers.append(caller)
+        if self.refuse is not None:
+            raise self.refuse
+        vectors = [array(self.kind, [len(one), at + 0.5]) for at, one in enumerate(request.inputs)]
+        return Embedded(Embeddings(vectors, 7), self.reservation)
+
+
 def token(seq: int, text: str, **fields: Any) -> Token:
     return Token(seq, CREATED + seq, text, **fields)
 
@@ -331,13 +353,21 @@ async def serving(
     *,
     metrics: Any = None,
     admin: Any = None,
+    embedder: Any = None,
     more: Any = (),
     limits: Any = None,
     tls: Any = None,
     **options: Any,
 ) -> AsyncIterator[str]:
     """The API of a service behind a real front; gives its URL."""
-    api = Api(service, ApiOptions(**options), metrics=metrics, admin=admin, more=more)
+    api = Api(
+        service,
+        ApiOptions(**options),
+        metrics=metrics,
+        admin=admin,
+        embedder=embedder,
+        more=more,
+    )
     options_ = FrontOptions(port=0, refuse=api.refuse, limits=limits or Limits(), tls=tls)
     front = await listen(api.handle, options_)
     try:
@@ -372,6 +402,7 @@ class Kit:
 
     Generation = ScriptedGeneration
     Service = ScriptedService
+    Embedder = Embedder
     Usage = Usage
     TokenLogprob = TokenLogprob
     ToolCallDelta = ToolCallDelta

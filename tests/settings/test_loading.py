@@ -159,6 +159,18 @@ def test_a_setting_with_several_values_takes_one_text_a_list_or_commas(file: Pat
             '[[models]]\nname = "a"\nengine = "openai"',
             "models[0].replicas: the engine openai needs at least one",
         ),
+        (
+            '[[models]]\nname = "a"\nsource = "file:a"\n[models.embedding]\npooling = "cls"',
+            "models[0].embedding.enabled: must be true, or the rest means nothing",
+        ),
+        (
+            '[[models]]\nname = "a"\nsource = "file:a"\n[models.embedding]\nenabled = true\noutput = "x"',
+            "models[0].embedding.output: the file of a llama has its own",
+        ),
+        (
+            UPSTREAM + "[models.embedding]\nenabled = true",
+            "models[0].embedding.enabled: an upstream's embeddings are passed on; leave it out",
+        ),
         (UPSTREAM + UPSTREAM, "models[1]: up is also a name of models[0]"),
         (
             '[[tenants]]\nname = "a"\nkeys = [3]',

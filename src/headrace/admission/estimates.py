@@ -5,6 +5,7 @@ fast they come. So a reservation needs no question to the engine; what it got wr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -110,13 +111,17 @@ def size_of(request: Request) -> Size:
         if message.tool_calls is not None:
             text_bytes += len(str(message.tool_calls))
     for prompt in request.prompts:
-        if isinstance(prompt, str):
-            text_bytes += utf8_bytes(prompt)
-        else:
-            tokens += len(prompt)
+        size = input_size(prompt)
+        text_bytes += size.text_bytes
+        tokens += size.tokens
     if request.tools is not None:
         text_bytes += len(str(request.tools))
     return Size(text_bytes, tokens)
+
+
+def input_size(text: str | Sequence[int]) -> Size:
+    """Of a text or token ids."""
+    return Size(utf8_bytes(text), 0) if isinstance(text, str) else Size(0, len(text))
 
 
 def utf8_bytes(text: str) -> int:

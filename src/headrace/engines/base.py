@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from headrace.domain.delta import Delta, Outcome
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
@@ -94,6 +95,10 @@ class StreamingEngine:
     async def count_prompt(self, request: Request) -> int:
         """As the protocol says."""
         raise no_tokenizer()
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """As the protocol says."""
+        raise HeadraceError(Code.UNSUPPORTED, "This model's engine computes no embeddings.")
 
     async def cache_usage(self) -> float | None:
         """As the protocol says."""

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from headrace.domain.delta import Delta, Outcome, Prefix, Turn
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
@@ -128,6 +129,10 @@ class Engine(Protocol):
     async def count_prompt(self, request: Request) -> int:
         """Tokens of a chat's prompt as this model's template lays it out. Raises ``UNSUPPORTED`` where that
         is not known."""
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Vectors of texts or token ids. Raises ``UNSUPPORTED`` where it computes none, ``CONTEXT_LENGTH`` and
+        ``INVALID_REQUEST`` for inputs that it does not take."""
 
     async def cache_usage(self) -> float | None:
         """Share of the key-value cache that runs under way occupy, 0 to 1; None: this engine never says.

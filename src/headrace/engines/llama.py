@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Message, Request
 from headrace.domain.tokens import Tokens
@@ -29,6 +30,7 @@ from headrace.engines.base import StreamingEngine, unsupported
 from headrace.engines.cache_usage import cache_usage
 from headrace.engines.child import Command
 from headrace.engines.dialect import LLAMA
+from headrace.engines.embeddings import embedded, embedding_fields
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
 from headrace.engines.fan import FanRun
 from headrace.engines.lane import Lane, LaneFacts, Prompt
@@ -190,6 +192,11 @@ class LlamaEngine(StreamingEngine):
         rendered = await client.post("/apply-template", value | {"messages": request.messages})
         prompt: str = msgspec.json.decode(rendered)["prompt"]
         return len((await self.tokenize(prompt, special=True)).ids)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        told = None if self._options.normalize else -1
+        fields = embedding_fields(request.model, request.inputs, embd_normalize=told)
+        return embedded(await self._serving().embed(fields), len(request.inputs))
 
     async def cache_usage(self) -> float | None:
         return await cache_usage(self._serving())

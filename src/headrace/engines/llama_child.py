@@ -15,20 +15,22 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 _PR_SET_PDEATHSIG = 1
 PARENT_GONE = 3
 """Exit status of a child that found its parent gone."""
+Pooling = Literal["mean", "cls", "last"]
 
 
 class ChildOptions(msgspec.Struct, frozen=True):
     """What llama.cpp is told. ``context``: tokens of one slot. ``batch``: tokens computed between two
     looks at whether a request was cancelled, ``ubatch`` of them at once. ``http_threads``:
     connections served at once. ``parent``: process id of the server. ``key``: what every request must
-    carry, so that nobody else on the machine computes here."""
+    carry, so that nobody else on the machine computes here. ``embedding``: it answers for embeddings as well,
+    whose ``pooling`` the model says where it is empty."""
 
     model: str
     parent: int
@@ -46,6 +48,8 @@ class ChildOptions(msgspec.Struct, frozen=True):
     chat_template: str = ""
     mmproj: str = ""
     verbosity: int = 2
+    embedding: bool = False
+    pooling: Pooling | Literal[""] = ""
 
 
 def main() -> None:
@@ -114,6 +118,11 @@ def _serve(options: ChildOptions) -> Any:
         params.api_keys = [options.key]
     if options.chat_template:
         params.chat_template = options.chat_template
+    if options.embedding:
+        params.embedding = True
+    if options.pooling:
+        kind = f"LLAMA_POOLING_TYPE_{options.pooling.upper()}"
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, kind)
     if options.mmproj:
         params.mmproj.path = options.mmproj
     return xllamacpp.Server(params)

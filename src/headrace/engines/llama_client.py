@@ -17,6 +17,8 @@ from headrace.engines.slot_table import SlotTable
 
 CONTROL_CONNECTIONS = 2
 """For everything that computes nothing."""
+EMBEDDING_CONNECTIONS = 2
+"""A batch that is computed, and the next."""
 _JSON = ("content-type", "application/json")
 
 
@@ -33,6 +35,7 @@ class LlamaClient:
         self.control = Pool(
             origin, bounded(limits, max_connections=CONTROL_CONNECTIONS, max_waiting=65_536)
         )
+        self.embeddings = Pool(origin, bounded(limits, max_connections=EMBEDDING_CONNECTIONS))
         self.slots = SlotTable(slots, early)
         self._origin = origin
         self._headers = (_JSON, ("authorization", f"Bearer {key}"))
@@ -81,15 +84,22 @@ class LlamaClient:
         body = msgspec.json.encode(value)
         return _body(await self.control.collect(self._plain("POST", path, body)))
 
+    async def embed(self, value: Any) -> bytes:
+        """``POST /v1/embeddings``. Raises :class:`HeadraceError` for a refusal too."""
+        body = msgspec.json.encode(value)
+        return _body(await self.embeddings.collect(self._plain("POST", "/v1/embeddings", body)))
+
     def fail_all(self, error: HeadraceError) -> None:
         """Fail what is under way."""
         self.streams.fail_all(error)
         self.control.fail_all(error)
+        self.embeddings.fail_all(error)
 
     async def close(self) -> None:
         """Close all connections."""
         await self.streams.close()
         await self.control.close()
+        await self.embeddings.close()
 
     def _plain(self, method: str, path: str, body: bytes) -> bytes:
         return with_body(self._origin.head(method, path, self._headers), body)

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from headrace.engines.limits import Limits
-from headrace.engines.llama_child import ChildOptions
+from headrace.engines.llama_child import ChildOptions, Pooling
 from headrace.engines.restarts import RestartRules
 
 SPARE_HTTP_THREADS = 4
@@ -22,7 +22,9 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     one slot; ``batch``: tokens computed between two looks at whether a request was cancelled, and
     ``ubatch`` of them at once; ``cache_mib``: memory for prompts of earlier requests beside the slots'
     own; ``max_tokens``: of a request that names none (0: the rest of the context). ``state``: names
-    this server's state folder, so that left-over processes are found."""
+    this server's state folder, so that left-over processes are found. ``embeds``: tokens of an input of
+    which an embedding is wanted, at most; 0: none is. ``pooling``: how it is made of the tokens' (empty: the model
+    says), ``normalize``: to length 1."""
 
     name: str
     model_path: str
@@ -39,6 +41,9 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = 0
     chat_template: str = ""
     mmproj: str = ""
+    embeds: int = 0
+    pooling: Pooling | Literal[""] = ""
+    normalize: bool = True
     accepts: tuple[str, ...] = ()
     partial_tokens: Mapping[bytes, int] = {}
     log_path: Path | None = None
@@ -70,10 +75,15 @@ def shape(options: LlamaOptions, cpus: int) -> Shape:
     Memory (``python -m benchmarks.shapes memory``, Q8_0): 915 MiB with 8 slots of 4,096 each. One cache
     for all slots needs as much for as many tokens (916); it saves only what it cannot hold (285 MiB
     with 4,096 for all), and a request would fail for what others took. So each slot has its own.
+    Of an input of which an embedding is wanted, all tokens are computed at once, unless the last one's
+    is the embedding: llama.cpp has it so.
     ``early``: requests that wait in the process, where a slot that is given back is filled without
     idling for a batch: one, and more where several are given back in one batch.
     """
     batch = options.batch or options.ubatch or (512 if options.device == "gpu" else 64)
+    ubatch = min(batch, options.ubatch or batch)
+    if options.embeds and options.pooling != "last":
+        ubatch = max(ubatch, options.embeds)
     slots = options.slots or 8
     return Shape(
         slots=slots,
@@ -81,19 +91,23 @@ def shape(options: LlamaOptions, cpus: int) -> Shape:
         context=options.context or 4096,
         threads=options.threads or max(1, cpus // 2),
         batch_threads=options.batch_threads or max(1, cpus),
-        batch=batch,
-        ubatch=min(batch, options.ubatch or batch),
+        batch=max(batch, ubatch),
+        ubatch=ubatch,
     )
 
 
 def child_options(options: LlamaOptions, chosen: Shape, parent: int, key: str) -> ChildOptions:
     """What the process is told. ``key``: what it wants to see before it computes for anybody."""
     layers = {"cpu": 0, "gpu": 9999, "auto": 9999}[options.device]
+    # With a cache a slot, llama.cpp computes inputs of different lengths in steps of the shortest, and pools each step
+    # by itself: the mean is then of an input's last tokens only. In one cache an input is never divided.
+    unified = options.embeds > 0 and options.pooling != "last"
     return ChildOptions(
         model=options.model_path,
         parent=parent,
         key=key,
-        context=chosen.context,
+        context=chosen.context * chosen.slots if unified else chosen.context,
+        unified=unified,
         slots=chosen.slots,
         batch=chosen.batch,
         ubatch=chosen.ubatch,
@@ -104,4 +118,6 @@ def child_options(options: LlamaOptions, chosen: Shape, parent: int, key: str) -
         cache_mib=options.cache_mib,
         chat_template=options.chat_template,
         mmproj=options.mmproj,
+        embedding=options.embeds > 0,
+        pooling=options.pooling,
     )

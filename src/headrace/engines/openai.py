@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, Usage
 from headrace.domain.request import Request
@@ -32,6 +33,7 @@ from headrace.engines.ask import (
 from headrace.engines.base import StreamingEngine, no_tokenizer
 from headrace.engines.chunks import ChatFold
 from headrace.engines.connection import Write, at_once
+from headrace.engines.embeddings import EMBEDDINGS, embedded, embedding_fields
 from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
 from headrace.engines.fan import FanRun, FanStream
 from headrace.engines.faults import refused
@@ -175,6 +177,19 @@ class OpenAIEngine(StreamingEngine):
         }
         return len(tokenized(await self._told(path, asked | tools)).ids)
 
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        asked = embedding_fields(
+            self._asking.model,
+            request.inputs,
+            dimensions=request.dimensions,
+            user=request.user,
+        )
+        whole = with_body(self._heads["embedding"], msgspec.json.encode(asked))
+        response = await self._connected().collect(whole)
+        if response.status != 200:
+            raise refused(*response)
+        return embedded(response.body, len(request.inputs))
+
     async def _told(self, path: str, fields: dict[str, Any]) -> bytes:
         """What the upstream answers. Raises what it refuses."""
         body = msgspec.json.encode({"model": self._asking.model, **fields})
@@ -310,7 +325,11 @@ class OpenAIEngine(StreamingEngine):
 
     def _request_heads(self) -> dict[str, bytes]:
         headers = [("content-type", "application/json"), *self._headers()]
-        paths = {"chat": "/chat/completions", "completion": "/completions"}
+        paths = {
+            "chat": "/chat/completions",
+            "completion": "/completions",
+            "embedding": EMBEDDINGS,
+        }
         return {
             kind: self._origin.head("POST", self._base + path, headers)
             for kind, path in paths.items()

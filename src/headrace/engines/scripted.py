@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from collections.abc import Sequence
+from hashlib import sha256
 
 import msgspec
 
 from headrace.domain.delta import Delta, Outcome, Prefix
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import FinishReason, TokenLogprob, ToolCallDelta, Usage
 from headrace.domain.request import Request
@@ -106,6 +109,17 @@ class ScriptedEngine(StreamingEngine):
     async def count_prompt(self, request: Request) -> int:
         """The words of the prompt."""
         return Script().counted(request)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """The bytes of an input's SHA-256, from 0 to 1; equal inputs have equal ones. A word is a token."""
+        if self._health[0] != "ready":
+            raise HeadraceError(Code.ENGINE_UNAVAILABLE, f"The engine is {self._health[0]}.")
+        vectors = [
+            array("f", [byte / 255 for byte in sha256(repr(one).encode()).digest()])
+            for one in request.inputs
+        ]
+        words = [one.split() if isinstance(one, str) else one for one in request.inputs]
+        return Embeddings(vectors, sum(map(len, words)))
 
     async def close(self) -> None:
         self._health = ("closed", "the engine was closed")

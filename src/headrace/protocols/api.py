@@ -18,6 +18,8 @@ from headrace.protocols.admin_models import AdminModels
 from headrace.protocols.allowances import ANTHROPIC_NAMES, NAMES
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import JSON, Call, request_ids
+from headrace.protocols.embedding_port import Embedder
+from headrace.protocols.embeddings import EmbeddingEndpoint
 from headrace.protocols.errors import OPENAI, Header, error_headers, refusal
 from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.generate import Generate
@@ -57,8 +59,9 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 class Api:
     """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``admin``: what
-    ``/admin`` does, likewise. ``more``: routes of protocols that are optional. ``tracer``: records requests that
-    need a key for models; None to record none. ``tensors``: None without models that take tensors."""
+    ``/admin`` does, likewise. ``embedder``: None where no model gives embeddings. ``more``: routes of protocols that
+    are optional. ``tracer``: records requests that need a key for models; None to record none. ``tensors``: None
+    without models that take tensors."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Api:
         *,
         metrics: Metrics | None = None,
         admin: Admin | None = None,
+        embedder: Embedder | None = None,
         more: Sequence[Route] = (),
         tracer: Tracer | None = None,
         tensors: Tensors | None = None,
@@ -88,6 +92,7 @@ class Api:
             *generations.routes(),
             *ModelEndpoints(service).routes(),
             *Tokenizer(service).routes(),
+            *EmbeddingEndpoint(embedder).routes(),
             *Operations(service, options.version, metrics).routes(),
             *AdminEndpoints(admin).routes(),
             *AdminModels(service, tensors).routes(),

@@ -21,6 +21,7 @@ from headrace.protocols.anthropic_message import MessageObject, TokenCount
 from headrace.protocols.anthropic_request import CountBody, MessagesBody
 from headrace.protocols.batch import MAX_BATCH
 from headrace.protocols.call import Call
+from headrace.protocols.embeddings import EmbeddingList, EmbeddingsBody
 from headrace.protocols.errors import ErrorAnswer
 from headrace.protocols.formats import ENCODERS
 from headrace.protocols.generations import (
@@ -175,6 +176,7 @@ EXAMPLES: dict[str, Json] = {
     "TokenizeBody": {"content": "The mill"},
     "DetokenizeBody": {"tokens": [504, 4889]},
     "PromptBody": {"role": "user", "content": "Shorter, please."},
+    "EmbeddingsBody": {"model": "minilm", "input": ["The mill", "A headrace"]},
     "AbortBody": {"token": "my-token"},
 }
 """Of the bodies, by the names of their types."""
@@ -294,6 +296,16 @@ OPERATIONS: tuple[Operation, ...] = (
         CountBody,
         errors=(*_TOKENS, OVERLOADED),
         error=AnthropicError,
+    ),
+    Operation(
+        "POST",
+        "/v1/embeddings",
+        "Vectors of texts",
+        EmbeddingList,
+        EmbeddingsBody,
+        False,
+        ("X-Request-ID",),
+        (400, 401, 404, 406, 408, 413, 415, 429, 502, 503, 504),
     ),
     Operation(
         "POST", "/tokenize", "A text as tokens", Tokenized, TokenizeBody, errors=(*_TOKENS, 503)

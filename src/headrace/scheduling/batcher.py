@@ -1,9 +1,10 @@
 """The dynamic batcher: which of the requests that wait for a model run together, and when.
 
-An idle engine starts at once with whoever waits; while it is busy the others gather by themselves. Only in a burst is
-an idle engine held back a little (:mod:`headrace.scheduling.lingering`). A plain synchronous decider: no clock
-(``now`` is monotonic seconds and comes in), no I/O. Every operation is O(log n) in those that wait, but that choosing a
-run is linear in their keys, and shedding in their number.
+An idle engine starts at once with whoever waits; while it is busy the others gather by themselves. Only for clients
+that come back at once is it held back a little (:mod:`headrace.scheduling.lingering`).
+
+A plain synchronous decider: no clock (``now`` is monotonic seconds and comes in), no I/O. Every operation is O(log n)
+in those that wait, but that choosing a run is linear in their keys, and shedding in their number.
 """
 
 from __future__ import annotations
@@ -181,7 +182,8 @@ class Batcher(Generic[T]):
         """A run is over; of one that did not end ``well`` nothing is learned."""
         self.idle += 1
         if well:
-            self._lingering.ran(batch.rows, now - batch.started_at, now)
+            took_s = now - batch.started_at
+            self._lingering.ran(len(batch.entries), batch.rows, took_s, now)
 
     def clear(self) -> list[Entry[T]]:
         """All who wait, in the order they came; nobody does any more."""
@@ -256,7 +258,7 @@ class Batcher(Generic[T]):
         there is enough to do."""
         if group.rows >= self._options.max_batch_size or len(self._groups) > 1:
             return now
-        until = self._lingering.until(group.first()[2].since)
+        until = self._lingering.until
         return until if until < self._first_deadline() else now
 
     def _take(self, group: _Group[T], now: float) -> Batch[T]:

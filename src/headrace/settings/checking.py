@@ -10,7 +10,7 @@ from headrace.scheduling.policies import policy
 from headrace.settings.errors import SettingsError
 from headrace.settings.limit_checking import check_limits
 from headrace.settings.tensor_checking import check_tensors
-from headrace.settings.tree import Model, Scheduling, Server, Settings
+from headrace.settings.tree import Embedding, Model, Scheduling, Server, Settings
 
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
@@ -117,8 +117,25 @@ def _check_model(path: str, model: Model) -> None:
         raise SettingsError(f"{path}.replicas: only the engine openai has them")
     if model.engine != "openai" and model.slots == "auto":
         raise SettingsError(f"{path}.slots: only upstreams of the engine openai have `auto`")
+    _check_embedding(f"{path}.embedding", model)
     if model.ubatch and model.batch and model.ubatch > model.batch:
         raise SettingsError(f"{path}.ubatch: must be ≤ batch, which is {model.batch}")
+
+
+def _check_embedding(path: str, model: Model) -> None:
+    embedding = model.embedding
+    if not embedding.enabled:
+        if embedding != Embedding():
+            raise SettingsError(f"{path}.enabled: must be true, or the rest means nothing")
+        return
+    if model.engine == "openai":
+        raise SettingsError(f"{path}.enabled: an upstream's embeddings are passed on; leave it out")
+    if model.engine == "onnx" and not embedding.tokenizer:
+        raise SettingsError(f"{path}.tokenizer: must be set for the engine onnx")
+    if model.engine == "llama":
+        for name in ("tokenizer", "tokenizer_sha256", "output"):
+            if getattr(embedding, name):
+                raise SettingsError(f"{path}.{name}: the file of a llama has its own")
 
 
 def _check_tenants(settings: Settings) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from headrace.domain.limits import Limits as UsageLimits
 from headrace.settings.tree import (
     Batching,
+    Embedding,
     Hook,
     Limits,
     Model,
@@ -36,6 +37,7 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("store", Store),
     ("models[]", Model),
     ("models[].defaults", SamplingDefaults),
+    ("models[].embedding", Embedding),
     ("models[].replicas[]", Replica),
     ("models[].versions[]", Version),
     ("models[].onnx", Onnx),

