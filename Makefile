@@ -51,8 +51,12 @@ browser-test: $(CLIENTS)/.ready $(DEV)  ## the JavaScript SDK and EventSource in
 proto:  ## generate the code of proto/ again; the compiler has an environment of its own
 	@test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc
 	@build/protoc/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.80.1
-	@build/protoc/bin/python -m grpc_tools.protoc -Iproto --python_out=build/protoc --pyi_out=build/protoc proto/headrace/v1/headrace.proto
+	@build/protoc/bin/python -m grpc_tools.protoc -Iproto --python_out=build/protoc --pyi_out=build/protoc \
+		proto/headrace/v1/headrace.proto proto/inference/open_inference.proto
 	@cp build/protoc/headrace/v1/headrace_pb2.py build/protoc/headrace/v1/headrace_pb2.pyi src/headrace/protocols/grpc/
+	@sed s/descriptor_pool.Default/descriptor_pool.DescriptorPool/ build/protoc/inference/open_inference_pb2.py \
+		> src/headrace/protocols/grpc/open_inference_pb2.py  # names of others, who may be in the same process
+	@cp build/protoc/inference/open_inference_pb2.pyi src/headrace/protocols/grpc/
 
 kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may be lost, nothing come twice
 	@$(BIN)/headrace models pull

@@ -9,9 +9,39 @@ from typing import Any, Literal
 import msgspec
 
 Datatype = Literal[
-    *("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
-    *("FP16", "FP32", "FP64", "BF16", "BYTES"),
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "BF16",
+    "BYTES",
 ]
+
+NUMPY_TYPES: dict[Datatype, str] = {
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
+    "BF16": "uint16",
+    "BYTES": "object",
+}
+"""What ``numpy.dtype`` takes for each; numpy has no bfloat16."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True, gc=False):
@@ -36,9 +66,9 @@ class Tensor(msgspec.Struct):
 
 class TensorRequest(msgspec.Struct):
     """One inference. ``outputs``: names of those that are wanted, empty for all; ``version``: empty for the newest.
-    ``into``: memory for outputs, by name: an array of the right type and shape that is written in place; what has
-    none comes in memory of its own. ``priority``: lower is sooner, 0 for the usual. ``timeout_s``: it is refused
-    when it could not run by then."""
+    ``into``: memory for outputs, by name: an array of ``uint8`` with one dimension, at least as long as the output's
+    bytes, whose beginning the answer is then a view of; what has none, and BYTES, come in memory of their own.
+    ``priority``: lower is sooner, 0 for the usual. ``timeout_s``: it is refused when it could not run by then."""
 
     model: str
     inputs: Sequence[Tensor]
@@ -92,12 +122,3 @@ class TensorCounts(msgspec.Struct):
     last_at: float = 0.0
     runs_by_rows: dict[int, list[float]] = msgspec.field(default_factory=dict)
     """By rows of a run: how many there were, and their seconds."""
-
-
-class Embeddings(msgspec.Struct):
-    """``vectors``: a ``numpy.ndarray`` of float32, one row an input, each of length 1 by its L2 norm where the model
-    says so. ``prompt_tokens``: of all inputs together."""
-
-    model: str
-    vectors: Any
-    prompt_tokens: int

@@ -1,4 +1,4 @@
-"""What the protocols of tensors and embeddings need of the rest. Implemented by ``headrace.tensors``."""
+"""What the protocols of tensors need of the rest. Implemented by ``headrace.tensors``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Protocol
 
 from headrace.domain.request import Caller
 from headrace.domain.tensors import (
-    Embeddings,
     TensorCounts,
     TensorModel,
     TensorRequest,
@@ -22,24 +21,28 @@ class Tensors(Protocol):
         """All versions of all models that take tensors, also those that are not loaded."""
 
     def model(self, name: str, version: str = "") -> TensorModel:
-        """A version, the newest without a name. Raises ``MODEL_NOT_FOUND``, for an unknown version too."""
+        """A version, the newest without a name. What it takes and gives is known once it was loaded. Raises
+        ``MODEL_NOT_FOUND``, for an unknown version too."""
 
-    def counts(self, name: str, version: str = "") -> TensorCounts: ...
+    def counts(self, name: str, version: str = "") -> TensorCounts:
+        """Raises ``MODEL_NOT_FOUND``."""
 
     async def infer(self, request: TensorRequest, caller: Caller) -> TensorResponse:
         """Run it, together with others where that is faster; the model is loaded if it is not. A cancelled call
         leaves its batch, if that does not run yet. Raises ``INVALID_REQUEST`` (naming the input) for a wrong
         name, type, rank or shape, ``MODEL_NOT_FOUND``, ``RATE_LIMITED``, ``QUEUE_FULL``, ``QUEUE_TIMEOUT``,
-        ``MODEL_LOADING``, ``ENGINE_FAILED``."""
+        ``ENGINE_UNAVAILABLE`` if it cannot be loaded or was unloaded by hand, ``ENGINE_FAILED``,
+        ``SHUTTING_DOWN``."""
+
+    async def infer_admitted(self, request: TensorRequest) -> TensorResponse:
+        """A part of a request that was let in: its caller's limits were asked. Raises as :meth:`infer`."""
+
+    async def ready(self, name: str) -> TensorModel:
+        """The newest version, loaded if it is not, so that it is known what it takes. Raises ``MODEL_NOT_FOUND`` and
+        ``ENGINE_UNAVAILABLE``."""
 
     async def load(self, name: str) -> None:
         """Make its newest version ready. Raises ``MODEL_NOT_FOUND`` and ``ENGINE_UNAVAILABLE`` with the reason."""
 
     async def unload(self, name: str) -> None:
         """Free its memory once what runs is over; it is not loaded again before :meth:`load`."""
-
-    async def embed(
-        self, model: str, inputs: Sequence[str | Sequence[int]], caller: Caller
-    ) -> Embeddings:
-        """Vectors of texts or token ids, in their order. Raises as :meth:`infer`, and ``CONTEXT_LENGTH`` naming the
-        input that is too long."""
