@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -64,6 +65,11 @@ from headrace.telemetry.metrics import Metrics
 from headrace.telemetry.operations import OperationsPort
 from headrace.telemetry.tracing import tracing
 
+if TYPE_CHECKING:  # they import numpy
+    from headrace.kserve_building import V2
+    from headrace.tensor_version import TensorVersion
+    from headrace.tensors import TensorService
+
 logger = logging.getLogger("headrace.app")
 
 PROVIDERS = {"openai": "openai", "llama": "llama.cpp", "scripted": "headrace"}
@@ -101,8 +107,9 @@ class App:
         self.store = build_store(settings)
         self.hub = Hub(self.store)
         self.outbox = Outbox()
-        self.flows = [self._flow(model) for model in settings.models]
+        self.flows = [self._flow(model) for model in settings.models if model.engine != "onnx"]
         self.limiting = build_limiting(settings)
+        self.tensors = self._build_tensors()
         self.registry.on_change = self._limit_anew
         self._limit_anew()
         self.service = Service(
@@ -116,15 +123,20 @@ class App:
             limiting=self.limiting,
             tenants=self.registry.tenants,
             tracer=tracer,
+            tensors=self.tensors,
         )
-        self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
+        self.v2 = self._build_v2()
+        self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
-            more=self.grpc.routes if self.grpc is not None else (),
+            more=[
+                route for each in (self.grpc, self.v2) if each is not None for route in each.routes
+            ],
             tracer=tracer,
+            tensors=self.tensors,
         )
         self.engine_losses: dict[str, int] = {}
         self.front: Front | None = None
@@ -198,6 +210,8 @@ class App:
                     background.append(tasks.create_task(load, name=f"load {replica.name}"))
                     look = self._look_at_cache(flow, replica)
                     background.append(tasks.create_task(look, name=f"cache {replica.name}"))
+            if self.tensors is not None:
+                background.append(tasks.create_task(self.tensors.load_first(), name="tensors"))
             await self.stopping.wait()
             await self._close()
             for task in background:
@@ -208,12 +222,15 @@ class App:
         logger.info("stopping: running generations have %g s", grace_s)
         if self.grpc is not None:
             self.grpc.leave()
-        await self.service.close(grace_s)
+        tensors = () if self.tensors is None else (self.tensors.close(grace_s),)
+        await asyncio.gather(self.service.close(grace_s), *tensors)
         if self.grpc is not None:
             await self.grpc.close()
         if self.front is not None:
             await self.front.close(1.0)
         await self.api.close()
+        if self.v2 is not None:
+            self.v2.close()
         for flow in self.flows:
             for replica in flow.model.replicas:
                 await replica.engine.close()
@@ -240,10 +257,35 @@ class App:
             news = {"state": state, "model": flow.model.name, "replica": replica.name}
             self.topics.publish("model", news)
 
+    def _build_tensors(self) -> TensorService | None:
+        """Of the models that take tensors; what it needs is imported only where there are some."""
+        if all(model.engine != "onnx" for model in self.settings.models):
+            return None
+        from headrace.tensor_building import build
+
+        def news(version: TensorVersion, state: str) -> None:
+            if self.topics.wanted("model"):
+                plan = version.plan
+                said = {"state": state, "model": plan.model, "replica": plan.name}
+                self.topics.publish("model", {**said, "version": plan.version})
+
+        return build(self.settings, news, self.limiting.take_request)
+
+    def _build_v2(self) -> V2 | None:
+        """The protocol of models that take tensors, where there are some."""
+        if self.tensors is None:
+            return None
+        from headrace.kserve_building import V2
+
+        return V2(self.service, self.tensors, self.settings.server.max_body_bytes)
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self.service.tick(time.monotonic())
+            now = time.monotonic()
+            self.service.tick(now)
+            if self.tensors is not None:
+                self.tensors.tick(now)
             self.metrics.fold()
             self.gc_watch.rest(not self.service.busy)
             if self.grpc is not None:
@@ -304,6 +346,8 @@ class App:
         self.metrics.watch("readers", lambda: self.hub.readers)
         self.metrics.watch("limited", lambda: self.limiting.refused)
         self.topics.subscribe("engine", self._engine_news)
+        if self.tensors is not None:
+            self.metrics.tensors = self.tensors.all_counts
         front = self.front
         if front is not None:
             self.metrics.watch("connections", lambda: front.connections)

@@ -50,6 +50,8 @@ class EngineBuilder:
                 return [Replica(model.name, ScriptedEngine(script_options(model)))]
             case "llama":
                 return [Replica(model.name, self._llama(model))]
+            case "onnx":
+                return []  # it generates nothing: see tensor_building.py
 
     def _llama(self, model: Model) -> Engine:
         settings = self._settings

@@ -82,13 +82,13 @@ class Limiting:
             request = msgspec.structs.replace(request, cap=cap)
         return request, reservation
 
-    def take_request(self, tenant: str, key_id: str, flow: Flow) -> Plan | None:
-        """Let a request in that computes no answer. Returns what knows what its caller has left; None where nothing
-        limits it. Raises ``RATE_LIMITED``."""
+    def take_request(self, tenant: str, key_id: str, model: str) -> Plan | None:
+        """Let a request in that generates nothing. ``model``: its own name. Returns what knows what its caller has
+        left; None where nothing limits it. Raises ``RATE_LIMITED``."""
         if self._free:
             return None
         now = time.monotonic()
-        plan = self._limiter.plan(tenant, key_id, flow.model.name, now)
+        plan = self._limiter.plan(tenant, key_id, model, now)
         if plan is not None:
             try:
                 plan.take_request(now, time.time())

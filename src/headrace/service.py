@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -62,6 +62,15 @@ class Limits(msgspec.Struct, frozen=True):
     join_retries_s: float = 0.0
 
 
+class TensorModels(Protocol):
+    """Models that take tensors: listed with those that generate, and asked for by other protocols."""
+
+    def cards(self) -> Sequence[ModelCard]: ...
+
+    def card(self, name: str) -> ModelCard | None:
+        """By name or alias; None for what is no such model."""
+
+
 class Service:
     """Implements ``protocols.port.Service`` and is the ``Owner`` of all generations."""
 
@@ -78,9 +87,11 @@ class Service:
         limiting: Limiting | None = None,
         tenants: Tenants | None = None,
         tracer: Tracer | None = None,
+        tensors: TensorModels | None = None,
     ) -> None:
         """``limiting``: None where nobody is limited. ``tenants``: None where all have the same terms. ``tracer``:
-        None where nothing is recorded."""
+        None where nothing is recorded. ``tensors``: None without models that take tensors."""
+        self._tensors = tensors
         self._tracer = tracer
         self._flows = {flow.model.name: flow for flow in flows}
         self._models = Models([flow.model for flow in flows])
@@ -244,14 +255,16 @@ class Service:
         return len(found)
 
     def models(self) -> Sequence[ModelCard]:
-        return [flow.card() for flow in self._flows.values()]
+        generating = [flow.card() for flow in self._flows.values()]
+        return generating if self._tensors is None else [*generating, *self._tensors.cards()]
 
     def model(self, name: str) -> ModelCard:
-        return self._flow_of(name).card()
+        card = None if self._tensors is None else self._tensors.card(name)
+        return card or self._flow_of(name).card()
 
     def take_request(self, model: str, tenant: str, key_id: str) -> Plan | None:
         self._ready_engine(model)  # a request that nobody can answer is not counted
-        return self._limiting.take_request(tenant, key_id, self._flow_of(model))
+        return self._limiting.take_request(tenant, key_id, self._flow_of(model).model.name)
 
     async def tokenize(self, model: str, text: str, *, special: bool, pieces: bool) -> Tokens:
         return await self._ready_engine(model).tokenize(text, special=special, pieces=pieces)
@@ -268,6 +281,8 @@ class Service:
         if self._closing:
             return False, "shutting down"
         states = [model.readiness() for model in self._models.all]
+        if self._tensors is not None:
+            states += [(card.ready, card.reason) for card in self._tensors.cards()]
         if not states:
             return False, "no model is configured"
         if any(ready for ready, _ in states):
@@ -481,15 +496,21 @@ class Service:
         return True
 
     def _ready_engine(self, model: str) -> Engine:
-        """One that can be asked about its model. Raises ``MODEL_NOT_FOUND`` and ``MODEL_LOADING``."""
-        for replica in self._models.find(model).replicas:
+        """One that can be asked about its model. Raises as :meth:`_flow_of`, and ``MODEL_LOADING``."""
+        for replica in self._flow_of(model).model.replicas:
             if replica.up:
                 return replica.engine
         raise HeadraceError(Code.MODEL_LOADING, "The model is not ready yet.", retry_after_s=1.0)
 
     def _flow_of(self, model: str) -> Flow:
-        """Raises ``MODEL_NOT_FOUND``."""
-        return self._flows.get(model) or self._flows[self._models.find(model).name]
+        """Raises ``MODEL_NOT_FOUND``, and ``UNSUPPORTED`` for a model that takes tensors."""
+        return self._flows.get(model) or self._flow_by_alias(model)
+
+    def _flow_by_alias(self, model: str) -> Flow:
+        if self._tensors is not None and self._tensors.card(model) is not None:
+            text = f"The model {model} takes tensors (/v2) and generates no text."
+            raise HeadraceError(Code.UNSUPPORTED, text, param="model")
+        return self._flows[self._models.find(model).name]
 
 
 def _not_found(any_id: str) -> HeadraceError:

@@ -221,3 +221,14 @@ def test_a_file_of_the_users_is_used_where_it_is_and_read_again_when_it_changed(
 def test_a_file_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:
     line = refusal(run, tmp_path / "cache", Wanted(f"file:{tmp_path}/no.gguf"))
     assert line == f"there is no model file {tmp_path}/no.gguf"
+
+
+def test_a_file_of_another_engine_is_fetched_and_checked_and_no_vocabulary_is_looked_for(
+    run: Run, tmp_path: Path, steps: list[Step]
+) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text("{}")
+    digest = hashlib.sha256(b"{}").hexdigest()
+    found = run(pull(tmp_path / "cache", Wanted(f"file:{file}", digest), steps.append))
+    assert (found.path, found.sha256, found.partial_tokens) == (str(file), digest, {})
+    assert {step.phase for step in steps} == {"verify"}

@@ -207,6 +207,9 @@ ADMIN_PATHS = [
     ("PUT", "/admin/tenants/x"),
     ("DELETE", "/admin/tenants/x"),
     ("POST", "/admin/reload"),
+    ("GET", "/admin/models"),
+    ("POST", "/admin/models/load"),
+    ("POST", "/admin/models/unload"),
 ]
 
 

@@ -86,6 +86,8 @@ def test_every_example_is_taken(kit: Any, tmp_path: Path) -> None:
         async with kit.talking(first_runs(kit), admin=Admin(registry, reloaded)) as client:
             ids = await made(client)
             for path, body in bodies(describe("1")):
+                if path.startswith("/admin/models/"):
+                    continue  # nothing takes tensors here: tests/test_tensors_app.py
                 url = path.format(id=ids["running"][0])
                 answer = await client.post(url, json=on_scripted(body)["example"])
                 assert answer.status_code == 200, (path, answer.text)
@@ -180,7 +182,7 @@ def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
             )
             output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
-        assert b"Tested: 40" in output.replace(b"  ", b" ")
+        assert b"Tested: 43" in output.replace(b"  ", b" ")
 
     asyncio.run(main())  # pytest's own limit is longer than the kit's
 

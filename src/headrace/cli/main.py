@@ -12,7 +12,7 @@ _COMMANDS = {
     "serve": "Serve models over HTTP.",
     "chat": "Chat with a running server in the terminal.",
     "keys": "Create, list and revoke API keys.",
-    "models": "Fetch, list and remove model files.",
+    "models": "Fetch, list, remove and rewrite model files.",
     "config": "Print the effective settings and where each value came from.",
 }
 

@@ -1,4 +1,4 @@
-"""``headrace models list | pull | rm``."""
+"""``headrace models list | pull | rm``, and ``optimize | quantize`` for ONNX models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import click
 
+from headrace.cli import onnx_rewriting
 from headrace.cli.errors import told
 from headrace.cli.options import loaded, with_settings
 from headrace.models.bar import Bar
@@ -19,7 +20,7 @@ from headrace.settings import Settings
 
 @click.group("models")
 def command() -> None:
-    """Fetch, list and remove model files."""
+    """Fetch, list, remove and rewrite model files."""
 
 
 @command.command("list")
@@ -65,11 +66,17 @@ def remove_model(source: str, config: str | None, **flags: Any) -> None:
 
 
 def _configured(settings: Settings) -> list[tuple[str, Wanted]]:
-    return [
+    sources = [
         (model.name, Wanted(model.source, model.sha256, model.format))
         for model in settings.models
         if model.source
     ]
+    versions = [
+        (f"{model.name}:{one.version}", Wanted(one.source, one.sha256))
+        for model in settings.models
+        for one in model.versions
+    ]
+    return sources + versions
 
 
 def _fetched(settings: Settings, name: str, wanted: Wanted) -> ModelFile:
@@ -85,3 +92,12 @@ def _described(cache: ModelCache, entry: Manifest) -> str:
         gone = "" if cache.intact(entry, variant) else "  (changed or gone)"
         lines.append(f"  {name:5} {size:>10}  {cache.path(entry, variant)}{gone}")
     return "\n".join(lines)
+
+
+def _found(settings: Settings, source: str) -> ModelFile:
+    """The file of a source, or of a configured model."""
+    wanted = dict(_configured(settings)).get(source) or Wanted(source)
+    return _fetched(settings, source, wanted)
+
+
+onnx_rewriting.add_to(command, _found)

@@ -18,6 +18,8 @@ from headrace.models.staging import locked, publish, staging
 from headrace.models.wanted import Format, ModelFile, Report, Step, Wanted
 
 _PIECE_BYTES = 4 * 1024 * 1024
+NO_VOCABULARY = (".onnx", ".ort", ".json", ".txt")
+"""Files of other engines than llama.cpp, and what stands beside them. All others must be GGUF files."""
 
 
 def prepare(cache: ModelCache, wanted: Wanted, report: Report) -> ModelFile:
@@ -64,8 +66,10 @@ class _Preparation:
         source = parse(self._wanted.source)
         file = source.fetch(self._folder, self._report)
         digest = self._verified(file)
-        self._report(Step("vocabulary"))
-        partial_tokens = _partial_tokens(file)
+        partial_tokens: dict[bytes, int] = {}
+        if Path(source.file_name).suffix not in NO_VOCABULARY:
+            self._report(Step("vocabulary"))
+            partial_tokens = _partial_tokens(file)
         if self._folder in file.parents:
             target = self._cache.folder(self._wanted.source) / source.file_name
             publish(file, target)

@@ -25,7 +25,8 @@ from headrace.protocols.errors import Header
 from headrace.protocols.port import Admin
 from headrace.protocols.router import Handler, Route
 
-_NO_STORE: Header = (b"cache-control", b"no-store")
+NO_STORE: Header = (b"cache-control", b"no-store")
+"""What ``/admin`` says is kept nowhere."""
 
 
 class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -95,10 +96,10 @@ class AdminEndpoints:
         return self._known
 
     def keys(self, call: Call, _: str) -> None:
-        call.json(KeyList("list", self._admin.registry.list_keys()), headers=[_NO_STORE])
+        call.json(KeyList("list", self._admin.registry.list_keys()), headers=[NO_STORE])
 
     async def create_key(self, call: Call, _: str) -> None:
-        body = _key_body.decode_closed(_said_json(call))
+        body = _key_body.decode_closed(said_json(call))
         expires_at = None if body.expires_in_s is None else time.time() + body.expires_in_s
         key, text = await self._admin.registry.create_key(
             body.tenant,
@@ -108,29 +109,29 @@ class AdminEndpoints:
             call.key_id,
             _possible(body.limits),
         )
-        call.json(NewKey(**msgspec.structs.asdict(key), key=text), headers=[_NO_STORE])
+        call.json(NewKey(**msgspec.structs.asdict(key), key=text), headers=[NO_STORE])
 
     async def revoke_key(self, call: Call, id: str) -> None:
-        call.json(await self._admin.registry.revoke_key(id, call.key_id), headers=[_NO_STORE])
+        call.json(await self._admin.registry.revoke_key(id, call.key_id), headers=[NO_STORE])
 
     def tenants(self, call: Call, _: str) -> None:
-        call.json(TenantList("list", self._admin.registry.list_tenants()), headers=[_NO_STORE])
+        call.json(TenantList("list", self._admin.registry.list_tenants()), headers=[NO_STORE])
 
     def tenant(self, call: Call, name: str) -> None:
-        call.json(self._admin.registry.tenant(name), headers=[_NO_STORE])
+        call.json(self._admin.registry.tenant(name), headers=[NO_STORE])
 
     async def put_tenant(self, call: Call, name: str) -> None:
-        terms = _terms_body.decode_closed(_said_json(call))
+        terms = _terms_body.decode_closed(said_json(call))
         _possible(terms.limits)
         tenant = Tenant(name=_named(name), **msgspec.structs.asdict(terms))
         await self._admin.registry.put_tenant(tenant, call.key_id)
-        call.json(tenant, headers=[_NO_STORE])
+        call.json(tenant, headers=[NO_STORE])
 
     async def forget_tenant(self, call: Call, name: str) -> None:
-        call.json(await self._admin.registry.forget_tenant(name, call.key_id), headers=[_NO_STORE])
+        call.json(await self._admin.registry.forget_tenant(name, call.key_id), headers=[NO_STORE])
 
     async def reload(self, call: Call, _: str) -> None:
-        call.json(ReloadState(*await self._admin.reload(call.key_id)), headers=[_NO_STORE])
+        call.json(ReloadState(*await self._admin.reload(call.key_id)), headers=[NO_STORE])
 
 
 def _possible(limits: Limits) -> Limits:
@@ -141,7 +142,7 @@ def _possible(limits: Limits) -> Limits:
     return limits
 
 
-def _said_json(call: Call) -> bytes:
+def said_json(call: Call) -> bytes:
     """The body of a call whose head says that it is JSON. Raises as :func:`require_json_body`."""
     if call.header(b"content-type") is None:
         raise HeadraceError(

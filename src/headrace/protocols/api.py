@@ -14,6 +14,7 @@ import msgspec
 from headrace.domain.errors import HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.admin import AdminEndpoints
+from headrace.protocols.admin_models import AdminModels
 from headrace.protocols.allowances import ANTHROPIC_NAMES, NAMES
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.call import JSON, Call, request_ids
@@ -31,6 +32,7 @@ from headrace.protocols.responses import Responses
 from headrace.protocols.router import Handler, Route, Router, WrongMethod
 from headrace.protocols.stream import OpenStreams
 from headrace.protocols.tasks import Tasks
+from headrace.protocols.tensor_port import Tensors
 from headrace.protocols.terms import Terms
 from headrace.protocols.tokenizer import Tokenizer
 from headrace.protocols.tracing import TracedExchange, Tracer, http_attributes
@@ -56,7 +58,7 @@ class ApiOptions(msgspec.Struct, frozen=True):
 class Api:
     """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``admin``: what
     ``/admin`` does, likewise. ``more``: routes of protocols that are optional. ``tracer``: records requests that
-    need a key for models; None to record none."""
+    need a key for models; None to record none. ``tensors``: None without models that take tensors."""
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Api:
         admin: Admin | None = None,
         more: Sequence[Route] = (),
         tracer: Tracer | None = None,
+        tensors: Tensors | None = None,
     ) -> None:
         self._service = service
         self._tracer = tracer
@@ -87,6 +90,7 @@ class Api:
             *Tokenizer(service).routes(),
             *Operations(service, options.version, metrics).routes(),
             *AdminEndpoints(admin).routes(),
+            *AdminModels(service, tensors).routes(),
             *OpenApi(options.version).routes(),
             *more,
         )

@@ -15,6 +15,7 @@ from headrace.domain.key import Key
 from headrace.domain.tenant import NAME, Tenant
 from headrace.protocols.accept import NDJSON_TYPE, SSE_TYPE
 from headrace.protocols.admin import KeyBody, KeyList, NewKey, ReloadState, TenantList, TermsBody
+from headrace.protocols.admin_models import ModelBody, ModelStates
 from headrace.protocols.anthropic_errors import OVERLOADED, AnthropicError
 from headrace.protocols.anthropic_message import MessageObject, TokenCount
 from headrace.protocols.anthropic_request import CountBody, MessagesBody
@@ -161,6 +162,7 @@ EXAMPLES: dict[str, Json] = {
     "ResponsesBody": {"model": _MODEL, "input": "Write a story.", "background": True},
     "MessagesBody": {"model": _MODEL, "messages": _MESSAGES, "max_tokens": 50},
     "CountBody": {"model": _MODEL, "messages": _MESSAGES},
+    "ModelBody": {"model": "minilm"},
     "KeyBody": {
         "tenant": "shop",
         "scopes": ["infer"],
@@ -198,6 +200,7 @@ _TOKENS = (400, 401, 404, 406, 413, 415, 502, 504)
 _FIND = (400, 401, 404, 410, 503)
 _ADMIN = (401, 403, 404)
 _CHANGE = (400, *_ADMIN, 409, 413, 415)
+_LOAD = (400, *_ADMIN, 413, 415, 503)
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -447,6 +450,23 @@ OPERATIONS: tuple[Operation, ...] = (
         "Read the settings again",
         ReloadState,
         errors=(*_ADMIN, 422),
+    ),
+    Operation("GET", "/admin/models", "Which models are loaded", ModelStates, errors=(401, 403)),
+    Operation(
+        "POST",
+        "/admin/models/load",
+        "Load a model that takes tensors",
+        ModelStates,
+        ModelBody,
+        errors=_LOAD,
+    ),
+    Operation(
+        "POST",
+        "/admin/models/unload",
+        "Unload it, until it is loaded again",
+        ModelStates,
+        ModelBody,
+        errors=_LOAD,
     ),
     Operation("GET", "/openapi.json", "This document", dict),
 )

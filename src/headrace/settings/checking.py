@@ -9,6 +9,7 @@ from pathlib import Path
 from headrace.scheduling.policies import policy
 from headrace.settings.errors import SettingsError
 from headrace.settings.limit_checking import check_limits
+from headrace.settings.tensor_checking import check_tensors
 from headrace.settings.tree import Model, Scheduling, Server, Settings
 
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
@@ -84,10 +85,14 @@ def _check_names(settings: Settings) -> None:
             if name in owners:
                 raise SettingsError(f"{path}: {name} is also a name of {owners[name]}")
             owners[name] = path
+    for model in settings.models:
+        if model.engine == "onnx":
+            for name in (model.name, *model.aliases):
+                del owners[name]
     for index, model in enumerate(settings.models):
         if model.fallback is not None and owners.get(model.fallback) in (None, f"models[{index}]"):
             raise SettingsError(
-                f"models[{index}].fallback: {model.fallback} is no other model that is served here"
+                f"models[{index}].fallback: {model.fallback} is no other model that generates here"
             )
 
 
@@ -101,10 +106,11 @@ def _check_scheduling(scheduling: Scheduling) -> None:
 
 
 def _check_model(path: str, model: Model) -> None:
-    if model.engine == "llama" and not model.source:
-        raise SettingsError(f"{path}.source: must be set for the engine llama")
-    if model.engine != "llama" and model.source:
-        raise SettingsError(f"{path}.source: only the engine llama has one")
+    if model.engine in ("llama", "onnx") and not (model.source or model.versions):
+        raise SettingsError(f"{path}.source: must be set for the engine {model.engine}")
+    if model.engine not in ("llama", "onnx") and model.source:
+        raise SettingsError(f"{path}.source: only the engines llama and onnx have one")
+    check_tensors(path, model)
     if model.engine == "openai" and not model.replicas:
         raise SettingsError(f"{path}.replicas: the engine openai needs at least one")
     if model.engine != "openai" and model.replicas:

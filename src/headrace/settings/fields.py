@@ -15,16 +15,19 @@ import msgspec
 
 from headrace.domain.limits import Limits as UsageLimits
 from headrace.settings.tree import (
+    Batching,
     Hook,
     Limits,
     Model,
     ModelLimits,
+    Onnx,
     Replica,
     SamplingDefaults,
     Server,
     Settings,
     Store,
     Tenant,
+    Version,
 )
 
 TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
@@ -34,6 +37,9 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("models[]", Model),
     ("models[].defaults", SamplingDefaults),
     ("models[].replicas[]", Replica),
+    ("models[].versions[]", Version),
+    ("models[].onnx", Onnx),
+    ("models[].batching", Batching),
     ("models[].limits", UsageLimits),
     ("hooks[]", Hook),
     ("tenants[]", Tenant),

@@ -48,14 +48,14 @@ def _inner(loaded: Loaded, kind: str, path: str, struct: Any) -> list[str]:
         loaded, "[models.defaults]", "models[].defaults", f"{path}.defaults", struct.defaults
     )
     lines += _table(loaded, "[models.limits]", "models[].limits", f"{path}.limits", struct.limits)
-    for index, replica in enumerate(struct.replicas):
-        lines += _table(
-            loaded,
-            "[[models.replicas]]",
-            "models[].replicas[]",
-            f"{path}.replicas[{index}]",
-            replica,
-        )
+    if struct.engine == "onnx":
+        for name in ("onnx", "batching"):
+            kind, inner = f"models[].{name}", getattr(struct, name)
+            lines += _table(loaded, f"[models.{name}]", kind, f"{path}.{name}", inner)
+    for name in ("replicas", "versions"):
+        for index, inner in enumerate(getattr(struct, name)):
+            kind, at = f"models[].{name}[]", f"{path}.{name}[{index}]"
+            lines += _table(loaded, f"[[models.{name}]]", kind, at, inner)
     return lines
 
 

@@ -180,6 +180,17 @@ class Server(Section, frozen=True):
     cache_dir: Annotated[
         str, setting("Folder of fetched models; several servers may share it.", common=True)
     ] = "~/.cache/headrace"
+    tensor_memory_mib: (
+        Annotated[
+            int,
+            setting(
+                "Memory for models that take tensors, by the size of their files; those used the longest ago are "
+                "unloaded. Not set: all stay.",
+                ge=1,
+            ),
+        ]
+        | None
+    ) = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         setting("Least level that is logged; `debug` when something is searched.", common=True),
@@ -352,6 +363,131 @@ class Replica(Section, frozen=True):
     ] = "openai"
 
 
+class Version(Section, frozen=True):
+    """One version of a model whose engine is `onnx`. The last one is the newest, which who does not say gets."""
+
+    version: Annotated[
+        str,
+        setting("What clients ask for: letters, digits, `._-`.", pattern=r"^[A-Za-z0-9._-]{1,64}$"),
+    ]
+    source: Annotated[
+        str, setting("Its file, as the model's `source`.", pattern="^(file|hf|pypi):.+")
+    ]
+    sha256: (
+        Annotated[
+            str,
+            setting("Checksum of that file; set it in production.", pattern="^[0-9a-f]{64}$"),
+        ]
+        | None
+    ) = None
+
+
+class Onnx(Section, frozen=True):
+    """How ONNX Runtime computes a model whose engine is `onnx`."""
+
+    providers: Annotated[
+        tuple[Literal["cpu", "cuda", "tensorrt"], ...],
+        setting(
+            "Execution providers, the preferred one first; set them where there is a GPU.",
+            min_length=1,
+        ),
+    ] = ("cpu",)
+    missing_provider: Annotated[
+        Literal["fail", "fallback"],
+        setting("`fallback`: where one cannot be used, the others do, and the log says so."),
+    ] = "fail"
+    provider_options: Annotated[
+        dict[str, dict[str, Any]],
+        setting(
+            "Further options by provider, as ONNX Runtime has them: { cuda = { device_id = 1 } }."
+        ),
+    ] = {}
+    graph_optimization: Annotated[
+        Literal["none", "basic", "extended", "all"],
+        setting("Lower it for a model that was optimised before, or to search a wrong result."),
+    ] = "all"
+    intra_threads: (
+        Annotated[
+            int,
+            setting(
+                "Threads of one operator; lower it where several models run. Not set: one a core.",
+                ge=1,
+                le=512,
+            ),
+        ]
+        | None
+    ) = None
+    inter_threads: (
+        Annotated[
+            int,
+            setting(
+                "Operators computed beside each other, for models with branches. Not set: one.",
+                ge=1,
+                le=512,
+            ),
+        ]
+        | None
+    ) = None
+    cuda_graph: Annotated[
+        bool,
+        setting("Capture runs as CUDA graphs; for small models whose shapes are few."),
+    ] = False
+    tensorrt_cache: (
+        Annotated[
+            str,
+            setting("Folder of engines that TensorRT built. Not set: built anew at every load."),
+        ]
+        | None
+    ) = None
+    tensorrt_fp16: Annotated[
+        bool, setting("TensorRT computes in FP16 where it is faster; check the answers.")
+    ] = False
+    forbid_nan: Annotated[
+        bool, setting("Refuse inputs with NaN, of models that make garbage of them.")
+    ] = False
+    load: Annotated[
+        Literal["start", "first_use"],
+        setting("`first_use`: not before somebody asks; for models that are asked seldom."),
+    ] = "start"
+    unload_idle_s: (
+        Annotated[
+            float,
+            setting("Unload it when nobody asked for so long. Not set: it stays.", gt=0),
+        ]
+        | None
+    ) = None
+
+
+class Batching(Section, frozen=True):
+    """Which requests for a model whose engine is `onnx` run together."""
+
+    max_batch_size: (
+        Annotated[
+            int,
+            setting(
+                "Rows of a run; 0: each request alone. Not set: 32 where the model names its first dimensions "
+                "`batch` or `N`, else 0.",
+                ge=0,
+                le=65_536,
+            ),
+        ]
+        | None
+    ) = None
+    max_wait_ms: Annotated[
+        float,
+        setting(
+            "In a burst, longest wait of an idle engine for more rows; 0: never.", ge=0, le=60_000
+        ),
+    ] = 5.0
+    preferred_batch_sizes: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=1)], ...],
+        setting("Rows that it computes best, as of the engines that TensorRT built."),
+    ] = ()
+    instances: Annotated[
+        int, setting("Runs at once; raise it where one does not fill the machine.", ge=1, le=256)
+    ] = 1
+
+
 class Model(Section, frozen=True):
     """A name that clients use, and what computes it."""
 
@@ -363,8 +499,10 @@ class Model(Section, frozen=True):
         tuple[str, ...], setting("Other names for it, for clients that cannot be changed.")
     ] = ()
     engine: Annotated[
-        Literal["llama", "openai", "scripted"],
-        setting("`openai` for any compatible upstream; `scripted` for tests."),
+        Literal["llama", "openai", "onnx", "scripted"],
+        setting(
+            "`openai` for any compatible upstream, `onnx` for models that take tensors; `scripted` for tests."
+        ),
     ] = "llama"
     source: (
         Annotated[
@@ -470,6 +608,11 @@ class Model(Section, frozen=True):
         SamplingDefaults()
     )
     replicas: Annotated[tuple[Replica, ...], setting("Upstreams, for `openai`.")] = ()
+    versions: Annotated[
+        tuple[Version, ...], setting("For `onnx`, instead of `source`: versions to choose from.")
+    ] = ()
+    onnx: Annotated[Onnx, setting("How `onnx` computes it.")] = Onnx()
+    batching: Annotated[Batching, setting("Which requests run together, for `onnx`.")] = Batching()
     connect_timeout_s: Annotated[
         float, setting("Time to connect to an upstream; lower it to fail over sooner.", gt=0)
     ] = 5.0
@@ -491,7 +634,7 @@ class Model(Section, frozen=True):
         """Generations at once, on each replica that does not say itself."""
         if isinstance(self.slots, int):
             return self.slots
-        return {"llama": 8, "openai": 4096, "scripted": 64}[self.engine]
+        return {"llama": 8, "openai": 4096, "onnx": 0, "scripted": 64}[self.engine]
 
 
 class Hook(Section, frozen=True, rename={"class_": "class"}):

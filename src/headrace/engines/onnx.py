@@ -1,0 +1,195 @@
+"""ONNX Runtime: a version of a model as a session in this process (extra ``onnx``).
+
+No tensor is copied that need not be: inputs are read where they lie, outputs come as views of ONNX Runtime's memory,
+and go straight into memory that is given where their shape is known before they are computed. Importing it takes
+ONNX Runtime and numpy: only where such a model is configured.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.onnx_graphs import CapturedRuns
+from headrace.engines.onnx_options import NAMES, OnnxOptions, open_session
+from headrace.engines.onnx_types import BFLOAT16, decoded, encoded, spec
+from headrace.engines.quiet_collector import QuietCollector
+from headrace.engines.tensor_engine import Arrays, BatchDimension
+from headrace.engines.tensor_memory import Array, moved, view
+
+_REASON = re.compile(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ")
+_BATCH_NAME = re.compile(r"n|.*batch.*", re.IGNORECASE)
+_LONGEST_REASON = 400
+
+
+class OnnxEngine:
+    """``path``: of an ``.onnx`` or ``.ort`` file; files that it names for its weights are beside it."""
+
+    platform = "onnx_onnxruntime"
+
+    def __init__(self, path: str, options: OnnxOptions, quiet: QuietCollector) -> None:
+        """Loads; blocks. ``quiet``: for captures of CUDA graphs. Raises ``ENGINE_UNAVAILABLE`` with what is wrong."""
+        try:
+            self._session: Any = open_session(path, options)
+        except HeadraceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
+            text = f"ONNX Runtime cannot load it: {in_words(error)}"
+            raise HeadraceError(Code.ENGINE_UNAVAILABLE, text) from None
+        self.inputs = tuple(spec(node) for node in self._session.get_inputs())
+        self.outputs = tuple(spec(node) for node in self._session.get_outputs())
+        self._shapes = {
+            node.name: tuple(node.shape)
+            for node in (*self._session.get_inputs(), *self._session.get_outputs())
+        }
+        self._specs = {one.name: one for one in (*self.inputs, *self.outputs)}
+        self._texts = [one.name for one in self.inputs if one.datatype == "BYTES"]
+        self._captured: CapturedRuns | None = None
+        if options.cuda_graph and self._captures():
+            self._captured = CapturedRuns(self._session, self._run_plainly, quiet)
+
+    @property
+    def batch_dimension(self) -> BatchDimension:
+        """As :class:`~headrace.engines.tensor_engine.TensorEngine` says."""
+        firsts = [shape[0] if shape else 1 for shape in self._shapes.values()]
+        if any(isinstance(first, int) for first in firsts):
+            return "none"
+        named = [isinstance(first, str) and _BATCH_NAME.fullmatch(first) for first in firsts]
+        return "named" if all(named) and len(set(firsts)) == 1 else "free"
+
+    def run(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> Arrays:
+        """As :class:`~headrace.engines.tensor_engine.TensorEngine` says."""
+        places = self._places(inputs, outputs, into)
+        try:
+            found = self._run(inputs, outputs, places)
+        except HeadraceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            raise failed(error) from None
+        return {
+            name: self._placed(name, array, places, into)
+            for name, array in zip(outputs, found, strict=True)
+        }
+
+    def close(self) -> None:
+        """As :class:`~headrace.engines.tensor_engine.TensorEngine` says."""
+        self._session = self._captured = None
+
+    def _run(
+        self, inputs: Arrays, outputs: Sequence[str], places: dict[str, Array]
+    ) -> Sequence[Array]:
+        if self._texts:
+            return self._run_texts(inputs, outputs)
+        if self._captured is not None:
+            return self._captured.run(inputs, outputs)
+        try:
+            return self._run_bound(inputs, outputs, places)
+        except RuntimeError:
+            # This call does not tell bad inputs from a broken model, and a model whose dimensions are not as long as it
+            # says cannot write where it should. The other call, which takes longer, does.
+            places.clear()
+            return self._run_values(inputs, outputs)
+
+    def _run_values(self, inputs: Arrays, outputs: Sequence[str]) -> Sequence[Array]:
+        values = {name: self._value(name, array) for name, array in inputs.items()}
+        return [_array(one) for one in self._session.run_with_ort_values(list(outputs), values)]
+
+    def _run_plainly(self, inputs: Arrays, outputs: Sequence[str], options: Any) -> Sequence[Array]:
+        return self._run_bound(inputs, outputs, {}, options)
+
+    def _run_bound(
+        self, inputs: Arrays, outputs: Sequence[str], places: Arrays, options: Any = None
+    ) -> Sequence[Array]:
+        session = self._session
+        binding = session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, self._value(name, array))
+        for name in outputs:
+            place = places.get(name)
+            if place is None:
+                binding.bind_output(name)
+            else:
+                binding.bind_ortvalue_output(name, self._value(name, place))
+        session.run_with_iobinding(binding, options)
+        return [_array(value) for value in binding.get_outputs()]
+
+    def _run_texts(self, inputs: Arrays, outputs: Sequence[str]) -> Sequence[Array]:
+        """Only arrays carry texts to ONNX Runtime, and only this call of its takes arrays."""
+        feed = {
+            name: decoded(name, array) if name in self._texts else self._value(name, array)
+            for name, array in inputs.items()
+        }
+        found = self._session.run(list(outputs), feed)
+        return [encoded(array) if array.dtype == object else array for array in found]
+
+    def _value(self, name: str, array: Array) -> Any:
+        if self._specs[name].datatype == "BF16":
+            return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, BFLOAT16)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+    def _places(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> dict[str, Array]:
+        """Views of the given memory, for outputs whose shape is known before they are computed."""
+        places: dict[str, Array] = {}
+        if not into or self._texts or self._captured is not None:
+            return places
+        lengths = self._lengths(inputs)
+        for name in outputs:
+            if name in into:
+                shape = [lengths.get(one, one) for one in self._shapes[name]]
+                if all(isinstance(one, int) for one in shape):
+                    places[name] = view(into[name], self._specs[name], shape)
+        return places
+
+    def _captures(self) -> bool:
+        """Whether a GPU computes it, and numpy knows all its types."""
+        on_gpu = {NAMES["cuda"], NAMES["tensorrt"]} & set(self._session.get_providers())
+        strange = {"BF16", "BYTES"} & {one.datatype for one in self._specs.values()}
+        return bool(on_gpu) and not strange
+
+    def _placed(self, name: str, array: Array, places: Arrays, into: Arrays) -> Array:
+        """An output where it shall be."""
+        if name in places:
+            place: Array = places[name]
+            return place
+        return moved(array, self._specs[name], into[name]) if name in into else array
+
+    def _lengths(self, inputs: Arrays) -> dict[Any, int]:
+        """How long the dimensions are in these inputs, by their names."""
+        return {
+            name: length
+            for input, array in inputs.items()
+            for name, length in zip(self._shapes[input], array.shape, strict=True)
+            if isinstance(name, str)
+        }
+
+
+def _array(value: Any) -> Array:
+    """A view of an ``onnxruntime.OrtValue``, which lives as long as the view does."""
+    if value.element_type() != BFLOAT16:
+        array: Array = value.numpy()
+        return encoded(array) if array.dtype == object else array
+    memory = (ctypes.c_uint8 * value.tensor_size_in_bytes()).from_address(value.data_ptr())
+    memory.owner = value
+    return np.frombuffer(memory, np.uint16).reshape(value.shape())
+
+
+def failed(error: Exception) -> HeadraceError:
+    """What a run's error is to who asked."""
+    said = in_words(error)
+    if "INVALID_ARGUMENT" in _REASON.findall(str(error)):
+        return HeadraceError(
+            Code.INVALID_REQUEST, f"The model cannot take these inputs: {said}", param="inputs"
+        )
+    return HeadraceError(Code.ENGINE_FAILED, f"The model failed at these inputs: {said}")
+
+
+def in_words(error: Exception) -> str:
+    """What ONNX Runtime says, without where in its sources it says so."""
+    text = _REASON.split(str(error))[-1].rpartition("Status Message: ")[2]
+    return " ".join(text.split())[:_LONGEST_REASON] or type(error).__name__

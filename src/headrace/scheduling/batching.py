@@ -1,0 +1,209 @@
+"""The dynamic batcher at work: who asks waits for its own result, and runs are tasks that it owns.
+
+The decisions are :mod:`headrace.scheduling.batcher`'s. They are made at the end of the event loop's turn: whoever came
+in one turn is in one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from time import monotonic
+from typing import Generic, TypeVar
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.scheduling.batcher import Batch, Batcher, BatchOptions, Entry, full, too_late
+
+_logger = logging.getLogger("headrace.scheduling")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Run = Callable[[Sequence[T]], Awaitable[Sequence[R | HeadraceError]]]
+"""Computes items of one key, together; an error in an item's place is that item's. Raises :class:`HeadraceError` if
+all failed together."""
+
+OF_THE_ENGINE = frozenset(
+    (Code.ENGINE_UNAVAILABLE, Code.ENGINE_TIMEOUT, Code.MODEL_LOADING, Code.SHUTTING_DOWN)
+)
+"""What no item is to blame for: nothing is run again without it."""
+
+
+class Batching(Generic[T, R]):
+    """Runs of one model. ``run`` is called at most ``options.instances`` times at once, with items whose rows together
+    are at most ``options.max_batch_size``."""
+
+    def __init__(self, run: Run[T, R], options: BatchOptions) -> None:
+        """Raises :class:`ValueError` for impossible options."""
+        self._run = run
+        self._batcher: Batcher[T] = Batcher(options)
+        self._runs: set[asyncio.Task[None]] = set()  # bounded by the instances
+        self._due = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a run."""
+        return self._batcher.waiting
+
+    @property
+    def running(self) -> int:
+        """Runs under way."""
+        return len(self._runs)
+
+    async def submit(
+        self,
+        item: T,
+        *,
+        key: Hashable = None,
+        rows: int = 1,
+        priority: int = 0,
+        deadline: float = math.inf,
+    ) -> R:
+        """Its result, of a run together with others of this ``key``. ``deadline``: monotonic seconds by which that run
+        must have begun. Cancelled, it leaves its run, if that has not begun. Raises the item's own error,
+        ``INVALID_REQUEST`` for too many rows, ``QUEUE_FULL``, ``QUEUE_TIMEOUT`` and ``SHUTTING_DOWN``."""
+        if self._closed:
+            raise _closed()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R] = loop.create_future()
+        entry = Entry(item, key, rows, priority, deadline, answer)
+        gave_way = self._batcher.add(entry, monotonic())
+        if gave_way is not None:
+            _refuse(gave_way, full(self._batcher.waiting))
+        if self._batcher.idle:
+            self._decide_soon(loop)
+        elif entry.deadline < self._alarm_at:
+            self._wake_at(entry.deadline)
+        try:
+            return await answer
+        finally:
+            self._batcher.remove(entry)
+            del (
+                answer,
+                entry,
+            )  # an error that is raised here has this frame, and they have the error
+
+    async def close(self) -> None:
+        """Refuse who waits and who comes, and let the runs under way end."""
+        self._closed = True
+        for entry in self._batcher.clear():
+            _refuse(entry, _closed())
+        if self._alarm is not None:
+            self._alarm.cancel()
+        await asyncio.gather(*self._runs)
+
+    def _decide_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._due:
+            self._due = True
+            loop.call_soon(self._decide)
+
+    def _decide(self) -> None:
+        self._due = False
+        while True:
+            decision = self._batcher.decide(monotonic())
+            for entry in decision.late:
+                _refuse(entry, too_late())
+            if decision.batch is None:
+                break
+            task = asyncio.get_running_loop().create_task(self._carry_out(decision.batch))
+            self._runs.add(task)
+            task.add_done_callback(self._runs.discard)
+        if decision.look_at < self._alarm_at:
+            self._wake_at(decision.look_at)
+
+    def _wake_at(self, when: float) -> None:
+        """An alarm that comes too early does no harm: it looks, and is set again."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        delay = (
+            math.ceil(max(0.0, when - monotonic()) * 1000.0) / 1000.0
+        )  # uvloop's are of whole ms
+        self._alarm = asyncio.get_running_loop().call_later(delay, self._woken)
+        self._alarm_at = when
+
+    def _woken(self) -> None:
+        self._alarm, self._alarm_at = None, math.inf
+        self._decide()
+
+    async def _carry_out(self, batch: Batch[T]) -> None:
+        entries = batch.entries
+        well = False
+        try:
+            well = await self._run_some(entries, _Trials(len(entries)))
+        finally:
+            self._batcher.ended(batch, monotonic(), well=well)
+            if not self._closed:
+                self._decide()
+
+    async def _run_some(self, entries: Sequence[Entry[T]], trials: _Trials) -> bool:
+        """Run these, and where they fail together their halves, so that only who is to blame fails. Whether the first
+        run did."""
+        error = await self._run_once(entries)
+        if error is None:
+            return True
+        left = [entry for entry in entries if not entry.answer.done()]
+        if len(left) < 2 or error.code in OF_THE_ENGINE or not trials.another():
+            for entry in left:
+                _refuse(entry, error)
+            return False
+        middle = len(left) // 2
+        await self._run_some(left[:middle], trials)
+        await self._run_some(left[middle:], trials)
+        return False
+
+    async def _run_once(self, entries: Sequence[Entry[T]]) -> HeadraceError | None:
+        """What all of them failed with together; None if each has its own result."""
+        try:
+            results = await self._run([entry.item for entry in entries])
+            if len(results) != len(entries):
+                raise RuntimeError(f"{len(results)} results for {len(entries)} items")
+            for entry, result in zip(entries, results, strict=True):
+                _settle(entry, result)
+        except HeadraceError as error:
+            return error
+        except Exception:
+            _logger.exception("a run of %d requests failed in the server", len(entries))
+            return HeadraceError(
+                Code.INTERNAL, "The server failed at this request; its log says why."
+            )
+        return None
+
+
+class _Trials:
+    """How often a run of ``size`` is divided: often enough to find two bad items. A broken engine is not asked once
+    an item."""
+
+    def __init__(self, size: int) -> None:
+        self._left = 2 * size.bit_length()
+
+    def another(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+
+def _settle(entry: Entry[T], result: object) -> None:
+    answer = entry.answer
+    if answer.done():  # its caller left
+        return
+    if isinstance(result, HeadraceError):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
+
+
+def _refuse(entry: Entry[T], error: HeadraceError) -> None:
+    """With an error of its own: each that is raised has other frames."""
+    if not entry.answer.done():
+        own = HeadraceError(
+            error.code, error.message, param=error.param, retry_after_s=error.retry_after_s
+        )
+        entry.answer.set_exception(own)
+
+
+def _closed() -> HeadraceError:
+    return HeadraceError(Code.SHUTTING_DOWN, "The model is being closed; try again shortly.")

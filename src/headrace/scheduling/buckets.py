@@ -1,0 +1,30 @@
+"""Ragged inputs in few shapes: which length an input is padded to, so that others have the same."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+
+class Buckets:
+    """Lengths up to ``longest`` to pad to. Of what is computed for an input at most the share ``waste`` is padding, or
+    less than ``smallest`` elements are. Fewer buckets gather more requests into each run, at the price of more padding;
+    their number grows with the logarithm of ``longest``."""
+
+    __slots__ = ("lengths",)
+
+    def __init__(self, longest: int, waste: float = 0.25, smallest: int = 16) -> None:
+        """Raises :class:`ValueError` if nothing fits those."""
+        if longest < 1 or smallest < 1 or not 0.0 <= waste < 1.0:
+            raise ValueError("longest and smallest must be at least 1, waste from 0 to below 1")
+        lengths = [min(smallest, longest)]
+        while lengths[-1] < longest:
+            shortest = lengths[-1] + 1  # that would not fit in the one before
+            lengths.append(min(longest, max(shortest, int(shortest / (1.0 - waste)))))
+        self.lengths = tuple(lengths)
+
+    def length(self, count: int) -> int:
+        """What an input of so many elements is padded to. Raises :class:`ValueError` beyond the longest."""
+        at = bisect_left(self.lengths, count)
+        if at == len(self.lengths):
+            raise ValueError(f"{count} elements are more than {self.lengths[-1]}")
+        return self.lengths[at]

@@ -1,0 +1,99 @@
+"""From settings to the models that take tensors.
+
+Imports ONNX Runtime and numpy: only where such a model is configured.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.quiet_collector import QuietCollector
+from headrace.engines.tensor_engine import TensorEngine
+from headrace.models.bar import Bar
+from headrace.models.pull import pull
+from headrace.models.wanted import ModelFile, Wanted
+from headrace.scheduling.batcher import BatchQueue
+from headrace.settings import Settings
+from headrace.settings.tree import Model
+from headrace.tensor_loading import News
+from headrace.tensor_version import Plan, TensorVersion
+from headrace.tensors import Served, TakeRequest, TensorService
+
+try:
+    from headrace.engines.onnx import OnnxEngine
+    from headrace.engines.onnx_options import OnnxOptions
+except ImportError as error:
+    raise HeadraceError(
+        Code.INVALID_REQUEST,
+        f"models of the engine onnx need its packages ({error.name}): pip install 'headrace[onnx]'",
+        param="models.engine",
+    ) from error
+
+
+def build(settings: Settings, news: News, take_request: TakeRequest) -> TensorService:
+    """The service of all models whose engine is ``onnx``."""
+    mib = settings.server.tensor_memory_mib
+    quiet = QuietCollector()
+    return TensorService(
+        [_served(settings, model, quiet) for model in settings.models if model.engine == "onnx"],
+        budget_bytes=None if mib is None else mib * 2**20,
+        news=news,
+        take_request=take_request,
+    )
+
+
+def _served(settings: Settings, model: Model, quiet: QuietCollector) -> Served:
+    files = [(one.version, Wanted(one.source, one.sha256)) for one in model.versions]
+    if model.source is not None:
+        files = [("1", Wanted(model.source, model.sha256))]
+    versions = tuple(TensorVersion(_plan(settings, model, quiet, *file)) for file in files)
+    return Served(model.name, model.aliases, int(time.time()), model.onnx.load, versions)
+
+
+def _plan(
+    settings: Settings, model: Model, quiet: QuietCollector, version: str, wanted: Wanted
+) -> Plan:
+    limits, batching = settings.limits, model.batching
+    name = f"{model.name}:{version}"
+    return Plan(
+        model=model.name,
+        version=version,
+        fetch=partial(_fetch, settings.cache_path, name, wanted),
+        open=partial(_open, onnx_options(name, model), quiet),
+        max_batch_size=batching.max_batch_size,
+        max_wait_ms=batching.max_wait_ms,
+        preferred=batching.preferred_batch_sizes,
+        instances=batching.instances,
+        queue=BatchQueue(limits.max_queue, limits.queue_timeout_s),
+        forbid_nan=model.onnx.forbid_nan,
+        idle_s=model.onnx.unload_idle_s,
+    )
+
+
+async def _fetch(cache: Path, name: str, wanted: Wanted) -> ModelFile:
+    with Bar(name) as show:
+        return await pull(cache, wanted, show)
+
+
+def _open(options: OnnxOptions, quiet: QuietCollector, file: ModelFile) -> TensorEngine:
+    return OnnxEngine(file.path, options, quiet)
+
+
+def onnx_options(name: str, model: Model) -> OnnxOptions:
+    """How ONNX Runtime is asked for a model."""
+    onnx = model.onnx
+    return OnnxOptions(
+        name=name,
+        providers=onnx.providers,
+        missing_provider=onnx.missing_provider,
+        graph_optimization=onnx.graph_optimization,
+        intra_threads=onnx.intra_threads or 0,
+        inter_threads=onnx.inter_threads or 0,
+        cuda_graph=onnx.cuda_graph,
+        tensorrt_cache=onnx.tensorrt_cache or "",
+        tensorrt_fp16=onnx.tensorrt_fp16,
+        provider_options=onnx.provider_options,
+    )

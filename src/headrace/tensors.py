@@ -1,0 +1,220 @@
+"""The way of tensors through the rooms: known model, limits, loaded, checked, batched, run.
+
+Implements ``protocols.tensor_port.Tensors``. On the event loop thread; engines run on threads of theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Literal
+
+import msgspec
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Caller
+from headrace.domain.tensors import (
+    TensorCounts,
+    TensorModel,
+    TensorRequest,
+    TensorResponse,
+)
+from headrace.protocols.port import ModelCard
+from headrace.tensor_loading import News, TensorLoading
+from headrace.tensor_version import TensorVersion
+
+TakeRequest = Callable[[str, str, str], object]
+"""Lets in a request of a tenant, a key, for a model. Raises ``RATE_LIMITED``."""
+
+
+class Served(msgspec.Struct, frozen=True):
+    """A name and its versions, the newest last. ``created``: Unix seconds. ``load``: whether the newest is loaded at
+    the start."""
+
+    name: str
+    aliases: tuple[str, ...]
+    created: int
+    load: Literal["start", "first_use"]
+    versions: tuple[TensorVersion, ...]
+
+    @property
+    def newest(self) -> TensorVersion:
+        return self.versions[-1]
+
+    def find(self, version: str) -> TensorVersion:
+        """Raises ``MODEL_NOT_FOUND``."""
+        if not version:
+            return self.newest
+        for one in self.versions:
+            if one.plan.version == version:
+                return one
+        known = ", ".join(one.plan.version for one in self.versions)
+        text = f"The model {self.name} has no version {version[:100]!r}; it has {known}."
+        raise HeadraceError(Code.MODEL_NOT_FOUND, text, param="model_version")
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether a request would be answered, and in words why not."""
+        one = self.newest
+        if one.state == "ready" or (
+            self.load == "first_use" and one.state in ("unloaded", "loading") and not one.held
+        ):
+            return True, ""
+        return False, f"model {self.name} is {one.state}" + (
+            f": {one.reason}" if one.reason else ""
+        )
+
+
+class TensorService:
+    """``take_request``: None where nobody is limited. ``news``: hears of versions that were loaded and unloaded."""
+
+    def __init__(
+        self,
+        models: Sequence[Served],
+        *,
+        budget_bytes: int | None,
+        news: News,
+        take_request: TakeRequest | None = None,
+    ) -> None:
+        self._models = {model.name: model for model in models}
+        self._by_name = {name: model for model in models for name in (model.name, *model.aliases)}
+        self._loading = TensorLoading(budget_bytes, news)
+        self._take_request = take_request
+        self._closing = False
+
+    # What protocols ask.
+
+    def models(self) -> Sequence[TensorModel]:
+        return [
+            one.describe(_names(model)) for model in self._models.values() for one in model.versions
+        ]
+
+    def model(self, name: str, version: str = "") -> TensorModel:
+        model = self._find(name)
+        return model.find(version).describe(_names(model))
+
+    def counts(self, name: str, version: str = "") -> TensorCounts:
+        return self._find(name).find(version).counts
+
+    async def infer(self, request: TensorRequest, caller: Caller) -> TensorResponse:
+        came_at = monotonic()
+        version = self._let_in(request.model, request.version, caller)
+        return await self._infer(version, request, came_at)
+
+    async def infer_admitted(self, request: TensorRequest) -> TensorResponse:
+        version = self._find(request.model).find(request.version)
+        return await self._infer(version, request, monotonic())
+
+    async def ready(self, name: str) -> TensorModel:
+        model = self._find(name)
+        await self._loading.ready(model.newest)
+        return model.newest.describe(_names(model))
+
+    async def load(self, name: str) -> None:
+        model = self._find(name)
+        for version in model.versions:
+            version.load_anew()
+        await self._loading.ready(model.newest)
+
+    async def unload(self, name: str) -> None:
+        versions = self._find(name).versions
+        for version in versions:
+            version.hold()
+        await asyncio.gather(*map(self._loading.unload, versions))
+
+    # What the generative service asks.
+
+    def cards(self) -> Sequence[ModelCard]:
+        """All models, as ``/v1/models`` has them."""
+        return [_card(model) for model in self._models.values()]
+
+    def card(self, name: str) -> ModelCard | None:
+        """One by name or alias; None for what is no model of tensors."""
+        model = self._by_name.get(name)
+        return None if model is None else _card(model)
+
+    # What the app asks.
+
+    def all_counts(self) -> Sequence[tuple[TensorModel, TensorCounts]]:
+        """Of every version; from any thread."""
+        return [
+            (one.describe(_names(model)), one.counts)
+            for model in self._models.values()
+            for one in model.versions
+        ]
+
+    async def load_first(self) -> None:
+        """Load what shall be there from the start. What cannot be loaded is logged, and shown as failed."""
+        first = [model.newest for model in self._models.values() if model.load == "start"]
+        await asyncio.gather(*map(self._loading.ready, first), return_exceptions=True)
+
+    def tick(self, now: float) -> None:
+        """Unload what rests too long. ``now``: monotonic seconds."""
+        self._loading.tick(now)
+
+    async def close(self, grace_s: float) -> None:
+        """Refuse new requests, let those that are there end within ``grace_s`` seconds, free all."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._loading.drained()
+        except TimeoutError:
+            pass
+        await self._loading.close()
+
+    async def _infer(
+        self, version: TensorVersion, request: TensorRequest, came_at: float
+    ) -> TensorResponse:
+        if self._closing:
+            raise _shutting_down()
+        if version.loaded is None or version.held:
+            await self._loading.ready(version)
+        self._loading.began(version)
+        try:
+            return await version.infer(request, came_at)
+        finally:
+            self._loading.ended(version)
+
+    def _let_in(self, name: str, version: str, caller: Caller) -> TensorVersion:
+        """What was asked for, and a request of the caller's limits for it."""
+        model = self._find(name)
+        found = model.find(version)
+        if self._take_request is not None:
+            self._take_request(caller.tenant, caller.key_id, model.name)
+        return found
+
+    def _find(self, name: str) -> Served:
+        """By name or alias. Raises ``MODEL_NOT_FOUND`` naming what there is."""
+        model = self._by_name.get(name)
+        if model is None:
+            text = (
+                f"No model {name[:200]!r} takes tensors here; these do: {', '.join(self._models)}."
+            )
+            raise HeadraceError(Code.MODEL_NOT_FOUND, text, param="model")
+        return model
+
+
+def _names(model: Served) -> tuple[str, ...]:
+    return tuple(one.plan.version for one in model.versions)
+
+
+def _card(model: Served) -> ModelCard:
+    ready, reason = model.readiness()
+    newest = model.newest
+    return ModelCard(
+        name=model.name,
+        aliases=model.aliases,
+        created=model.created,
+        type="tensors",
+        version=newest.plan.version,
+        parameters=0,
+        max_tokens=0,
+        context=0,
+        slots=newest.plan.instances,
+        ready=ready,
+        reason=reason,
+    )
+
+
+def _shutting_down() -> HeadraceError:
+    return HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down.", retry_after_s=5.0)

@@ -1,0 +1,194 @@
+"""ONNX Runtime as an engine: every type, nothing copied that need not be, errors in words."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests import onnx_models
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.tensors import NUMPY_TYPES, TensorSpec
+from headrace.engines.onnx import OnnxEngine
+from headrace.engines.onnx_options import OnnxOptions
+from headrace.engines.quiet_collector import QuietCollector
+
+
+def engine(path: Path, **options: Any) -> OnnxEngine:
+    return OnnxEngine(str(path), OnnxOptions("m", **options), QuietCollector())
+
+
+def sample(datatype: str) -> np.ndarray[Any, Any]:
+    """Two rows of four."""
+    if datatype == "BYTES":
+        return np.array([[b"a", "é".encode(), b"", b"a\0b"]] * 2, object)
+    return np.arange(8).reshape(2, 4).astype(NUMPY_TYPES[datatype])
+
+
+def refused(path: Path, **options: Any) -> str:
+    with pytest.raises(HeadraceError) as caught:
+        engine(path, **options)
+    assert caught.value.code == Code.ENGINE_UNAVAILABLE
+    return caught.value.message
+
+
+@pytest.mark.parametrize("datatype", NUMPY_TYPES)
+def test_every_type_comes_out_as_it_went_in(tmp_path: Path, datatype: str) -> None:
+    model = engine(onnx_models.identity(tmp_path / "m.onnx", datatype))
+    assert model.inputs == (TensorSpec("x", datatype, (-1, 4)),)
+    assert model.outputs == (TensorSpec("y", datatype, (-1, 4)),)
+    given = sample(datatype)
+    made = model.run({"x": given}, ["y"], {})["y"]
+    assert made.dtype == np.dtype(NUMPY_TYPES[datatype])
+    assert (made == given).all()
+
+
+@pytest.mark.parametrize("datatype", [one for one in NUMPY_TYPES if one != "BYTES"])
+def test_an_input_is_read_where_it_lies_though_it_is_not_aligned(
+    tmp_path: Path, datatype: str
+) -> None:
+    """A view of a body that came, at an odd place, which nobody may write."""
+    given = sample(datatype)
+    lies = np.frombuffer(b"\0" + given.tobytes(), given.dtype, given.size, 1).reshape(given.shape)
+    model = engine(onnx_models.identity(tmp_path / "m.onnx", datatype))
+    assert model._value("x", lies).data_ptr() == lies.ctypes.data
+    assert (model.run({"x": lies}, ["y"], {})["y"] == given).all()
+
+
+@pytest.mark.parametrize("datatype", [one for one in NUMPY_TYPES if one != "BYTES"])
+def test_an_output_is_written_into_the_memory_that_was_given(tmp_path: Path, datatype: str) -> None:
+    given = sample(datatype)
+    memory = np.full(given.nbytes + 3, 7, np.uint8)
+    model = engine(onnx_models.identity(tmp_path / "m.onnx", datatype))
+    made = model.run({"x": given}, ["y"], {"y": memory})["y"]
+    assert np.shares_memory(made, memory)
+    assert memory[: given.nbytes].tobytes() == given.tobytes()
+    assert memory[given.nbytes :].tolist() == [7, 7, 7]
+
+
+def test_an_output_whose_shape_only_the_run_knows_is_copied_there(tmp_path: Path) -> None:
+    memory = np.zeros(64, np.uint8)
+    model = engine(onnx_models.nonzero(tmp_path / "m.onnx"))
+    x = np.array([0, 1, 0, 1], np.float32)
+    made = model.run({"x": x}, ["where"], {"where": memory})["where"]
+    assert np.shares_memory(made, memory)
+    assert made.tolist() == [[1, 3]]
+
+
+def test_a_model_that_breaks_its_word_about_a_shape_is_answered_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """It says that the output is as long as the input."""
+    node = onnx_models.helper.make_node("NonZero", ["x"], ["where"])
+    path = onnx_models.write(
+        tmp_path / "m.onnx",
+        [node],
+        [onnx_models.tensor("x", "FP32", ("n",))],
+        [onnx_models.tensor("where", "INT64", (1, "n"))],
+    )
+    memory = np.zeros(64, np.uint8)
+    x = np.array([0, 1, 0, 1], np.float32)
+    made = engine(path).run({"x": x}, ["where"], {"where": memory})["where"]
+    assert np.shares_memory(made, memory)
+    assert made.tolist() == [[1, 3]]
+
+
+def test_memory_that_is_too_small_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    model = engine(onnx_models.identity(tmp_path / "m.onnx"))
+    with pytest.raises(HeadraceError, match="y has 32 bytes, and the memory for it only 31") as e:
+        model.run({"x": sample("FP32")}, ["y"], {"y": np.zeros(31, np.uint8)})
+    assert e.value.code == Code.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "BF16"])
+def test_an_output_outlives_the_run_and_the_engine(tmp_path: Path, datatype: str) -> None:
+    model = engine(onnx_models.identity(tmp_path / "m.onnx", datatype))
+    given = sample(datatype)
+    made = model.run({"x": given}, ["y"], {})["y"]
+    model.close()
+    del model
+    gc.collect()
+    other = [np.zeros((2, 4), given.dtype) for _ in range(1000)]
+    assert (made == given).all()
+    del other
+
+
+def test_only_what_was_asked_for_comes(tmp_path: Path) -> None:
+    model = engine(onnx_models.add(tmp_path / "m.onnx"))
+    a, b = np.array([[5, 7]], np.int32), np.array([[1, 2]], np.int32)
+    assert model.run({"a": a, "b": b}, ["difference"], {})["difference"].tolist() == [[4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dimension"),
+    [
+        (("batch", 2), "named"),
+        (("batch_size", 2), "named"),
+        (("N", 2), "named"),
+        (("unk__5", 2), "free"),
+        ((3, 2), "none"),
+        ((), "none"),
+    ],
+)
+def test_a_batch_is_what_the_model_calls_so(tmp_path: Path, shape: Any, dimension: str) -> None:
+    model = engine(onnx_models.identity(tmp_path / "m.onnx", shape=shape))
+    assert model.batch_dimension == dimension
+
+
+def test_what_the_model_cannot_take_is_the_caller_s_mistake(tmp_path: Path, capfd: Any) -> None:
+    model = engine(onnx_models.look_up(tmp_path / "m.onnx"))
+    with pytest.raises(HeadraceError, match="out of data bounds, idx=9") as caught:
+        model.run({"word": np.array([9], np.int64)}, ["vector"], {})
+    assert caught.value.code == Code.INVALID_REQUEST
+    assert "onnxruntime_src" not in caught.value.message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
+    model = engine(onnx_models.identity(tmp_path / "m.onnx", "BYTES", ("batch",)))
+    with pytest.raises(HeadraceError, match="not UTF-8") as caught:
+        model.run({"x": np.array([b"\xff"], object)}, ["y"], {})
+    assert (caught.value.code, caught.value.param) == (Code.INVALID_REQUEST, "x")
+
+
+def test_a_file_that_is_no_model_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"junk")
+    assert "ONNX Runtime cannot load it: " in refused(path)
+    assert "rotobuf parsing failed" in refused(path)
+
+
+def test_what_is_no_tensor_is_named(tmp_path: Path) -> None:
+    node = onnx_models.helper.make_node("SequenceConstruct", ["x"], ["many"])
+    many = onnx_models.helper.make_tensor_sequence_value_info("many", 1, None)
+    path = tmp_path / "m.onnx"
+    onnx_models.write(path, [node], [onnx_models.tensor("x", "FP32", (1,))], [many])
+    assert "its many is a seq(tensor(float))" in refused(path)
+
+
+def test_a_missing_provider_ends_the_load(tmp_path: Path) -> None:
+    path = onnx_models.identity(tmp_path / "m.onnx")
+    said = refused(path, providers=("tensorrt", "cuda", "cpu"))
+    assert "TensorrtExecutionProvider and CUDAExecutionProvider is missing" in said
+    assert 'missing_provider = "fallback"' in said
+
+
+def test_or_it_is_done_without_and_logged(tmp_path: Path, caplog: Any) -> None:
+    path = onnx_models.identity(tmp_path / "m.onnx")
+    with caplog.at_level(logging.WARNING):
+        model = engine(path, providers=("cuda",), missing_provider="fallback")
+    assert "m: execution provider CUDAExecutionProvider is missing" in caplog.text
+    assert (model.run({"x": sample("FP32")}, ["y"], {})["y"] == sample("FP32")).all()
+
+
+def test_threads_and_optimisation_are_as_configured(tmp_path: Path) -> None:
+    path = onnx_models.identity(tmp_path / "m.onnx")
+    model = engine(path, graph_optimization="basic", intra_threads=1, inter_threads=2)
+    options = model._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
+    assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
+    assert options.execution_mode.name == "ORT_PARALLEL"
