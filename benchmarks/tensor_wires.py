@@ -59,7 +59,7 @@ class Http:
         while (end := data.find(b"\r\n\r\n")) < 0:
             data += self._socket.recv(65536)
         head = data[:end].decode("latin-1").lower()
-        body = bytearray(int(head.partition("content-length: ")[2].partition("\r\n")[0]))
+        body = bytearray(int(head.partition("\r\ncontent-length: ")[2].partition("\r\n")[0]))
         have = data[end + 4 :]
         body[: len(have)] = have
         view = memoryview(body)[len(have) :]
@@ -102,7 +102,7 @@ def v2_binary(port: int, array: Array) -> RoundTrip:
         said = _encode({"inputs": [tensor], "parameters": {"binary_data_output": True}})
         head, body = http.post(PATH, [said, array.reshape(-1).view(np.uint8)], len(said))
         start = int(head.partition(f"{LENGTH}: ")[2].partition("\r\n")[0])
-        return np.frombuffer(body, np.float32, offset=start)
+        return np.frombuffer(body, np.float32, array.size, start)
 
     return once
 
