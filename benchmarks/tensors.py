@@ -78,6 +78,7 @@ WAYS: dict[str, tuple[str, Open]] = {
     "shared memory, in place": ("http", tensor_wires.shared_in_place),
     "memfd, in place": ("http", tensor_wires.memfd_in_place),
     "one memcpy": ("http", tensor_wires.memcpy),
+    "one memcpy in shared memory": ("http", tensor_wires.memcpy_shared),
 }
 
 

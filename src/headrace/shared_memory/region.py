@@ -35,7 +35,10 @@ class Region:
         self._map: mmap.mmap | None = None
         if viewed:
             begin = offset - self._start
-            self._map = mmap.mmap(segment.fd, self._start + byte_size, offset=begin)
+            size = self._start + byte_size
+            # Populated: else the first request would have a fault for each page, ten times what its copy takes.
+            flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+            self._map = mmap.mmap(segment.fd, size, flags, offset=begin)
 
     @property
     def key(self) -> str:

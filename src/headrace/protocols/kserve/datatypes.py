@@ -75,12 +75,6 @@ def bytes_of(tensor: Tensor) -> memoryview:
     return memoryview(array.view(np.uint8))
 
 
-def address(array: Any) -> int:
-    """Where an array's memory begins."""
-    begin: int = array.__array_interface__["data"][0]
-    return begin
-
-
 def _check_booleans(data: Data, path: str) -> None:
     found = np.frombuffer(data, np.uint8)
     if found.size and found.max() > 1:

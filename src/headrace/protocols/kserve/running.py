@@ -11,7 +11,7 @@ from headrace.domain.request import Caller
 from headrace.domain.tensors import Tensor, TensorRequest, TensorResponse
 from headrace.protocols.body import refuse
 from headrace.protocols.kserve.asked import Asked, Place, Wanted
-from headrace.protocols.kserve.datatypes import address, bytes_of
+from headrace.protocols.kserve.datatypes import bytes_of
 from headrace.protocols.memory_port import Memory
 from headrace.protocols.tensor_port import Tensors
 
@@ -68,7 +68,7 @@ def _put(
 ) -> Wanted:
     """Have an output in its place, with its true size. Raises ``INVALID_REQUEST`` if it is larger."""
     room = request.into.get(tensor.name)
-    if room is not None and address(room) == address(tensor.array):
+    if room is not None and np.may_share_memory(room, tensor.array):
         return wanted._replace(place=place._replace(size=tensor.array.nbytes))
     data = bytes_of(tensor)
     if len(data) > place.size:
