@@ -63,7 +63,7 @@ kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may
 	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
 
 fuzz: $(DEV)  ## what is said and asked over any protocol, at random: 50 times the examples of `make test`
-	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py \
+	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py tests/protocols/kserve/test_any_*.py \
 		tests/test_protocols_machine.py $(ARGS)
 
 storm-test: $(DEV)  ## 1,000 clients leave at once, ten times; nothing may be left of them

@@ -36,6 +36,7 @@ JSON: list[tuple[str, Any, str]] = [
     ("a negative dimension", of(tensor(shape=[1, -1])), "`inputs[0].shape` has a dimension below"),
     ("too many dimensions", of(tensor(shape=[1] * 33)), "`inputs[0].shape` has more than 32"),
     ("a shape beyond all memory", of(tensor(shape=HUGE)), "`inputs[0].shape` is of more elements"),
+    ("an empty shape beyond all memory", of(tensor(shape=[0, 2**62], data=[])), "more elements"),
     ("a dimension that is no number", of(tensor(shape=["x"])), "`inputs[0].shape[0]` is not valid"),
     ("too few elements", of(tensor(data=[1])), "`inputs[0].data` has 1 elements; the shape [1, 2]"),
     ("too many elements", of(tensor(data=[1, 2, 3])), "`inputs[0].data` has 3 elements"),

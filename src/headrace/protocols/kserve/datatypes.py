@@ -41,7 +41,7 @@ def checked_shape(shape: Sequence[int], path: str) -> tuple[int, ...]:
         raise refuse(f"{path}.shape", f"has more than {MAX_RANK} dimensions")
     if any(length < 0 for length in shape):
         raise refuse(f"{path}.shape", "has a dimension below 0")
-    if math.prod(shape) > _MOST:
+    if math.prod([length or 1 for length in shape]) > _MOST:  # numpy asks of empty ones, too
         raise refuse(f"{path}.shape", "is of more elements than any memory has")
     return tuple(shape)
 
