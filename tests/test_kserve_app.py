@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -270,3 +271,46 @@ def test_nan_where_a_model_forbids_it(folder: Path) -> None:
             assert "NaN" in answer.json()["error"]
 
     serve(folder, work, onnx=more)
+
+
+def test_where_keys_are_sealed_memory_is_viewed_and_limits_hold(folder: Path) -> None:
+    server = 'api_key = ["sk-tensors"]\nmax_body_bytes = 65536'
+    limits = "[models.limits]\nrequests_per_minute = 3\n"
+
+    def work(app: App) -> None:
+        array = np.arange(4, dtype="<i4").reshape(2, 2)
+        fd = os.memfd_create("default.tensors", os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, 4096)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        os.pwrite(fd, array.tobytes(), 0)
+        key = {"authorization": "Bearer sk-tensors"}
+        said = {
+            "inputs": [
+                {"name": name, "datatype": "INT32", "shape": [2, 2], "parameters": place(0)}
+                for name in ("a", "b")
+            ],
+            "outputs": [{"name": "sum", "parameters": place(1024)}],
+        }
+        with httpx.Client(base_url=f"http://{address(app, 'http')}", timeout=30) as client:
+            region = {"key": f"memfd:{os.getpid()}:{fd}", "byte_size": 4096}
+            path = "/v2/systemsharedmemory/region/r/register"
+            assert client.post(path, json=region).status_code == 401
+            assert client.post(path, json=region, headers=key).status_code == 200
+            asked = [client.post("/v2/models/sum/infer", json=said, headers=key) for _ in range(4)]
+            large = client.post("/v2/models/sum/infer", content=bytes(65537), headers=key)
+        assert [answer.status_code for answer in asked] == [200, 200, 200, 429]
+        assert list(asked[3].json()) == ["error"]
+        assert int(asked[3].headers["retry-after"]) > 0
+        assert np.array_equal(np.frombuffer(os.pread(fd, 16, 1024), "<i4"), 2 * array.reshape(-1))
+        assert (large.status_code, list(large.json())) == (413, ["error"])
+        os.close(fd)
+
+    serve(folder, work, server, limits)
+
+
+def place(offset: int) -> dict[str, Any]:
+    return {
+        "shared_memory_region": "r",
+        "shared_memory_offset": offset,
+        "shared_memory_byte_size": 16,
+    }

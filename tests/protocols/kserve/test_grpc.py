@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -335,5 +338,26 @@ def test_reflection_and_health_know_it(kit: Any, v2: Any) -> None:
         assert file == pb.DESCRIPTOR.serialized_pb
         names = {service.name for service in listed.list_services_response.service}
         assert {name, "headrace.v1.InferenceService"} <= names
+
+    kit.run(main())
+
+
+def test_a_lease_is_asked_for_in_the_metadata(kit: Any, v2: Any) -> None:
+    async def main() -> None:
+        path = Path("/dev/shm") / f"headrace-test-{os.getpid()}-{secrets.token_hex(4)}"
+        path.write_bytes(bytes(64))
+        try:
+            async with talking(kit, v2) as (client, _, server):
+                asked = pb.SystemSharedMemoryRegisterRequest(name="r", key=path.name, byte_size=64)
+                lease = [("x-shared-memory-lease", "true")]
+                await client.SystemSharedMemoryRegister(asked, metadata=lease)
+                listed = pb.SystemSharedMemoryStatusRequest()
+                regions = (await client.SystemSharedMemoryStatus(listed)).regions
+                assert regions["r"].key == path.name
+                server.memory.sweep()
+                assert not path.exists()
+                assert not (await client.SystemSharedMemoryStatus(listed)).regions
+        finally:
+            path.unlink(missing_ok=True)
 
     kit.run(main())
