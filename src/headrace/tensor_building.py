@@ -5,14 +5,18 @@ Imports ONNX Runtime and numpy: only where such a model is configured.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.quiet_collector import QuietCollector
 from headrace.engines.tensor_engine import TensorEngine
 from headrace.models.bar import Bar
+from headrace.models.onnx_weights import size_bytes
 from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Wanted
 from headrace.scheduling.batcher import BatchQueue
@@ -75,7 +79,13 @@ def _plan(
 
 async def _fetch(cache: Path, name: str, wanted: Wanted) -> ModelFile:
     with Bar(name) as show:
-        return await pull(cache, wanted, show)
+        file = await pull(cache, wanted, show)
+    try:
+        size = await asyncio.to_thread(size_bytes, Path(file.path))
+    except OSError as error:
+        text = f"cannot read {file.path}: {error.strerror}"
+        raise HeadraceError(Code.ENGINE_UNAVAILABLE, text) from error
+    return msgspec.structs.replace(file, size_bytes=size)
 
 
 def _open(options: OnnxOptions, quiet: QuietCollector, file: ModelFile) -> TensorEngine:
@@ -95,5 +105,6 @@ def onnx_options(name: str, model: Model) -> OnnxOptions:
         cuda_graph=onnx.cuda_graph,
         tensorrt_cache=onnx.tensorrt_cache or "",
         tensorrt_fp16=onnx.tensorrt_fp16,
+        share_weights=onnx.share_weights,
         provider_options=onnx.provider_options,
     )

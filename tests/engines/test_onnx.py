@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from tests import onnx_models
 
@@ -183,6 +184,29 @@ def test_or_it_is_done_without_and_logged(tmp_path: Path, caplog: Any) -> None:
         model = engine(path, providers=("cuda",), missing_provider="fallback")
     assert "m: execution provider CUDAExecutionProvider is missing" in caplog.text
     assert (model.run({"x": sample("FP32")}, ["y"], {})["y"] == sample("FP32")).all()
+
+
+def test_weights_in_a_file_of_their_own_are_mapped_where_they_are_to_be_shared(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0).standard_normal((512, 512), dtype=np.float32)
+    node = onnx_models.helper.make_node("MatMul", ["x", "w"], ["y"])
+    tensors = [onnx_models.tensor(name, "FP32", ("batch", 512)) for name in ("x", "y")]
+    weights = [onnx_models.numpy_helper.from_array(random, "w")]
+    whole = onnx_models.write(tmp_path / "whole.onnx", [node], tensors[:1], tensors[1:], weights)
+    path = tmp_path / "m.onnx"
+    onnx.save(onnx.load(whole), path, save_as_external_data=True, location="w.data")
+
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count(f"{tmp_path}/w.data")
+
+    copies = engine(path)
+    assert mapped() == 0
+    shares = engine(path, share_weights=True)
+    assert mapped() == 1
+    x = np.ones((1, 512), np.float32)
+    a, b = (each.run({"x": x}, ["y"], {})["y"] for each in (copies, shares))
+    assert np.allclose(a, b, atol=1e-3)
 
 
 def test_threads_and_optimisation_are_as_configured(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ _SILENT = 4
 
 class OnnxOptions(msgspec.Struct, frozen=True):
     """``providers``: the first one that can, computes a part of the model; the CPU does what is left.
+    ``share_weights``: those in a file beside the model stay mapped, and are not rearranged in memory of our own.
     ``intra_threads``: of one operator, ``inter_threads``: of operators beside each other; 0 is ONNX Runtime's own
     choice. ``tensorrt_cache``: folder of built engines, empty for none. ``provider_options``: further ones, by
     provider, as ONNX Runtime names them."""
@@ -47,6 +48,7 @@ class OnnxOptions(msgspec.Struct, frozen=True):
     cuda_graph: bool = False
     tensorrt_cache: str = ""
     tensorrt_fp16: bool = False
+    share_weights: bool = False
     provider_options: Mapping[str, Mapping[str, Any]] = {}
 
 
@@ -91,6 +93,8 @@ def _session_options(options: OnnxOptions) -> Any:
     if options.inter_threads > 1:
         made.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     made.log_severity_level = _SILENT
+    if options.share_weights:
+        made.add_session_config_entry("session.disable_prepacking", "1")
     return made
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.models.onnx_weights import size_bytes
 
 Inputs = Mapping[str, np.ndarray[Any, Any]]
 
@@ -67,8 +68,7 @@ def look(path: Path, inputs: Inputs | None) -> Look:
         began = time.perf_counter()
         session.run(names, given)
         times.append(time.perf_counter() - began)
-    size_bytes = path.stat().st_size
-    return Look(size_bytes, statistics.median(times), list(zip(names, outputs, strict=True)))
+    return Look(size_bytes(path), statistics.median(times), list(zip(names, outputs, strict=True)))
 
 
 def sample_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:

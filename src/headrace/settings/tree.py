@@ -442,6 +442,13 @@ class Onnx(Section, frozen=True):
     tensorrt_fp16: Annotated[
         bool, setting("TensorRT computes in FP16 where it is faster; check the answers.")
     ] = False
+    share_weights: Annotated[
+        bool,
+        setting(
+            "Versions that name one file of weights beside their own have it in memory once, mapped; runs may be "
+            "slower, as weights are not laid out for the processor."
+        ),
+    ] = False
     forbid_nan: Annotated[
         bool, setting("Refuse inputs with NaN, of models that make garbage of them.")
     ] = False

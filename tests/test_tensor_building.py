@@ -1,0 +1,101 @@
+"""From settings to models that take tensors: what is configured is what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from headrace.domain.errors import HeadraceError
+from headrace.engines.onnx_options import OnnxOptions
+from headrace.settings import Settings, load
+from headrace.tensor_building import build, onnx_options
+from tests import onnx_models
+
+Run = Callable[[Any], Any]
+
+CONFIG = """
+[server]
+cache_dir = "{folder}/cache"
+[limits]
+max_queue = 7
+queue_timeout_s = 3
+[[models]]
+name = "m"
+engine = "onnx"
+[[models.versions]]
+version = "old"
+source = "file:{folder}/m.onnx"
+[[models.versions]]
+version = "new"
+source = "file:{folder}/m.onnx"
+[models.onnx]
+providers = ["cuda", "cpu"]
+missing_provider = "fallback"
+provider_options = {{ cuda = {{ device_id = 1 }} }}
+graph_optimization = "basic"
+intra_threads = 3
+inter_threads = 2
+cuda_graph = true
+tensorrt_cache = "/cache"
+tensorrt_fp16 = true
+share_weights = true
+forbid_nan = true
+load = "first_use"
+unload_idle_s = 9
+[models.batching]
+max_batch_size = 8
+max_wait_ms = 2
+preferred_batch_sizes = [4, 8]
+instances = 2
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "h.toml"
+    file.write_text(CONFIG.format(folder=tmp_path))
+    return load(file, environ={}).settings
+
+
+def test_every_setting_reaches_the_engine_or_the_batcher(settings: Settings) -> None:
+    model = settings.models[0]
+    assert onnx_options("m:new", model) == OnnxOptions(
+        name="m:new",
+        providers=("cuda", "cpu"),
+        missing_provider="fallback",
+        graph_optimization="basic",
+        intra_threads=3,
+        inter_threads=2,
+        cuda_graph=True,
+        tensorrt_cache="/cache",
+        tensorrt_fp16=True,
+        share_weights=True,
+        provider_options={"cuda": {"device_id": 1}},
+    )
+    served = build(settings, lambda *_: None, lambda *_: None)._models["m"]
+    assert served.load == "first_use"
+    assert [one.plan.version for one in served.versions] == ["old", "new"]
+    plan = served.newest.plan
+    assert (plan.max_batch_size, plan.max_wait_ms, plan.preferred) == (8, 2.0, (4, 8))
+    assert (plan.instances, plan.forbid_nan, plan.idle_s) == (2, True, 9.0)
+    assert (plan.queue.limit, plan.queue.timeout_s) == (7, 3.0)
+
+
+def test_a_model_is_as_large_as_all_its_files(run: Run, settings: Settings, tmp_path: Path) -> None:
+    whole = onnx_models.large(tmp_path / "whole.onnx", 10_000)
+    external: Any = {"save_as_external_data": True, "location": "w.data", "size_threshold": 0}
+    onnx.save(onnx.load(whole), tmp_path / "m.onnx", **external)
+    plan = build(settings, lambda *_: None, lambda *_: None)._models["m"].newest.plan
+    file = run(plan.fetch())
+    sizes = [(tmp_path / name).stat().st_size for name in ("m.onnx", "w.data")]
+    assert file.size_bytes == sum(sizes) > 40_000
+
+
+def test_a_file_that_is_not_there_is_one_line(run: Run, settings: Settings) -> None:
+    plan = build(settings, lambda *_: None, lambda *_: None)._models["m"].newest.plan
+    with pytest.raises(HeadraceError, match="there is no model file .*m.onnx"):
+        run(plan.fetch())
