@@ -51,15 +51,19 @@ browser-test: $(CLIENTS)/.ready $(DEV)  ## the JavaScript SDK and EventSource in
 proto:  ## generate the code of proto/ again; the compiler has an environment of its own
 	@test -x build/protoc/bin/python || $(PYTHON) -m venv build/protoc
 	@build/protoc/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.80.1
-	@build/protoc/bin/python -m grpc_tools.protoc -Iproto --python_out=build/protoc --pyi_out=build/protoc proto/headrace/v1/headrace.proto
+	@build/protoc/bin/python -m grpc_tools.protoc -Iproto --python_out=build/protoc --pyi_out=build/protoc \
+		proto/headrace/v1/headrace.proto proto/inference/open_inference.proto
 	@cp build/protoc/headrace/v1/headrace_pb2.py build/protoc/headrace/v1/headrace_pb2.pyi src/headrace/protocols/grpc/
+	@sed s/descriptor_pool.Default/descriptor_pool.DescriptorPool/ build/protoc/inference/open_inference_pb2.py \
+		> src/headrace/protocols/grpc/open_inference_pb2.py  # names of others, who may be in the same process
+	@cp build/protoc/inference/open_inference_pb2.pyi src/headrace/protocols/grpc/
 
 kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may be lost, nothing come twice
 	@$(BIN)/headrace models pull
 	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
 
 fuzz: $(DEV)  ## what is said and asked over any protocol, at random: 50 times the examples of `make test`
-	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py \
+	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py tests/protocols/kserve/test_any_*.py \
 		tests/test_protocols_machine.py $(ARGS)
 
 storm-test: $(DEV)  ## 1,000 clients leave at once, ten times; nothing may be left of them

@@ -66,6 +66,7 @@ from headrace.telemetry.operations import OperationsPort
 from headrace.telemetry.tracing import tracing
 
 if TYPE_CHECKING:  # they import numpy
+    from headrace.kserve_building import V2
     from headrace.tensor_version import TensorVersion
     from headrace.tensors import TensorService
 
@@ -132,14 +133,17 @@ class App:
             self.limiting,
             self.metrics,
         )
-        self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
+        self.v2 = self._build_v2()
+        self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
             embedder=self.embedding,
-            more=self.grpc.routes if self.grpc is not None else (),
+            more=[
+                route for each in (self.grpc, self.v2) if each is not None for route in each.routes
+            ],
             tracer=tracer,
             tensors=self.tensors,
         )
@@ -238,6 +242,8 @@ class App:
         if self.front is not None:
             await self.front.close(1.0)
         await self.api.close()
+        if self.v2 is not None:
+            self.v2.close()
         for flow in self.flows:
             for replica in flow.model.replicas:
                 await replica.engine.close()
@@ -277,6 +283,14 @@ class App:
                 self.topics.publish("model", {**said, "version": plan.version})
 
         return build(self.settings, news, self.limiting.take_request)
+
+    def _build_v2(self) -> V2 | None:
+        """The protocol of models that take tensors, where there are some."""
+        if self.tensors is None:
+            return None
+        from headrace.kserve_building import V2
+
+        return V2(self.service, self.tensors, self.settings.server.max_body_bytes)
 
     async def _tick(self) -> None:
         while True:

@@ -7,6 +7,7 @@ when a server asks for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,24 +21,31 @@ from headrace.protocols.router import Route
 from headrace.protocols.tracing import Tracer
 from headrace.settings import Settings
 
+if TYPE_CHECKING:  # it imports numpy
+    from headrace.kserve_building import V2
+
 _CLOSE_S = 1.0
 """For what is being sent when the port closes."""
 
 
 class Grpc:
-    """``headrace.v1`` on all its wires. ``routes``: for the HTTP API. The gRPC port has the same ones, and
-    nothing else."""
+    """``headrace.v1``, and KServe V2 where there are models for it, on all wires. ``routes``: for the HTTP API.
+    The gRPC port has the same ones, and nothing else."""
 
-    def __init__(self, settings: Settings, service: Service, tracer: Tracer | None) -> None:
-        """Raises ``INVALID_REQUEST`` if the packages are missing."""
+    def __init__(
+        self, settings: Settings, service: Service, tracer: Tracer | None, v2: V2 | None = None
+    ) -> None:
+        """``v2``: where there are models that take tensors. Raises ``INVALID_REQUEST`` if the packages are missing."""
         try:
             from headrace.protocols.grpc.services import Services
             from headrace.protocols.grpc.wires import refusal
+
+            more = () if v2 is None else (v2.over_grpc(),)
         except ImportError as error:
             raise _missing(error) from error
         self._settings = settings
         self._service = service
-        self._services = Services(service, settings.server.max_body_bytes, tracer)
+        self._services = Services(service, settings.server.max_body_bytes, tracer, more)
         self._refusal = refusal
         self.routes: Sequence[Route] = self._services.wires.routes()
         self._front: Front | None = None

@@ -382,7 +382,8 @@ async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
 
 def documented() -> dict[str, dict[str, str]]:
     """The table, by row and column."""
-    lines = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if "|" in line]
+    text = DOCUMENT.read_text(encoding="utf-8").partition("\n## Tensors\n")[0]
+    lines = [line for line in text.splitlines() if "|" in line]
     cells = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
     assert tuple(cells[0][1:]) == COLUMNS
     return {row[0]: dict(zip(COLUMNS, row[1:], strict=True)) for row in cells[2:]}

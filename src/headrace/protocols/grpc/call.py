@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from time import monotonic, time
 from typing import Protocol
 
-from google.protobuf.message import Message
-
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.allowances import Named, openai_allowance
@@ -26,6 +24,12 @@ HIGH_WATER_BYTES = 64 * 1024
 """Unsent bytes of one call above which :meth:`Reply.send` says stop."""
 LOW_WATER_BYTES = 16 * 1024
 """Unsent bytes at which ``on_drain`` is called."""
+
+
+class Answer(Protocol):
+    """A message."""
+
+    def SerializeToString(self) -> bytes: ...
 
 
 class Reply(Protocol):
@@ -101,7 +105,7 @@ class RpcCall:
             left = openai_allowance(self.reservation.allowance(monotonic(), time()))
         self.reply.start(self.request_id, generation_id, left)
 
-    def answer(self, message: Message) -> None:
+    def answer(self, message: Answer) -> None:
         """Answer with one message."""
         if not self._started:
             self.start()

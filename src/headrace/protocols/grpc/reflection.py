@@ -4,11 +4,10 @@ https://github.com/grpc/grpc/blob/master/doc/server-reflection.md"""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from headrace.domain.errors import Code
@@ -21,11 +20,13 @@ SERVICE = pb.DESCRIPTOR.services_by_name["ServerReflection"]
 
 
 class Reflection:
-    """``names``: the other services that there are."""
+    """``services``: the others that there are, those with a pool of their own last."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = sorted((*names, SERVICE.full_name))
-        self._pool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+    def __init__(self, services: Sequence[ServiceDescriptor]) -> None:
+        self._names = sorted(service.full_name for service in (*services, SERVICE))
+        # The shared pool comes last: others in the process may have names of ours in it.
+        pools = [service.file.pool for service in (*reversed(services), SERVICE)]
+        self._pools = tuple(dict.fromkeys(pools))
 
     def methods(self) -> Sequence[Method]:
         return methods_of(SERVICE, {}, {"ServerReflectionInfo": self._open}, keyless=True)
@@ -43,17 +44,28 @@ class Reflection:
 
     def _fill(self, response: Any, asked: Any) -> None:
         """Raises ``KeyError`` for what is not there."""
-        pool = self._pool
         match asked.WhichOneof("message_request"):
             case "list_services":
                 listed = [pb.ServiceResponse(name=name) for name in self._names]
                 response.list_services_response.service.extend(listed)
             case "file_by_filename":
-                _add_files(response, pool.FindFileByName(asked.file_by_filename))
+                _add_files(response, self._find("FindFileByName", asked.file_by_filename))
             case "file_containing_symbol":
-                _add_files(response, pool.FindFileContainingSymbol(asked.file_containing_symbol))
+                _add_files(
+                    response, self._find("FindFileContainingSymbol", asked.file_containing_symbol)
+                )
             case _:  # our messages have no extensions
                 raise Refusal(Code.METHOD_NOT_ALLOWED, "extensions are not looked up here")
+
+    def _find(self, how: str, what: str) -> FileDescriptor:
+        """In the pool that has it. Raises ``KeyError``."""
+        for pool in self._pools:
+            try:
+                found: FileDescriptor = getattr(pool, how)(what)
+            except KeyError:
+                continue
+            return found
+        raise KeyError(what)
 
     def _open(self, call: RpcCall) -> _Questions:
         return _Questions(self, call)

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.principal import Scope
 from headrace.protocols.call import request_ids
 from headrace.protocols.grpc.call import Reply, RpcCall
 from headrace.protocols.grpc.tracing import System, TracedReply, rpc_attributes
@@ -39,7 +40,8 @@ Open = Callable[[RpcCall], Inbox]
 
 class Method(NamedTuple):
     """``answer`` or ``open``: whether its client sends one message or streams them. ``safe``: one that does has no
-    side effects. ``keyless``: anybody may call it."""
+    side effects. ``keyless``: anybody may call it. ``scope``: what the key must be good for. ``read``: makes what is
+    answered of a serialized request; raises ``DecodeError``. None: it is a ``request``."""
 
     path: str
     request: type[Message]
@@ -50,6 +52,8 @@ class Method(NamedTuple):
     answer: Answer | None = None
     open: Open | None = None
     keyless: bool = False
+    scope: Scope = "infer"
+    read: Callable[[bytes], Any] | None = None
 
 
 def methods_of(
@@ -143,7 +147,7 @@ class Rpcs:
             return
         key = call.terms.key
         names = None if key else call.certificate
-        principal = self._service.authenticate(key, call.terms.scope, names)
+        principal = self._service.authenticate(key, method.scope, names)
         call.tenant, call.key_id = principal.tenant, principal.key_id
 
 
@@ -160,9 +164,11 @@ async def _wait(call: RpcCall, waiting: Awaitable[None]) -> None:
         call.crash()
 
 
-def _decoded(method: Method, data: bytes) -> Message:
-    message = method.request()
+def _decoded(method: Method, data: bytes) -> Any:
     try:
+        if method.read is not None:
+            return method.read(data)
+        message = method.request()
         message.ParseFromString(data)
     except DecodeError:
         name = method.request.DESCRIPTOR.full_name

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
+
+from google.protobuf.descriptor import ServiceDescriptor
 
 from headrace.protocols.exchange import Exchange
 from headrace.protocols.grpc import health, reflection
 from headrace.protocols.grpc.framing import status_fields
 from headrace.protocols.grpc.inference import SERVICE, Inference
-from headrace.protocols.grpc.rpcs import Rpcs
+from headrace.protocols.grpc.rpcs import Method, Rpcs
 from headrace.protocols.grpc.status import Status
 from headrace.protocols.grpc.stream import EventStreams
 from headrace.protocols.grpc.wires import GRPC, Wires
@@ -19,18 +22,33 @@ Handler = Callable[[Exchange], None]
 _UNIMPLEMENTED = 12
 
 
+class More(Protocol):
+    """A service that is optional."""
+
+    service: ClassVar[ServiceDescriptor]
+
+    def methods(self) -> Sequence[Method]: ...
+
+
 class Services:
     """``wires``: with the routes for the HTTP API. ``message_bytes``: see :class:`Wires`. ``streams``: those
-    under way."""
+    under way. ``more``: services beside ours."""
 
-    def __init__(self, service: Service, message_bytes: int, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        message_bytes: int,
+        tracer: Tracer | None = None,
+        more: Sequence[More] = (),
+    ) -> None:
         self.streams = EventStreams()
-        self.health = health.Health([SERVICE.full_name])
-        named = [SERVICE.full_name, health.SERVICE.full_name]
+        others = [each.service for each in more]
+        self.health = health.Health([each.full_name for each in (SERVICE, *others)])
         methods = [
             *Inference(service, self.streams).methods(),
+            *(method for each in more for method in each.methods()),
             *self.health.methods(),
-            *reflection.Reflection(named).methods(),
+            *reflection.Reflection([SERVICE, health.SERVICE, *others]).methods(),
         ]
         self._paths = {method.path for method in methods}
         self.rpcs = Rpcs(service, methods, tracer)
