@@ -28,16 +28,18 @@ from headrace.domain.tenant import Tenant
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
-from headrace.front.answer import Refuse
 from headrace.front.limits import Limits as FrontLimits
 from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
 from headrace.front.tls import ServerTls, Tls
 from headrace.grpc_building import Grpc, wanted
+from headrace.jobs.jobs import Jobs
+from headrace.jobs.limits import Limits as JobLimits
 from headrace.limiting import Limiting
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.port import Admin
+from headrace.protocols.rows import Rows
 from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.policies import policy
@@ -117,12 +119,14 @@ class App:
             tenants=self.registry.tenants,
             tracer=tracer,
         )
+        self.jobs = build_jobs(settings, self.service)
         self.grpc = Grpc(settings, self.service, tracer) if wanted(settings) else None
         self.api = Api(
             self.service,
             ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
+            jobs=self.jobs,
             more=self.grpc.routes if self.grpc is not None else (),
             tracer=tracer,
         )
@@ -163,7 +167,9 @@ class App:
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
-        options = front_options(self.settings, self.tls, self.api.refuse, self.grpc)
+        if self.jobs is not None:
+            await self.jobs.open()
+        options = front_options(self.settings, self.tls, self.api, self.grpc)
         self.front = await listen(self.api.handle, options, self.outbox)
         if self.grpc is not None:
             await self.grpc.start(self.api.handle, options, self.outbox)
@@ -209,6 +215,8 @@ class App:
         if self.grpc is not None:
             self.grpc.leave()
         await self.service.close(grace_s)
+        if self.jobs is not None:
+            await self.jobs.close()
         if self.grpc is not None:
             await self.grpc.close()
         if self.front is not None:
@@ -376,6 +384,22 @@ def build_store(settings: Settings) -> Store:
     return SqliteStore(path, bounds)
 
 
+def build_jobs(settings: Settings, service: Service) -> Jobs | None:
+    """What runs files of requests; None where nothing may be kept."""
+    if settings.database_path is None:
+        return None
+    said = settings.jobs
+    limits = JobLimits(
+        files=said.max_files,
+        file_bytes=said.max_file_bytes,
+        tenant_bytes=said.max_tenant_bytes,
+        rows=said.max_rows,
+        jobs=said.max_unfinished,
+        running=said.running,
+    )
+    return Jobs(settings.state_path, Rows(service), limits)
+
+
 def build_limiting(settings: Settings) -> Limiting:
     """The configured limits. What was used of those of a day is kept where the logs are."""
     path = settings.database_path
@@ -443,7 +467,7 @@ def _file(path: str) -> str:
 
 
 def front_options(
-    settings: Settings, tls: ServerTls | None, refuse: Refuse, grpc: Grpc | None
+    settings: Settings, tls: ServerTls | None, api: Api, grpc: Grpc | None
 ) -> FrontOptions:
     """Where and how to listen."""
     server = settings.server
@@ -452,7 +476,8 @@ def front_options(
         port=server.port,
         uds=server.uds,
         tls=tls,
-        refuse=refuse,
+        refuse=api.refuse,
+        uploads=api.uploads,
         opens=None if grpc is None else grpc.opens,
         limits=FrontLimits(
             body_bytes=server.max_body_bytes,

@@ -331,15 +331,17 @@ async def serving(
     *,
     metrics: Any = None,
     admin: Any = None,
+    jobs: Any = None,
     more: Any = (),
     limits: Any = None,
     tls: Any = None,
     **options: Any,
 ) -> AsyncIterator[str]:
     """The API of a service behind a real front; gives its URL."""
-    api = Api(service, ApiOptions(**options), metrics=metrics, admin=admin, more=more)
-    options_ = FrontOptions(port=0, refuse=api.refuse, limits=limits or Limits(), tls=tls)
-    front = await listen(api.handle, options_)
+    api = Api(service, ApiOptions(**options), metrics=metrics, admin=admin, jobs=jobs, more=more)
+    limits = limits or Limits()
+    told = FrontOptions(port=0, refuse=api.refuse, uploads=api.uploads, limits=limits, tls=tls)
+    front = await listen(api.handle, told)
     try:
         yield f"http{'s' if tls else ''}://127.0.0.1:{front.port}"
     finally:

@@ -16,6 +16,7 @@ import msgspec
 from headrace.domain.limits import Limits as UsageLimits
 from headrace.settings.tree import (
     Hook,
+    Jobs,
     Limits,
     Model,
     ModelLimits,
@@ -31,6 +32,7 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("server", Server),
     ("limits", Limits),
     ("store", Store),
+    ("jobs", Jobs),
     ("models[]", Model),
     ("models[].defaults", SamplingDefaults),
     ("models[].replicas[]", Replica),
@@ -42,7 +44,13 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
 )
 """The tables of the settings file; ``[]`` marks those that may come several times."""
 
-SECTIONS = {"server": "server", "limits": "limits", "store": "store", "models[]": "model"}
+SECTIONS = {
+    "server": "server",
+    "limits": "limits",
+    "store": "store",
+    "jobs": "jobs",
+    "models[]": "model",
+}
 """The tables that flags and environment reach, and what they are called there."""
 
 
