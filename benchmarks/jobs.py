@@ -33,7 +33,7 @@ CHAT = "/v1/chat/completions"
 MODEL = "smollm2-135m"
 SUBJECTS = VOCABULARY.split()
 HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-BEGINNINGS = 8
+BEGINNINGS = 4
 BEGINNING_WORDS = 300
 
 
@@ -60,6 +60,11 @@ def call(port: int, method: str, path: str, data: Any = None, headers: Any = Non
         return json.loads(said)
     finally:
         connection.close()
+
+
+def own_headers(engine: Endpoint) -> dict[str, str]:
+    pairs = [line.split(": ", 1) for line in engine.headers]
+    return {name.lower(): value for name, value in pairs}
 
 
 class Batch:
@@ -104,7 +109,7 @@ def memory(arguments: argparse.Namespace) -> None:
 
 def directly(engine: Endpoint, bodies: list[dict[str, Any]], level: int) -> float:
     """Tokens a second of the engine's own process, so many requests at once."""
-    headers = dict(line.split(": ", 1) for line in engine.headers)
+    headers = own_headers(engine)
 
     def ask(one: dict[str, Any]) -> int:
         answer = call(engine.port, "POST", CHAT, json.dumps(one), headers)
@@ -212,7 +217,7 @@ def cached(port: int, done: dict[str, Any]) -> Iterator[int]:
 
 def prefix(arguments: argparse.Namespace, server: EmbeddedServer, endpoint: Endpoint) -> None:
     bodies = alike(arguments.prompts, arguments.tokens, 7)
-    headers = dict(line.split(": ", 1) for line in endpoint.headers)
+    headers = own_headers(endpoint)
 
     def ask(one: dict[str, Any]) -> tuple[int, int]:
         usage = call(endpoint.port, "POST", CHAT, json.dumps(one), headers)["usage"]

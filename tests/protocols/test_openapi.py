@@ -230,7 +230,13 @@ async def having_jobs(service: Any, folder: Path) -> AsyncIterator[Jobs]:
     """With the file of the example."""
     jobs = Jobs(folder, Rows(service), Limits(files=10_000, jobs=10_000))
     await jobs.open()
-    file = {"tenant": "default", "bytes": 0, "created_at": 1.0, "filename": "in", "purpose": "batch"}
+    file = {
+        "tenant": "default",
+        "bytes": 0,
+        "created_at": 1.0,
+        "filename": "in",
+        "purpose": "batch",
+    }
     jobs._database.put_file(StoredFile(id=FILE, **file))
     jobs._contents.path(FILE).write_bytes(b"")
     yield jobs

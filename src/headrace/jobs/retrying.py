@@ -35,8 +35,8 @@ class Tries:
     def next_s(self, error: HeadraceError, chance: float) -> float | None:
         """After how many seconds it is tried again; None: the error stays. ``chance``: 0 to 1, so that not all rows
         come back at once."""
-        if not error.meaning.retryable:
-            return None
+        if not error.meaning.retryable and error.code is not Code.GENERATION_TIMEOUT:
+            return None  # but for who was paused for so long that its time was over
         self._waits += 1
         if error.code not in BUSY:
             self._failures += 1
