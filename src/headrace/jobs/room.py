@@ -1,5 +1,5 @@
-"""How many rows of a model are under way at once, those of all jobs together: what its slots take, and a few more, so
-that no slot waits for the next row. More would wait in the model's queue and hold memory for nothing.
+"""How many rows of a model are under way at once, those of all jobs together: what its slots take, and none more. One
+more would stand in an engine's own line (llama.cpp has one), where a live request that comes later is behind it.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class Room:
                 place.set_result(None)
 
     def _limit(self) -> int:
-        slots = max(self._slots(), 1)
-        return min(slots + slots // 8 + 1, self._most)
+        return min(max(self._slots(), 1), self._most)
 
 
 class Rooms:
