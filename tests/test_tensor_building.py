@@ -97,5 +97,5 @@ def test_a_model_is_as_large_as_all_its_files(run: Run, settings: Settings, tmp_
 
 def test_a_file_that_is_not_there_is_one_line(run: Run, settings: Settings) -> None:
     plan = build(settings, lambda *_: None, lambda *_: None)._models["m"].newest.plan
-    with pytest.raises(HeadraceError, match="there is no model file .*m.onnx"):
+    with pytest.raises(HeadraceError, match=r"there is no model file .*m\.onnx"):
         run(plan.fetch())

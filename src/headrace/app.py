@@ -29,16 +29,18 @@ from headrace.domain.tenant import Tenant
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
-from headrace.front.answer import Refuse
 from headrace.front.limits import Limits as FrontLimits
 from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
 from headrace.front.tls import ServerTls, Tls
 from headrace.grpc_building import Grpc, wanted
+from headrace.jobs.jobs import Jobs
+from headrace.jobs.limits import Limits as JobLimits
 from headrace.limiting import Limiting
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.port import Admin
+from headrace.protocols.rows import Rows
 from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.policies import policy
@@ -133,6 +135,7 @@ class App:
             self.limiting,
             self.metrics,
         )
+        self.jobs = build_jobs(settings, self.service)
         self.v2 = self._build_v2()
         self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None
         self.api = Api(
@@ -141,6 +144,7 @@ class App:
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
             embedder=self.embedding,
+            jobs=self.jobs,
             more=[
                 route for each in (self.grpc, self.v2) if each is not None for route in each.routes
             ],
@@ -184,7 +188,9 @@ class App:
         if going_on:
             what = "generation goes" if going_on == 1 else "generations go"
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
-        options = front_options(self.settings, self.tls, self.api.refuse, self.grpc)
+        if self.jobs is not None:
+            await self.jobs.open()
+        options = front_options(self.settings, self.tls, self.api, self.grpc)
         self.front = await listen(self.api.handle, options, self.outbox)
         if self.grpc is not None:
             await self.grpc.start(self.api.handle, options, self.outbox)
@@ -237,6 +243,8 @@ class App:
         grace_s = max(0.0, until - time.monotonic())
         tensors = () if self.tensors is None else (self.tensors.close(grace_s),)
         await asyncio.gather(self.service.close(grace_s), *tensors)
+        if self.jobs is not None:
+            await self.jobs.close()
         if self.grpc is not None:
             await self.grpc.close()
         if self.front is not None:
@@ -433,6 +441,22 @@ def build_store(settings: Settings) -> Store:
     return SqliteStore(path, bounds)
 
 
+def build_jobs(settings: Settings, service: Service) -> Jobs | None:
+    """What runs files of requests; None where nothing may be kept."""
+    if settings.database_path is None:
+        return None
+    said = settings.jobs
+    limits = JobLimits(
+        files=said.max_files,
+        file_bytes=said.max_file_bytes,
+        tenant_bytes=said.max_tenant_bytes,
+        rows=said.max_rows,
+        jobs=said.max_unfinished,
+        running=said.running,
+    )
+    return Jobs(settings.state_path, Rows(service), limits)
+
+
 def build_limiting(settings: Settings) -> Limiting:
     """The configured limits. What was used of those of a day is kept where the logs are."""
     path = settings.database_path
@@ -500,7 +524,7 @@ def _file(path: str) -> str:
 
 
 def front_options(
-    settings: Settings, tls: ServerTls | None, refuse: Refuse, grpc: Grpc | None
+    settings: Settings, tls: ServerTls | None, api: Api, grpc: Grpc | None
 ) -> FrontOptions:
     """Where and how to listen."""
     server = settings.server
@@ -509,7 +533,8 @@ def front_options(
         port=server.port,
         uds=server.uds,
         tls=tls,
-        refuse=refuse,
+        refuse=api.refuse,
+        uploads=api.uploads,
         opens=None if grpc is None else grpc.opens,
         limits=FrontLimits(
             body_bytes=server.max_body_bytes,

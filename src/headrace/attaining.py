@@ -83,6 +83,8 @@ def _targets(request: Request, caller: Caller, promised: Urgency | None) -> Urge
     if not (request.stream or caller.leaving.durable):
         return None
     asked, promised = caller.urgency or NONE, promised or NONE
+    if asked.spare:
+        return None  # nobody was promised anything for it
     ttft_s = promised.ttft_s if asked.ttft_s is None else asked.ttft_s
     tpot_s = promised.tpot_s if asked.tpot_s is None else asked.tpot_s
     return None if ttft_s is tpot_s is None else Urgency(ttft_s, tpot_s)

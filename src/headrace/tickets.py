@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+import msgspec
+
 from headrace.admission.estimates import Estimates, size_of
 from headrace.domain.tenant import LEVELS, Tenant
 from headrace.scheduling.policy import Terms, Ticket
@@ -33,6 +35,8 @@ class Tickets:
         caller, request = generation.caller, generation.request
         arrived_at = generation.admitted_at
         terms = self._terms(caller.tenant)
+        if caller.urgency is not None and caller.urgency.spare:
+            terms = _spare(terms)
         deadline, priority = inf, request.priority
         if caller.urgency is not None:
             ttft_s, level = caller.urgency.ttft_s, caller.urgency.level
@@ -64,3 +68,8 @@ class Tickets:
         terms = Terms(name, tenant.weight, tenant.level, tenant.ttft_s, tenant.sheddable)
         self._known[name] = tenant, terms
         return terms
+
+
+def _spare(terms: Terms) -> Terms:
+    """Those of a tenant's requests that only take what nobody else wants."""
+    return msgspec.structs.replace(terms, weight=0.0, level="batch", ttft_s=None)

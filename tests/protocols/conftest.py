@@ -354,6 +354,7 @@ async def serving(
     metrics: Any = None,
     admin: Any = None,
     embedder: Any = None,
+    jobs: Any = None,
     more: Any = (),
     limits: Any = None,
     tls: Any = None,
@@ -366,10 +367,12 @@ async def serving(
         metrics=metrics,
         admin=admin,
         embedder=embedder,
+        jobs=jobs,
         more=more,
     )
-    options_ = FrontOptions(port=0, refuse=api.refuse, limits=limits or Limits(), tls=tls)
-    front = await listen(api.handle, options_)
+    limits = limits or Limits()
+    told = FrontOptions(port=0, refuse=api.refuse, uploads=api.uploads, limits=limits, tls=tls)
+    front = await listen(api.handle, told)
     try:
         yield f"http{'s' if tls else ''}://127.0.0.1:{front.port}"
     finally:

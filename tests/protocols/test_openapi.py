@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,15 @@ from tests.fuzzing import FACTOR
 from headrace.admission.key_store import KeyStore
 from headrace.admission.registry import Configured, Registry
 from headrace.domain.errors import MEANINGS
+from headrace.domain.job import StoredFile
+from headrace.jobs.jobs import Jobs
+from headrace.jobs.limits import Limits
 from headrace.protocols.api import Api, ApiOptions
-from headrace.protocols.openapi import describe
+from headrace.protocols.openapi import EXAMPLES, describe
 from headrace.protocols.port import Admin, Reloaded
+from headrace.protocols.rows import Rows
 
+FILE = EXAMPLES["BatchBody"]["input_file_id"]
 CONFIG = """
 [phases.coverage]
 unexpected-methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -83,9 +90,12 @@ def test_every_example_is_taken(kit: Any, tmp_path: Path) -> None:
 
     async def main() -> None:
         registry = Registry(KeyStore(tmp_path / "keys.db"), Configured(), may_be_open=True)
-        async with kit.talking(
-            first_runs(kit), admin=Admin(registry, reloaded), embedder=kit.Embedder()
-        ) as client:
+        service = first_runs(kit)
+        admin = Admin(registry, reloaded)
+        async with (
+            having_jobs(service, tmp_path) as jobs,
+            kit.talking(service, admin=admin, embedder=kit.Embedder(), jobs=jobs) as client,
+        ):
             ids = await made(client)
             for path, body in bodies(describe("1")):
                 if path.startswith("/admin/models/"):
@@ -115,7 +125,7 @@ def bodies(document: Any) -> list[tuple[str, Any]]:
     return [
         (path, methods["post"]["requestBody"]["content"]["application/json"])
         for path, methods in document["paths"].items()
-        if "requestBody" in methods.get("post", {})
+        if "application/json" in methods.get("post", {}).get("requestBody", {}).get("content", {})
     ]
 
 
@@ -141,6 +151,8 @@ def narrowed(document: Any, ids: dict[str, list[str]], token: str) -> Any:
             for parameter in operation["parameters"]:
                 if parameter["name"] == "id":
                     parameter["schema"] = {"enum": [*known, "none"]}
+                if parameter["name"] in ("file", "batch"):
+                    parameter["schema"] = {"enum": [ids[parameter["name"]][0], "none"]}
                 if parameter["name"] == "token":
                     parameter["schema"] = {"enum": [token]}
     return document
@@ -163,9 +175,11 @@ def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
         registry = Registry(KeyStore(tmp_path / "keys.db"), Configured(), may_be_open=True)
         admin = Admin(registry, reloaded)
         metrics = lambda accept: ("text/plain", b"up 1\n")  # noqa: E731
-        async with kit.serving(
-            service, metrics=metrics, admin=admin, embedder=kit.Embedder()
-        ) as url:
+        embedder = kit.Embedder()
+        async with (
+            having_jobs(service, tmp_path) as jobs,
+            kit.serving(service, metrics=metrics, admin=admin, embedder=embedder, jobs=jobs) as url,
+        ):
             async with httpx.AsyncClient(base_url=url) as client:
                 document = (await client.get("/openapi.json")).json()
                 ids = await made(client)
@@ -186,7 +200,7 @@ def test_schemathesis_finds_nothing(kit: Any, tmp_path: Path) -> None:
             )
             output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
-        assert b"Tested: 44" in output.replace(b"  ", b" ")
+        assert b"Tested: 52" in output.replace(b"  ", b" ")
 
     asyncio.run(main())  # pytest's own limit is longer than the kit's
 
@@ -202,4 +216,31 @@ async def made(client: httpx.AsyncClient) -> dict[str, list[str]]:
         "responses": found[1:3],
         "deleted": found[3:],
         "models": ["scripted", "org/nick"],
+        "file": [FILE],
+        "batch": [await batch(client)],
     }
+
+
+async def batch(client: httpx.AsyncClient) -> str:
+    """One of the only file, where there are jobs."""
+    asked = {"input_file_id": FILE, "endpoint": "/v1/completions", "completion_window": "24h"}
+    id: str = (await client.post("/v1/batches", json=asked)).json()["id"]
+    return id
+
+
+@asynccontextmanager
+async def having_jobs(service: Any, folder: Path) -> AsyncIterator[Jobs]:
+    """With the file of the example."""
+    jobs = Jobs(folder, Rows(service), Limits(files=10_000, jobs=10_000))
+    await jobs.open()
+    file = {
+        "tenant": "default",
+        "bytes": 0,
+        "created_at": 1.0,
+        "filename": "in",
+        "purpose": "batch",
+    }
+    jobs._database.put_file(StoredFile(id=FILE, **file))
+    jobs._contents.path(FILE).write_bytes(b"")
+    yield jobs
+    await jobs.close()

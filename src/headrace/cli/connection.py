@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,15 +16,16 @@ SILENCE_S = 45.0
 
 
 class Server:
-    """Where the server is, and the key it wants."""
+    """Where the server is, and the key it wants. ``uds``: the path of its Unix socket, if it is there."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, uds: str | None = None) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise HeadraceError(Code.INVALID_REQUEST, f"{url}: is not the URL of a server")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._secure = parts.scheme == "https"
         self._host, self._port = parts.hostname, parts.port
+        self._uds = uds
         self._headers = {"connection": "close"}
         if key:
             self._headers["authorization"] = f"Bearer {key}"
@@ -32,19 +35,51 @@ class Server:
     ) -> http.client.HTTPResponse:
         """The response, its body unread. Raises ``OSError`` or ``HTTPException`` for a broken
         connection; :class:`HeadraceError` if the server says that the request is wrong."""
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=SILENCE_S)
         data = None if body is None else json.dumps(body).encode()
         more = {"content-type": "application/json"} if data else {}
-        connection.request(method, path, data, {**self._headers, **more, **(headers or {})})
+        return self._answer(method, path, data, {**more, **(headers or {})})
+
+    def send(
+        self, path: str, pieces: Iterable[bytes], headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        """The same with a body that is sent as it is made; its length is among the headers."""
+        return self._answer("POST", path, pieces, headers)
+
+    def _answer(
+        self, method: str, path: str, data: Any, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        connection = self._connection()
+        connection.request(method, path, data, {**self._headers, **headers})
         response = connection.getresponse()
         if response.status >= 500 or response.status == 408:
             text = _message(response)
             raise Unavailable(text)
         if response.status >= 400:
-            code = Code.CONFLICT if response.status == 409 else Code.INVALID_REQUEST
+            code = _CODES.get(response.status, Code.INVALID_REQUEST)
             raise HeadraceError(code, _message(response))
         return response
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._uds is not None:
+            return _UnixConnection(self._uds)
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        return kind(self._host, self._port, timeout=SILENCE_S)
+
+
+_CODES = {404: Code.NOT_FOUND, 409: Code.CONFLICT}
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """To a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=SILENCE_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(SILENCE_S)
+        self.sock.connect(self._path)
 
 
 class Unavailable(OSError):

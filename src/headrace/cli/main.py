@@ -11,6 +11,7 @@ from headrace import __version__
 _COMMANDS = {
     "serve": "Serve models over HTTP.",
     "chat": "Chat with a running server in the terminal.",
+    "batch": "Have a file of prompts answered, restartable.",
     "keys": "Create, list and revoke API keys.",
     "models": "Fetch, list, remove and rewrite model files.",
     "config": "Print the effective settings and where each value came from.",

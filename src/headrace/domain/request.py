@@ -154,11 +154,13 @@ class Once(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 class Urgency(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How soon an answer is wanted. ``ttft_s``, ``tpot_s``: targets of the time to the first token and per output
-    token. ``level``: what kind of request it is; one below its tenant's lets the tenant's others go ahead."""
+    token. ``level``: what kind of request it is; one below its tenant's lets the tenant's others go ahead. ``spare``:
+    it takes what nobody else wants, and gives it back."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None
     level: Level | None = None
+    spare: bool = False
 
 
 class Caller(msgspec.Struct, frozen=True, gc=False):

@@ -68,7 +68,7 @@ class BaseExchange(msgspec.Struct, eq=False):
             _log.exception("a callback of %s %s raised", self.head.method, self.head.path)
 
     def take(self, size: int) -> None:
-        """Over HTTP/1.1 the body is complete."""
+        raise NotImplementedError
 
     def crash(self) -> None:
         """The handler raised, which is being handled: logged here and only here. For the connection to call."""

@@ -57,10 +57,11 @@ class OpenBody:
 class ChunkedBody:
     """A body in chunks. Extensions and trailers are read and dropped."""
 
-    __slots__ = ("_chunks", "_left", "_limit", "_rest", "_trailers", "content")
+    __slots__ = ("_chunks", "_left", "_limit", "_rest", "_total", "_trailers", "content")
 
     def __init__(self, limit: int) -> None:
         self.content = bytearray()
+        self._total = 0  # of all chunks so far; the content may have been taken away
         self._limit = limit
         self._rest = b""  # an incomplete line, at most _LINE_BYTES
         self._left = -1  # bytes of the chunk with its CRLF to come; -1: a size line is
@@ -120,11 +121,12 @@ class ChunkedBody:
         if match is None:
             raise Refusal(400, "malformed chunk size")
         size = int(match[1], 16)
-        if len(self.content) + size > self._limit:
+        if self._total + size > self._limit:
             raise Refusal(413, f"the body is longer than {self._limit} bytes")
         self._chunks += 1
-        if self._chunks > _FREE_CHUNKS + len(self.content) // 64:
+        if self._chunks > _FREE_CHUNKS + self._total // 64:
             raise Refusal(400, "the chunks are too small")
+        self._total += size
         if size:
             self._left = size + 2
         else:

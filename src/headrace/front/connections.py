@@ -58,9 +58,11 @@ class Connections:
         tls: bool,
         outbox: Outbox | None = None,
         opens: Opens | None = None,
+        uploads: Opens | None = None,
     ) -> None:
         self.handler = handler
         self.opens = opens
+        self.uploads = uploads
         self.refuse = refuse
         self.limits = limits
         self.http2 = http2

@@ -46,8 +46,8 @@ class Head(msgspec.Struct, eq=False):
 
 
 class Exchange(Protocol):
-    """One HTTP request whose body is complete, and its answer. Where the front ``opens`` requests, the body
-    is empty and comes while it ``arrives``: ``on_data`` is called with each piece, and with an empty one at
+    """One HTTP request whose body is complete, and its answer. Where the front ``opens`` or ``uploads`` requests, the
+    body is empty and comes while it ``arrives``: ``on_data`` is called with each piece, and with an empty one at
     its end.
 
     ``peer`` is ``host:port``, ``[host]:port`` or ``unix``. Exactly one of ``respond`` or

@@ -14,6 +14,8 @@ import asyncio
 import select
 from typing import Any
 
+import msgspec
+
 from headrace.front.arrival import Arrival
 from headrace.front.body import ChunkedBody, SizedBody
 from headrace.front.connections import Connections
@@ -22,8 +24,11 @@ from headrace.front.head import CHUNKED
 from headrace.front.http1_exchange import Http1Exchange
 from headrace.front.peer import certificate_names, peer_name
 from headrace.front.refusal import Refusal
+from headrace.front.streamed import Streamed
 
 LOW_WATER_BYTES = 16 * 1024
+MOST_BYTES = 1 << 50
+"""Of a body that is handed on as it comes: who takes it says how much it takes."""
 HELD_BYTES = 64 * 1024
 """Received bytes of later requests above which a connection is no longer read."""
 FORGET_S = 5.0
@@ -61,6 +66,7 @@ class Http1Connection(asyncio.Protocol):
         "_reading",
         "_since",
         "_state",
+        "_streamed",
         "certificate",
         "keep",
         "paused",
@@ -85,6 +91,8 @@ class Http1Connection(asyncio.Protocol):
         self._progress = 0
         self._exchange: Http1Exchange | None = None
         self._arrival: Arrival | None = None
+        self._streamed: Streamed | None = None
+        """The body that the request under way still gets."""
         self._head = _NO_HEAD
         """Of a request before, with a body: the next one may share it."""
         self._input = b""  # at most a head, or HELD_BYTES, and one read
@@ -131,6 +139,8 @@ class Http1Connection(asyncio.Protocol):
             else:
                 self._input = data
                 self._pump()
+        elif self._streamed is not None:
+            self._stream(data)
         elif state <= _BUSY:
             self._input = self._input + data if self._input else data
             self._pump()
@@ -174,6 +184,8 @@ class Http1Connection(asyncio.Protocol):
                 self.shared.loop.call_soon(self._pump)
                 break
         self._pumping = False
+        if self._streamed is not None:
+            return
         self._read(len(self._input) <= HELD_BYTES or self._state in (_HEAD, _LINGER))
 
     def _begin(self) -> bool:
@@ -232,6 +244,9 @@ class Http1Connection(asyncio.Protocol):
     def _wait_for_body(self, head: Head, data: bytes) -> bool:
         shared = self.shared
         parser = shared.parser
+        if shared.uploads is not None and shared.uploads(head):
+            self._serve_before_body(head, data)
+            return True
         if parser.length > shared.limits.body_bytes:
             said = f"the body is longer than {shared.limits.body_bytes} bytes"
             return self._refuse(413, said, head)
@@ -264,6 +279,60 @@ class Http1Connection(asyncio.Protocol):
         self._arrival = None
         self._serve(arrival.head, arrival.close())
         return True
+
+    def _serve_before_body(self, head: Head, data: bytes) -> None:
+        """Have a request answered that gets its body while it comes."""
+        shared = self.shared
+        length, expected = shared.parser.length, shared.parser.expects_continue
+        body = ChunkedBody(MOST_BYTES) if length == CHUNKED else SizedBody(length)
+        head = msgspec.structs.replace(head, plain=False)  # it may be that its answer has to close
+        exchange = Http1Exchange(self, head, b"", arrives=True)
+        self._streamed = streamed = Streamed(shared, exchange, body)
+        self._exchange = exchange
+        self._input = b""
+        self._state = _BUSY
+        self.keep = False  # until all of the body is here
+        try:
+            shared.handler(exchange)
+        except Exception:  # noqa: BLE001  (the boundary to the application)
+            exchange.crash()
+        if self._streamed is not streamed:
+            return  # it was refused
+        if expected and not data and not head.http10:
+            self.send(_CONTINUE)
+        self._stream(data)
+
+    def _stream(self, data: bytes) -> None:
+        """Hand a piece of the body on."""
+        streamed = self._streamed
+        assert streamed is not None
+        try:
+            rest = streamed.receive(data)
+        except Refusal as refusal:
+            self._refuse(refusal.status, refusal.message, streamed.exchange.head)
+            return
+        if self._streamed is not streamed:
+            return  # it was answered before its end
+        if rest is None:
+            self._read(streamed.room)
+            return
+        self._end_streamed()
+        self._input = rest
+        self.keep = True
+        self._read(len(rest) <= HELD_BYTES)
+        streamed.exchange.receive(b"")
+
+    def take(self, size: int) -> None:
+        """So much of the body that arrives is done with."""
+        streamed = self._streamed
+        if streamed is not None:
+            streamed.take(size)
+            self._read(streamed.room)
+
+    def _end_streamed(self) -> None:
+        streamed, self._streamed = self._streamed, None
+        if streamed is not None:
+            streamed.close()
 
     def _speak_http2(self, data: bytes) -> None:
         self._state = _CLOSING  # this object's part ends
@@ -316,7 +385,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close when all is sent. With unread input the kernel would reset, and lose the answer."""
-        if self._input and self._state < _LINGER:
+        if (self._input or self._streamed is not None) and self._state < _LINGER:
             self._linger()
             return
         self._state = _CLOSING
@@ -330,6 +399,7 @@ class Http1Connection(asyncio.Protocol):
         if self._arrival is not None:
             self._arrival.close()
             self._arrival = None
+        self._end_streamed()
         exchange = self._exchange
         if exchange is not None:
             self._exchange = None
@@ -365,7 +435,10 @@ class Http1Connection(asyncio.Protocol):
                 self.abort()
         elif state == _BUSY:
             self._since = now
-            if not self._reading and _hung_up(self.transport):
+            streamed = self._streamed
+            if streamed is not None and streamed.late(now):
+                self._refuse(408, "the body came too slowly", streamed.exchange.head)
+            elif not self._reading and _hung_up(self.transport):
                 self.abort()
         elif state == _IDLE:
             if now - self._since > limits.idle_s:

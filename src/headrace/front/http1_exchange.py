@@ -35,6 +35,17 @@ class Http1Exchange(BaseExchange, eq=False):
     def started(self) -> bool:
         return self.framing != _UNSTARTED
 
+    def receive(self, data: bytes) -> None:
+        """A piece of a body that arrives, or its end; for the connection to call."""
+        self.arrives = bool(data)
+        if self.on_data is not None:
+            self._tell(self.on_data, data)
+
+    def take(self, size: int) -> None:
+        connection: Http1Connection = self.connection
+        if self.open:
+            connection.take(size)
+
     def close(self) -> None:
         self.framing = _OVER
         self.on_gone = self.on_drain = self.on_data = None

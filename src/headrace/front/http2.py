@@ -163,19 +163,21 @@ class Http2Connection(asyncio.Protocol):
         except ProtocolError:
             self._terminate(ErrorCodes.PROTOCOL_ERROR)
             return
-        if length > limits.body_bytes:
+        uploads = self.shared.uploads is not None and self.shared.uploads(head)
+        if length > limits.body_bytes and not uploads:
             too_long = Refusal(413, f"the body is longer than {limits.body_bytes} bytes")
             self._refuse(stream, too_long, head, ended=ended)
             return
-        if self.shared.opens is not None and self.shared.opens(head):
-            self._begin(stream, head, b"", arrives=True)
-            return
-        body = OpenBody(limits.body_bytes)
-        self._arrivals[stream] = Arrival(self.shared, head, body)
-        if expects_continue and not ended:
+        opens = self.shared.opens is not None and self.shared.opens(head)
+        if not (opens or uploads):
+            body = OpenBody(limits.body_bytes)
+            self._arrivals[stream] = Arrival(self.shared, head, body)
+        if expects_continue and not ended and not opens:
             self._write(
                 self._frames.fields(self._frames.streams[stream], status_field(100), last=False)
             )
+        if opens or uploads:
+            self._begin(stream, head, b"", arrives=True)
 
     def _on_data(self, event: DataReceived) -> int:
         stream = event.stream_id

@@ -35,7 +35,8 @@ _ABORT_S = 5.0
 class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to listen. ``port`` 0 takes a free one; ``uds`` (a path) instead of host and port.
     ``reuse_port``: several processes share one port. ``refuse`` renders refusals and must not raise.
-    ``opens``: requests whose handler is called before their body has come; None: none."""
+    ``opens``: requests whose handler is called before their body has come; None: none. ``uploads``: the same over
+    HTTP/1.1 as well, and however long their body is."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -45,6 +46,7 @@ class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     refuse: Refuse = plain_refusal
     opens: Opens | None = None
+    uploads: Opens | None = None
 
 
 class Front:
@@ -123,6 +125,7 @@ async def listen(handler: Handler, options: FrontOptions, outbox: Outbox | None 
         tls=context is not None,
         outbox=outbox,
         opens=options.opens,
+        uploads=options.uploads,
     )
     servers: list[asyncio.AbstractServer] = []
     try:

@@ -17,15 +17,18 @@ from headrace.protocols.admin import AdminEndpoints
 from headrace.protocols.admin_models import AdminModels
 from headrace.protocols.allowances import ANTHROPIC_NAMES, NAMES
 from headrace.protocols.anthropic import Messages
+from headrace.protocols.batches import BatchEndpoints
 from headrace.protocols.call import JSON, Call, request_ids
 from headrace.protocols.embedding_port import Embedder
 from headrace.protocols.embeddings import EmbeddingEndpoint
 from headrace.protocols.errors import OPENAI, Header, error_headers, refusal
 from headrace.protocols.exchange import Exchange, Head
+from headrace.protocols.files import FileEndpoints, takes_as_it_comes
 from headrace.protocols.generate import Generate
 from headrace.protocols.generations import Generations
 from headrace.protocols.hosts import Hosts, check_host
 from headrace.protocols.infer import Infer
+from headrace.protocols.jobs_port import Jobs
 from headrace.protocols.models import ModelEndpoints
 from headrace.protocols.openapi import OpenApi
 from headrace.protocols.operations import Metrics, Operations
@@ -59,9 +62,9 @@ class ApiOptions(msgspec.Struct, frozen=True):
 
 class Api:
     """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``admin``: what
-    ``/admin`` does, likewise. ``embedder``: None where no model gives embeddings. ``more``: routes of protocols that
-    are optional. ``tracer``: records requests that need a key for models; None to record none. ``tensors``: None
-    without models that take tensors."""
+    ``/admin`` does, likewise. ``embedder``: None where no model gives embeddings. ``jobs``: what runs files of
+    requests, None to have none. ``more``: routes of protocols that are optional. ``tracer``: records requests that
+    need a key for models; None to record none. ``tensors``: None without models that take tensors."""
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Api:
         metrics: Metrics | None = None,
         admin: Admin | None = None,
         embedder: Embedder | None = None,
+        jobs: Jobs | None = None,
         more: Sequence[Route] = (),
         tracer: Tracer | None = None,
         tensors: Tensors | None = None,
@@ -94,6 +98,8 @@ class Api:
             *Tokenizer(service).routes(),
             *EmbeddingEndpoint(embedder).routes(),
             *Operations(service, options.version, metrics).routes(),
+            *FileEndpoints(jobs).routes(),
+            *BatchEndpoints(jobs).routes(),
             *AdminEndpoints(admin).routes(),
             *AdminModels(service, tensors).routes(),
             *OpenApi(options.version).routes(),
@@ -141,6 +147,11 @@ class Api:
         if terms is not None:
             headers += terms.common
         return headers, manner.failure(error, request_id)[1]
+
+    @staticmethod
+    def uploads(head: Head) -> bool:
+        """Whether a request's body is taken as it comes, however long it is."""
+        return takes_as_it_comes(head)
 
     async def close(self) -> None:
         """Cancel the handlers that wait; streams end with their logs."""

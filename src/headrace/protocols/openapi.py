@@ -20,9 +20,12 @@ from headrace.protocols.anthropic_errors import OVERLOADED, AnthropicError
 from headrace.protocols.anthropic_message import MessageObject, TokenCount
 from headrace.protocols.anthropic_request import CountBody, MessagesBody
 from headrace.protocols.batch import MAX_BATCH
+from headrace.protocols.batches import BatchBody, BatchList, BatchObject
 from headrace.protocols.call import Call
 from headrace.protocols.embeddings import EmbeddingList, EmbeddingsBody
 from headrace.protocols.errors import ErrorAnswer
+from headrace.protocols.files import LEAST_S, MOST_S, PURPOSES, FileDeleted, FileList, FileObject
+from headrace.protocols.files import MAX_LISTED as MOST_FILES
 from headrace.protocols.formats import ENCODERS
 from headrace.protocols.generations import (
     AbortBody,
@@ -48,7 +51,19 @@ from headrace.protocols.tokenizer import DetokenizeBody, Detokenized, TokenizeBo
 Json = dict[str, Any]
 
 _JSON = "application/json"
+_FORM = "multipart/form-data"
 _TEXT: Json = {"type": "string"}
+_BINARY: Json = {"type": "string", "format": "binary"}
+_UPLOAD: Json = {
+    "type": "object",
+    "properties": {
+        "purpose": {"enum": list(PURPOSES)},
+        "file": _BINARY,
+        "expires_after[anchor]": {"enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": LEAST_S, "maximum": MOST_S},
+    },
+    "required": ["purpose", "file"],
+}
 _TOKEN: Json = {"type": "string", "minLength": 1, "maxLength": 256}
 _SSE_EVENT: Json = {
     "description": "One server-sent event; `id` is the cursor.",
@@ -147,6 +162,14 @@ PARAMETERS: dict[str, Json] = {
         "description": "A token of POST /v1/generations/{id}/token, for who cannot send a key.",
         "schema": _TEXT,
     },
+    "files": {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_FILES},
+    },
+    "purpose": {"in": "query", "description": "Those sent for this.", "schema": _TEXT},
+    "file": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
+    "batch": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
     "key_id": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
     "tenant": {"in": "path", "required": True, "schema": {"type": "string", "pattern": NAME}},
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
@@ -178,13 +201,18 @@ EXAMPLES: dict[str, Json] = {
     "PromptBody": {"role": "user", "content": "Shorter, please."},
     "EmbeddingsBody": {"model": "minilm", "input": ["The mill", "A headrace"]},
     "AbortBody": {"token": "my-token"},
+    "BatchBody": {
+        "input_file_id": "file-01M8AMS68SQD6SFHQQYRP72VXZ",
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    },
 }
 """Of the bodies, by the names of their types."""
 
 
 class Operation(NamedTuple):
-    """``body``, ``answer``: the types; a list of one type is an array. ``errors``: statuses beside 500, each with
-    an ``error``."""
+    """``body``, ``answer``: the types; a list of one type is an array, bytes are an upload or what is in a file.
+    ``errors``: statuses beside 500, each with an ``error``."""
 
     method: str
     path: str
@@ -200,6 +228,7 @@ class Operation(NamedTuple):
 _COMPUTE = (400, 401, 403, 404, 406, 408, 410, 413, 415, 422, 429, 499, 502, 503, 504)
 _TOKENS = (400, 401, 404, 406, 413, 415, 502, 504)
 _FIND = (400, 401, 404, 410, 503)
+_KEPT = (401, 403, 404, 503)
 _ADMIN = (401, 403, 404)
 _CHANGE = (400, *_ADMIN, 409, 413, 415)
 _LOAD = (400, *_ADMIN, 413, 415, 503)
@@ -412,6 +441,71 @@ OPERATIONS: tuple[Operation, ...] = (
         ("X-Abort-Token",),
         (400, 401, 413, 415),
     ),
+    Operation(
+        "POST",
+        "/v1/files",
+        "Send a file; it is streamed, however long it is",
+        FileObject,
+        bytes,
+        errors=(400, *_KEPT, 409, 413, 415, 499),
+    ),
+    Operation(
+        "GET",
+        "/v1/files",
+        "List the files",
+        FileList,
+        parameters=("purpose", "files", "order", "item"),
+        errors=(400, *_KEPT),
+    ),
+    Operation("GET", "/v1/files/{file}", "A file", FileObject, parameters=("file",), errors=_KEPT),
+    Operation(
+        "DELETE",
+        "/v1/files/{file}",
+        "Forget a file",
+        FileDeleted,
+        parameters=("file",),
+        errors=(*_KEPT, 409),
+    ),
+    Operation(
+        "GET",
+        "/v1/files/{file}/content",
+        "What is in a file",
+        bytes,
+        parameters=("file",),
+        errors=_KEPT,
+    ),
+    Operation(
+        "POST",
+        "/v1/batches",
+        "Run the requests of a file, without a client",
+        BatchObject,
+        BatchBody,
+        errors=(400, *_KEPT, 406, 409, 413, 415),
+    ),
+    Operation(
+        "GET",
+        "/v1/batches",
+        "List the batches, newest first",
+        BatchList,
+        parameters=("limit", "item"),
+        errors=(400, *_KEPT),
+    ),
+    Operation(
+        "GET",
+        "/v1/batches/{batch}",
+        "A batch",
+        BatchObject,
+        parameters=("batch",),
+        errors=_KEPT,
+    ),
+    Operation(
+        "POST",
+        "/v1/batches/{batch}/cancel",
+        "Stop a batch; what it has so far is left",
+        BatchObject,
+        parameters=("batch",),
+        errors=(*_KEPT, 409),
+    ),
     Operation("GET", "/livez", "Is the process up?", Health),
     Operation("GET", "/ping", "Is the process up?", Health),
     Operation("GET", "/readyz", "Can a model serve?", Health),
@@ -506,7 +600,7 @@ def describe(version: str) -> Json:
         kind[0] if isinstance(kind, list) else kind
         for operation in OPERATIONS
         for kind in (operation.answer, operation.body)
-        if kind not in (None, str, dict)
+        if kind not in (None, str, dict, bytes)
     ]
     _, components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, Json] = {}
@@ -534,7 +628,9 @@ def _operation(operation: Operation) -> Json:
         "parameters": [_parameter(name) for name in operation.parameters],
         "responses": _responses(operation),
     }
-    if operation.body is not None:
+    if operation.body is bytes:
+        described["requestBody"] = {"required": True, "content": {_FORM: {"schema": _UPLOAD}}}
+    elif operation.body is not None:
         described["requestBody"] = {
             "required": operation.body is not AbortBody,
             "content": {
@@ -554,6 +650,8 @@ def _responses(operation: Operation) -> Json:
     content: Json = {}
     if operation.answer is str:
         content = {"*/*": {}}
+    elif operation.answer is bytes:
+        content = {"application/octet-stream": {"schema": _BINARY}}
     elif operation.answer is not None:
         content[_JSON] = {"schema": _schema(operation.answer)}
     if operation.streams:

@@ -315,10 +315,11 @@ class _Waited(Read):
         self.done.set()
 
 
-async def whole(generation: Generation) -> Read:
-    """The whole log of a generation that has ended. Raises why it cannot be read."""
+async def whole(generation: Generation, *, client: bool = False) -> Read:
+    """The whole log of a generation, once it has ended. Raises why it cannot be read. ``client``: it may be cancelled
+    if nobody else reads it and this is given up."""
     read = _Waited(generation)
-    read.begin(client=False)
+    read.begin(client=client)
     try:
         await read.done.wait()
     finally:

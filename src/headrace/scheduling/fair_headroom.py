@@ -220,15 +220,16 @@ class FairHeadroom(Fair):
 
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         """As under ``fair``, or one of a tenant of the same class that has more than its share of the slots; and
-        only for one that has little time left, and some."""
+        only for one that has little time left, and some. Who is served when nobody else waits gives way at once."""
         at = finite(now) + self._predictors.ahead_s
-        if not ticket.pressed_at <= at <= ticket.start_by:
-            return None
         candidates = list(running)
+        if not ticket.pressed_at <= at <= ticket.start_by:
+            candidates = [one for one in candidates if one.runs and one.account.level.last]
+            return super().victim(ticket, candidates, now)
         victim = super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
-        if victim is None or not self._rate.spend(recomputed(victim), self.headroom):
-            return None
-        return victim
+        if victim is None or victim.account.level.last:
+            return victim
+        return victim if self._rate.spend(recomputed(victim), self.headroom) else None
 
     def _of_most(self, ticket: Ticket, running: Iterable[Ticket]) -> Ticket | None:
         """One of who has most slots by its weight, and more than the other will have."""

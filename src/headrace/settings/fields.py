@@ -18,6 +18,7 @@ from headrace.settings.tree import (
     Batching,
     Embedding,
     Hook,
+    Jobs,
     Limits,
     Model,
     ModelLimits,
@@ -35,6 +36,7 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("server", Server),
     ("limits", Limits),
     ("store", Store),
+    ("jobs", Jobs),
     ("models[]", Model),
     ("models[].defaults", SamplingDefaults),
     ("models[].embedding", Embedding),
@@ -50,7 +52,13 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
 )
 """The tables of the settings file; ``[]`` marks those that may come several times."""
 
-SECTIONS = {"server": "server", "limits": "limits", "store": "store", "models[]": "model"}
+SECTIONS = {
+    "server": "server",
+    "limits": "limits",
+    "store": "store",
+    "jobs": "jobs",
+    "models[]": "model",
+}
 """The tables that flags and environment reach, and what they are called there."""
 
 

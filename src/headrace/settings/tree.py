@@ -314,6 +314,30 @@ class Store(Section, frozen=True):
     ] = 2**30
 
 
+class Jobs(Section, frozen=True):
+    """Files of requests that run without a client (`/v1/files`, `/v1/batches`). Each is of one tenant."""
+
+    max_files: Annotated[
+        int, setting("Files that are kept; one more is 409. Raise it for many small jobs.", ge=1)
+    ] = 1000
+    max_file_bytes: Annotated[
+        int, setting("The longest file, then 413; set it to what the disk has to spare.", ge=1)
+    ] = 8 * 2**30
+    max_tenant_bytes: Annotated[
+        int,
+        setting("All files of a tenant together; set it to what the disk has to spare.", ge=1),
+    ] = 64 * 2**30
+    max_rows: Annotated[
+        int, setting("Requests in one file; lower it where one must not take days.", ge=1)
+    ] = 10_000_000
+    max_unfinished: Annotated[
+        int, setting("Jobs that are not over; one more is 409. Raise it for many small jobs.", ge=1)
+    ] = 100
+    running: Annotated[
+        int, setting("Of these, how many run at once; the others wait for their turn.", ge=1)
+    ] = 4
+
+
 class SamplingDefaults(Section, frozen=True):
     """What a request gets that does not say. Not set: the engine's own default."""
 
@@ -795,6 +819,7 @@ class Settings(Section, frozen=True):
     limits: Annotated[Limits, setting("What one request may cost the others.")] = Limits()
     scheduling: Annotated[Scheduling, setting("Who runs next where requests wait.")] = Scheduling()
     store: Annotated[Store, setting("Where logs are kept.")] = Store()
+    jobs: Annotated[Jobs, setting("What files of requests may cost.")] = Jobs()
     models: Annotated[
         tuple[Model, ...], setting("What is served. Not set: the embedded model.")
     ] = (EMBEDDED,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 from headrace.admission.sizes import Sizes
 from headrace.domain.errors import Code, HeadraceError
 from headrace.front.limits import Limits
+from headrace.jobs.jobs import Jobs
+from headrace.jobs.limits import Limits as JobLimits
 from headrace.protocols.grpc import headrace_pb2 as pb
+from headrace.protocols.rows import Rows
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "MISTAKES.md"
 COLUMNS = ("HTTP", "Anthropic", "gRPC", "gRPC-Web", "Connect")
@@ -185,7 +189,15 @@ def choosing(count: int) -> pb.InferRequest:
     return asked
 
 
+async def upload(place: Place, data: bytes) -> str:
+    """A second one; the place has room for one."""
+    form: dict[str, Any] = {"files": {"file": data}, "data": {"purpose": "batch"}}
+    await place.client.post("/v1/files", headers=MINE, **form)
+    return await place.http("POST", "/v1/files", **form)
+
+
 CHAT = "/v1/chat/completions"
+ORDER = {"input_file_id": "file-none", "endpoint": CHAT, "completion_window": "24h"}
 ASKED = pb.InferRequest(prompt="x")
 SCRAPER = {"authorization": "Bearer metrics"}
 WRONG_KEY = {"authorization": "Bearer wrong"}
@@ -315,6 +327,24 @@ ROWS: dict[str, dict[str, Ask]] = {
         "Anthropic": lambda place: place.anthropic(message(), USED),
         **everywhere("Infer", lambda place: ASKED, USED),
     },
+    "a file of somebody else, or that never was": {
+        "HTTP": lambda place: place.http("GET", "/v1/files/file-none"),
+    },
+    "a batch of somebody else, or that never was": {
+        "HTTP": lambda place: place.http("POST", "/v1/batches/batch_none/cancel"),
+    },
+    "a batch of a file that is not there": {
+        "HTTP": lambda place: post(place, "/v1/batches", ORDER),
+    },
+    "a file that does not come as a form": {
+        "HTTP": lambda place: post(place, "/v1/files", {}),
+    },
+    "a form that lacks the file": {
+        "HTTP": lambda place: place.http("POST", "/v1/files", files={"purpose": (None, "batch")}),
+    },
+    "one file more than a tenant may have": {
+        "HTTP": lambda place: upload(place, b"x"),
+    },
     "an option that the engine lacks": {
         "HTTP": lambda place: post(place, CHAT, chat(mirostat=1)),
         "Anthropic": lambda place: place.anthropic(
@@ -350,6 +380,15 @@ def _refusal(request: Any) -> HeadraceError | None:
 
 
 @asynccontextmanager
+async def having_jobs(service: Any) -> AsyncIterator[Jobs]:
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = Jobs(Path(folder), Rows(service), JobLimits(files=1))
+        await jobs.open()
+        yield jobs
+        await jobs.close()
+
+
+@asynccontextmanager
 async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
     def script(generation: Any) -> None:
         if not _hangs(generation.request):
@@ -358,10 +397,10 @@ async def serving(kit: Any, rpc: Any) -> AsyncIterator[Place]:
     service = kit.Service(script, keys={"mine": "a", "theirs": "b", "metrics": "c"})
     service.refuse = _refusal
     options = {"message_bytes": MESSAGE_BYTES}
-    async with rpc.talking(service, **options) as (_, server):
+    async with having_jobs(service) as jobs, rpc.talking(service, **options) as (_, server):
         async with (
             kit.serving(
-                service, more=server.routes, limits=Limits(body_bytes=MESSAGE_BYTES)
+                service, more=server.routes, limits=Limits(body_bytes=MESSAGE_BYTES), jobs=jobs
             ) as url,
             httpx.AsyncClient(base_url=url, timeout=20) as client,
             grpc.aio.insecure_channel(server.address) as channel,

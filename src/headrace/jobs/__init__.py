@@ -1,0 +1,1 @@
+"""Files of requests that run without a client, and survive anything."""
