@@ -40,6 +40,8 @@ class Asked(msgspec.Struct):
     caller: Caller
     request: Request
     admitted_at: float
+    durable: bool = True
+    last_token_at: float = 0.0
     ticket: Any = None
 
 

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from functools import partial
-from math import nan
+from math import inf, nan
 from typing import Any
 
 from headrace.domain.delta import Prefix
@@ -128,7 +128,8 @@ class Dispatcher:
                 ticket = self._tickets.give(generation, flow.estimates)
                 ticket.replica = generation.place.replica.name
                 flow.queue.policy.began(ticket, now)
-                ticket.began_at = nan  # when its first token came is of no use any more
+                ticket.began_at = nan  # it began before
+        flow.charge(now)
 
     def begin_again(self, generation: Generation) -> None:
         """In its place, in the next turn of the loop: several prompts at once need one run."""
@@ -176,9 +177,11 @@ class Dispatcher:
 
     def first_token(self, generation: Generation) -> None:
         """Its first token came, as it was computed."""
-        if generation.ticket is not None and (generation.request.stream or generation.durable):
+        ticket: Ticket | None = generation.ticket
+        if ticket is not None and not ticket.silent:
             flow: Flow = generation.flow
-            flow.queue.policy.first_token(generation.ticket, time.monotonic())
+            flow.queue.policy.first_token(ticket, time.monotonic())
+            ticket.begun = True
 
     def ended(self, generation: Generation, flow: Flow, end: Finish | Error) -> None:
         """It needs no place any more: somebody else gets it."""
@@ -254,7 +257,9 @@ class Dispatcher:
         """One that runs and gives its place to this one, which waits: it goes on later from its log. Those that
         have begun nothing yet lose nothing by it. Nobody, where a slot is likely to become free in time."""
         eta_s = flow.queue.eta_s(1, now)
-        if eta_s is not None and now + eta_s < generation.ticket.start_by:
+        if eta_s is not None and now + eta_s < generation.ticket.start_by < inf:
+            return None
+        if generation.request.choices > 1:  # one that gives way would not be enough
             return None
         running = [one for one in flow.running.values() if may_pause(one, flow)]
         if generation.place is None:

@@ -135,7 +135,7 @@ class Flow:
         ticket = generation.ticket
         more = usage.completion_tokens - ticket.produced
         generation.charged_seq = generation.seq
-        if more > 0 and ticket.runs:
+        if more > 0 and ticket.charged:
             self.queue.policy.produced(ticket, more, time.monotonic())
         prompt, cached = usage.prompt_tokens, usage.cached_tokens
         if prompt and not generation.prior and not generation.turns:

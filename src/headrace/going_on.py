@@ -41,7 +41,7 @@ def may_go_on(
     if state not in ("starting", "ready"):
         return generation.durable
     if error.code in BUSY:
-        return generation.durable or (error.retry_after_s or 0.0) <= LONGEST_REST_S
+        return patient or (error.retry_after_s or 0.0) <= LONGEST_REST_S
     return True
 
 

@@ -283,7 +283,7 @@ def test_no_more_is_computed_again_than_a_tenth_of_what_is_served() -> None:
 def test_an_answer_that_has_begun_goes_on_before_its_tenants_others_however_late() -> None:
     one = FairHeadroom()
     terms = Terms("a", ttft_s=10.0)
-    begun = Ticket("begun", terms, 100.0, produced=20)
+    begun = Ticket("begun", terms, 100.0, begun=True)
     one.began(begun, 100.0)
     one.ended(begun, 130.0)
     for number in range(5):

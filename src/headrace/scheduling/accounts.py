@@ -63,7 +63,7 @@ class Tenant(Account):
         """A ticket of it has given up its stay."""
         (self.late if ticket.late else self.tickets).left()
         ticket.late = False
-        if ticket.terms.sheddable:
+        if ticket.terms.sheddable and not ticket.begun:
             self.sheddable.left()
 
     def in_order(self) -> Iterator[Ticket]:

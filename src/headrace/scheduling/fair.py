@@ -42,7 +42,7 @@ class Fair(Base):
             ticket.cost += uncached(ticket)
         self._ledger.joins(tenant, ticket.cost)
         key = self._queue(tenant, ticket, now)
-        if ticket.terms.sheddable:
+        if ticket.terms.sheddable and not ticket.begun:
             tenant.sheddable.push(-key, ticket)
             tenant.level.crowded.joined(tenant)
 

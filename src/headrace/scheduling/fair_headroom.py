@@ -108,7 +108,7 @@ class FairHeadroom(Fair):
     def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
         arrived = arrival(ticket, now)
         self._promise(ticket, arrived, now)
-        key = ticket.start_by if ticket.produced == 0 else arrived - BEFORE_S
+        key = arrived - BEFORE_S if ticket.begun else ticket.start_by
         if ticket.priority:
             key += steps(ticket.priority)
         tenant.tickets.push(key, ticket)
@@ -123,7 +123,7 @@ class FairHeadroom(Fair):
         due = due_at(ticket, arrived, self._targets_s)
         target_s = max(due - arrived, 0.0)
         rescue_at = arrived + self._rescue_after * target_s
-        if ticket.produced:  # its client waits anew, in the middle of an answer
+        if ticket.begun:  # its client waits anew, in the middle of an answer
             due, rescue_at = finite(now) + target_s, arrived
         ticket.start_by = due - self._predictors.prefill_s(uncached(ticket))
         ticket.pressed_at = ticket.start_by - self._pressed_part * target_s

@@ -102,14 +102,14 @@ class Ordered(Base):
         if self._join(ticket):
             key = self.key(ticket, now)
             self._heap.push(key, ticket)
-            if ticket.terms.sheddable:
+            if ticket.terms.sheddable and not ticket.begun:
                 self._sheddable.push(-key, ticket)
 
     def remove(self, ticket: Ticket) -> bool:
         if not self._leave(ticket):
             return False
         self._heap.left()
-        if ticket.terms.sheddable:
+        if ticket.terms.sheddable and not ticket.begun:
             self._sheddable.left()
         return True
 

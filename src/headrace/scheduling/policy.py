@@ -92,6 +92,10 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     """How many of others the engine had before it."""
     pauses: int = 0
     """How often it gave way to another."""
+    begun: bool = False
+    """It had its first token."""
+    silent: bool = False
+    """Nobody will say when its first token comes."""
 
 
 class Policy(Protocol):
@@ -142,8 +146,8 @@ class Policy(Protocol):
         """Sheddable ones that cannot make their deadline any more: they were removed, refuse them."""
 
     def least_urgent(self, now: float, than: Ticket | None = None) -> Ticket | None:
-        """The sheddable waiting one that gives way first; only one that is less urgent ``than`` this, which does
-        not wait."""
+        """The sheddable waiting one, whose answer has not begun, that gives way first; only one that is less urgent
+        ``than`` this, which does not wait."""
 
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         """Which running one gives way to this waiting one; None: nobody."""

@@ -105,7 +105,9 @@ class Predictors:
         return a + b * size / 1e3
 
     def began(self, ticket: Ticket, now: float) -> None:
-        """Its prompt is under way."""
+        """Its prompt is under way, as far as anybody will know."""
+        if ticket.begun or ticket.silent:
+            return
         replica = self._replicas.get(ticket.replica)
         if replica is None:
             if len(self._replicas) >= REPLICAS:
@@ -122,9 +124,9 @@ class Predictors:
         replica = self._replicas.get(ticket.replica)
         size, ticket.prefilling = ticket.prefilling, 0.0
         took_s, ticket.began_at = now - ticket.began_at, nan
-        if replica is None or not took_s >= 0:
+        if replica is None:
             return
-        if not 0 <= now - replica.taught_at < LESSON_S:
+        if took_s >= 0 and not 0 <= now - replica.taught_at < LESSON_S:
             replica.taught_at = now
             replica.predictor.observe(size, ticket.queued, took_s)
             self._count()

@@ -29,7 +29,8 @@ class Rate:
         if not 0 <= now - self._last <= WINDOW_S:
             self._since, self._amount = now, 0.0
         self._last = now
-        self._amount += amount
+        if now > self._since:  # else it was served before
+            self._amount += amount
         if self._spent:
             self._spent = max(self._spent - SPARE * amount, 0.0)
         took_s = now - self._since

@@ -90,7 +90,7 @@ class SloFormula(Base):
         arrived = arrival(ticket, now)
         tenant.target_s = due_at(ticket, arrived, TARGETS_S) - arrived
         tenant.tickets.push(arrived + steps(ticket.priority), ticket)
-        if ticket.terms.sheddable:
+        if ticket.terms.sheddable and not ticket.begun:
             self._sheddable.push(-arrived, ticket)
         if tenant.tickets.waiting == 1:
             self._rank(tenant)
@@ -100,7 +100,7 @@ class SloFormula(Base):
             return False
         ticket.account.tickets.left()
         ticket.account = None
-        if ticket.terms.sheddable:
+        if ticket.terms.sheddable and not ticket.begun:
             self._sheddable.left()
         return True
 
