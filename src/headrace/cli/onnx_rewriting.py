@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,8 @@ def _rewrite(file: ModelFile, target: Path, inputs: Path | None, rewrite: Rewrit
         raise HeadraceError(Code.NOT_FOUND, f"there is no folder {target.parent}")
     source = Path(file.path)
     given = compares.sample_of(source) if inputs is None else _arrays(inputs)
-    logging.getLogger().setLevel(logging.ERROR)  # the tools' advice, which is not ours
-    rewrite(source, target)
+    with _without_advice():
+        rewrite(source, target)
     before, after = compares.look(source, given), compares.look(target, given)
     click.echo(f"{'':8} {'size':>12} {'a run':>12}")
     for name, one in (("before", before), ("after", after)):
@@ -121,6 +122,18 @@ def _rewrite(file: ModelFile, target: Path, inputs: Path | None, rewrite: Rewrit
             f"value), cosine {one.cosine:.6f}"
         )
     click.echo(f"written: {target}")
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """ONNX Runtime's tools give it by the root logger; it is not ours."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 def _tools() -> tuple[Any, Any]:
