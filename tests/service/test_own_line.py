@@ -16,10 +16,11 @@ from headrace.domain.tenant import Tenant
 from headrace.engines.engine import Outcome, Run, Sink, Work
 from headrace.engines.script import Script
 from headrace.engines.scripted import ScriptedEngine
+from headrace.scheduling.fair_headroom import FairHeadroom
 from headrace.scheduling.queue import Queue
 
 SLOTS = 2
-LONG = Script(WORDS, when="hello", repeat=60, delay_ms=5)
+LONG = Script(WORDS, when="hello", repeat=30, delay_ms=5)
 
 
 class Line:
@@ -75,8 +76,9 @@ class Seat:
 
 
 async def open_house() -> House:
-    known = tenants(Tenant(name="heavy"), Tenant(name="light", ttft_ms=300.0))
+    known = tenants(Tenant(name="heavy"), Tenant(name="light", ttft_ms=5000.0))
     house = await House(LONG, slots=SLOTS, tenants=known).open()
+    house.flow.queue.policy = FairHeadroom(pressed=1.0)  # from the beginning, and for long
     engine: Any = house.engines[0]
     engine.stream_infer = Line(engine).stream_infer
     house.flow.model.replicas[0].places = SLOTS + 1
@@ -96,7 +98,7 @@ def test_who_has_little_time_passes_the_engines_own_line(
         assert not any(one.ended.is_set() for one in heavy)
         paused = [one for one in heavy if "paused" in phases(one)]
         assert len(paused) == 2  # the one in the line, and one of those with a slot
-        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 60}
+        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
         assert house.in_use == 0
         assert house.flow.running == {}
         ticking.cancel()
@@ -118,7 +120,7 @@ def test_who_stands_in_the_line_itself_gets_a_slot_in_time(
         await light.token(1)
         assert not any(one.ended.is_set() for one in heavy)
         assert sum("paused" in phases(one) for one in heavy) == 1
-        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 60}
+        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
         assert house.in_use == 0
         ticking.cancel()
         await house.service.close(0.0)
@@ -137,7 +139,7 @@ def test_nobody_is_paused_where_a_slot_becomes_free_in_time(
         await heavy[1].token(4)
         ticking = asyncio.create_task(tick(house))
         light = Witness(ask(house, "light"), client=False)
-        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 60}
+        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
         assert not any("paused" in phases(one) for one in heavy)
         ticking.cancel()
         await house.service.close(0.0)
