@@ -29,6 +29,8 @@ HERE = (
     "[::1]:8000",
     "a.localhost",
     "localhost.",
+    "localhost:",
+    "[::ffff:127.0.0.1]:80",
 )
 ELSEWHERE = (
     "evil.example:8000",
@@ -38,6 +40,13 @@ ELSEWHERE = (
     "[::2]",
     "127.0.0.1.evil",
     "",
+    ".localhost",
+    "127.0.0.1..",
+    "localhost:80@evil.example",
+    "127.0.0.1]evil.example",
+    "[::1]evil.example",
+    "evil.example#.localhost",
+    "localhost%00.evil.example",
 )
 
 

@@ -152,6 +152,8 @@ class Dispatcher:
             place.replica.refused(now, error.retry_after_s)
         elif error.code in NEVER_BEGAN:
             flow.lost(place.replica, now)
+        if generation.ticket is not None and (busy or error.code in NEVER_BEGAN):
+            flow.queue.policy.refused(generation.ticket)
         if not may_go_on(generation, error, place.replica, flow):
             return False
         if not busy:

@@ -288,3 +288,17 @@ def test_an_upstream_that_slows_down_for_its_own_reasons_is_not_held_back_for_ev
         in_flight = limit.limit
         limit.took(3.0 * max(1.0, in_flight / 64), in_flight)
     assert limit.limit >= 32
+
+
+def test_a_refusal_ends_the_doubts_whether_something_queues() -> None:
+    one = AdaptiveLimit()
+    for _ in range(300):
+        one.took(1.0, one.limit)
+    while not one._slow > 0.8 * one._estimate:
+        one.took(2.6, one.limit)
+    for _ in range(30):
+        one.took(1.0, one.limit)
+    one.refused(int(one._estimate * 0.7))
+    for _ in range(200):
+        one.took(1.0, one.limit)
+    assert one.limit > 0.9 * one._estimate

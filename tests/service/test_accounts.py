@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,6 +11,7 @@ from tests.service.house import WORDS, House, Witness
 from tests.service.test_limits import limiting
 from tests.service.test_scheduling import phases
 
+from headrace.domain.errors import Code
 from headrace.domain.limits import Limits
 from headrace.engines.script import Script
 from headrace.scheduling.fair_headroom import FairHeadroom
@@ -89,6 +92,26 @@ def test_who_wants_several_slots_has_nobody_paused_in_vain(run: Run) -> None:
         for reads in (*running, several):
             await reads.ended.wait()
         assert not any("paused" in phases(reads) for reads in running)
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_who_was_refused_by_an_engine_is_charged_nothing(run: Run) -> None:
+    async def main() -> None:
+        busy = Script(WORDS, when="busy", refuse=Code.RATE_LIMITED)
+        house = await House(Script(WORDS, when="long", hang_after=1), busy, slots=2).open()
+        running, waiting = house.ask("long"), house.ask("busy " * 4000, tenant="refused")
+        reads = Witness(running)
+        Witness(waiting)
+        while house.flow.model.replicas[0].refusals < 3:
+            house.service.tick(time.monotonic() + 5.0)
+            await asyncio.sleep(0)
+        account = policy_of(house)._ledger.of(waiting.ticket)  # type: ignore[attr-defined]
+        assert account.counter == account.lifted
+        for generation in (waiting, running):
+            house.service.cancel(generation)
+        await reads.ended.wait()
         await house.service.close(0.0)
 
     run(main())

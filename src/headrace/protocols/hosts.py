@@ -9,12 +9,16 @@ was told.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.call import Call
 from headrace.protocols.port import Service
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w-]+(?:\.[\w-]+)*)\.?(?::\d*)?", re.ASCII)
+"""``uri-host [":" port]`` (RFC 9110 §7.2): an IPv6 address in brackets, or names between dots, of which the last may
+have one behind it."""
 _HERE = frozenset(("localhost", "127.0.0.1", "[::1]"))
 
 
@@ -31,7 +35,11 @@ class Hosts:
         only HTTP/1.0 has it."""
         if host is None:
             return None
-        name = _name(host.decode("latin-1"))
+        said = host.decode("latin-1")
+        found = _HOST.fullmatch(said)
+        if found is None:
+            return said
+        name = found[1].lower()
         return None if name in self._known or _is_here(name) else name
 
 
@@ -48,16 +56,12 @@ def check_host(call: Call, service: Service) -> None:
         )
 
 
-def _name(host: str) -> str:
-    """Without its port, if there is one."""
-    address, closed, _ = host.partition("]")
-    return (address + closed if closed else host.partition(":")[0]).lower().rstrip(".")
-
-
 def _is_here(name: str) -> bool:
     if name.endswith(".localhost"):  # RFC 6761 §6.3: it is loopback everywhere
         return True
     try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
+        address = ipaddress.ip_address(name.strip("[]"))
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -102,6 +102,7 @@ class AdaptiveLimit:
 
     def refused(self, in_flight: int) -> None:
         """The upstream had no room for one, beside so many."""
+        self._slow = 0  # that is found out
         self._goal = self._estimate * BACK_OFF
         self._set(min(self._goal, float(in_flight)))
 

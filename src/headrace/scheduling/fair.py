@@ -115,6 +115,11 @@ class Fair(Base):
             ticket.account.running -= 1
             ticket.account = None
 
+    def refused(self, ticket: Ticket) -> None:
+        if ticket.charged and not ticket.again:
+            ticket.charged = False
+            self._ledger.refund(self._ledger.of(ticket), uncached(ticket))
+
     def least_urgent(self, now: float, than: Ticket | None = None) -> Ticket | None:
         """Of the class, and in it the tenant, whose requests would be the last to run: the last of these."""
         levels = [one for one in self._ledger.waiting_levels() if one.crowded.first() is not None]

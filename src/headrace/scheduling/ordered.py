@@ -77,6 +77,9 @@ class Base:
     def ended(self, ticket: Ticket, now: float) -> None:
         pass
 
+    def refused(self, ticket: Ticket) -> None:
+        pass
+
     def expired(self, now: float) -> list[Ticket]:
         return []
 

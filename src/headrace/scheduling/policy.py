@@ -142,6 +142,9 @@ class Policy(Protocol):
     def ended(self, ticket: Ticket, now: float) -> None:
         """It left the engine: for good, or ``add`` follows."""
 
+    def refused(self, ticket: Ticket) -> None:
+        """The engine that it left has computed nothing of it."""
+
     def expired(self, now: float) -> list[Ticket]:
         """Sheddable ones that cannot make their deadline any more: they were removed, refuse them."""
 
