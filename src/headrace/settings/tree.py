@@ -288,7 +288,7 @@ class Scheduling(Section, frozen=True):
     ] = "fair-headroom"
     options: Annotated[
         dict[str, Any],
-        setting("The policy's own keys, as `headroom` or `shares` = { interactive = 16 }."),
+        setting("The policy's own keys, as `headroom_s` or `shares` = { interactive = 16 }."),
     ] = {}
 
 
