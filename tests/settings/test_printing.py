@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
-from headrace.settings import load
-from headrace.settings.fields import fields
+import msgspec
+
+from headrace.settings import Settings, load
+from headrace.settings.fields import TABLES, fields
 from headrace.settings.printing import as_toml, docs
 
 FULL = """
 [server]
 port = 1234
+[scheduling]
+policy = "priority"
+options = { levels = ["a", "b"], age_s = 5 }
+[jobs]
+running = 2
 [[models]]
 name = "up"
 engine = "openai"
@@ -73,3 +82,27 @@ def test_the_table_of_settings_has_every_field_with_a_sentence() -> None:
     for field in fields():
         assert f"| `{field.name}` |" in table
         assert field.doc.endswith("."), field.path
+
+
+def tables_below(struct: type[msgspec.Struct], path: str = "") -> Iterator[str]:
+    """As the settings file names them."""
+    hints = get_type_hints(struct)
+    for declared in msgspec.structs.fields(struct):
+        kind, name = hints[declared.name], f"{path}{declared.encode_name}"
+        if get_origin(kind) is tuple:
+            kind, name = get_args(kind)[0], f"{name}[]"
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            yield name
+            yield from tables_below(kind, f"{name}.")
+
+
+def test_every_table_of_the_file_has_its_docs() -> None:
+    assert {table for table, _ in TABLES} == set(tables_below(Settings))
+
+
+def test_what_is_in_force_is_printed_whole() -> None:
+    printed = as_toml(load(environ={}))
+    singles = [one for one in tables_below(Settings) if "." not in one and "[" not in one]
+    assert [line for line in printed.splitlines() if line in {f"[{one}]" for one in singles}] == [
+        f"[{one}]" for one in singles
+    ]

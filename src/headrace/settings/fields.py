@@ -12,6 +12,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec.structs import FieldInfo
 
 from headrace.domain.limits import Limits as UsageLimits
 from headrace.settings.tree import (
@@ -25,6 +26,7 @@ from headrace.settings.tree import (
     Onnx,
     Replica,
     SamplingDefaults,
+    Scheduling,
     Server,
     Settings,
     Store,
@@ -35,6 +37,7 @@ from headrace.settings.tree import (
 TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
     ("server", Server),
     ("limits", Limits),
+    ("scheduling", Scheduling),
     ("store", Store),
     ("jobs", Jobs),
     ("models[]", Model),
@@ -55,6 +58,7 @@ TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
 SECTIONS = {
     "server": "server",
     "limits": "limits",
+    "scheduling": "scheduling",
     "store": "store",
     "jobs": "jobs",
     "models[]": "model",
@@ -139,12 +143,12 @@ def _fields_of(table: str, struct: type[msgspec.Struct]) -> Iterator[Field]:
             continue
         meta = _meta(annotation)
         extra = meta.extra or {}
-        section = SECTIONS.get(table)
+        section = None if get_origin(bare(annotation)) is dict else SECTIONS.get(table)
         yield Field(
             table=table,
             name=declared.encode_name,
             type=annotation,
-            default=declared.default,
+            default=_default(declared),
             doc=meta.description or "",
             secret=bool(extra.get("secret")),
             live=bool(extra.get("live")) or table.partition("[")[0] in live_tables(),
@@ -152,6 +156,12 @@ def _fields_of(table: str, struct: type[msgspec.Struct]) -> Iterator[Field]:
             flag=(extra.get("flag") or _flag(section, declared.name)) if section else None,
             environment=f"HEADRACE_{section}_{declared.name}".upper() if section else None,
         )
+
+
+def _default(declared: FieldInfo) -> Any:
+    """``NODEFAULT`` where it must be set."""
+    made = declared.default_factory
+    return declared.default if made is msgspec.NODEFAULT else made()
 
 
 def _flag(section: str, name: str) -> str:

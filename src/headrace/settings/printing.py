@@ -17,7 +17,7 @@ HIDDEN = "***"
 def as_toml(loaded: Loaded) -> str:
     """The effective tree as a settings file; after each value where it came from. Secrets stay hidden."""
     lines: list[str] = []
-    for kind in ("server", "limits", "store"):
+    for kind in ("server", "limits", "scheduling", "store", "jobs"):
         lines += _table(loaded, f"[{kind}]", kind, kind, getattr(loaded.settings, kind))
     for kind, several in (("models", loaded.settings.models), ("hooks", loaded.settings.hooks)):
         for index, struct in enumerate(several):
