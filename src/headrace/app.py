@@ -16,6 +16,7 @@ import uvloop
 from headrace import __version__, embedding_building
 from headrace.admission.read_tokens import ReadTokens
 from headrace.domain.errors import HeadraceError
+from headrace.embedding import EmbeddingService
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
@@ -97,7 +98,6 @@ class App:
         self.metrics = Metrics(self.gc_watch)
         self.exposition = Exposition(self.metrics)
         self.tracing = tracing(inherited(), settings.server.tracing, self.metrics)
-        tracer = self.tracing.tracer
         self.topics = Topics()
         self.store = build_store(settings)
         self.hub = Hub(self.store)
@@ -107,47 +107,99 @@ class App:
         self.tensors = self._build_tensors()
         self.registry.on_change = self._limit_anew
         self._limit_anew()
-        self.service = Service(
+        self.service = self._build_service()
+        self.embedding = self._build_embedding()
+        self.jobs = build_jobs(settings, self.service)
+        self.v2 = self._build_v2()
+        tracer = self.tracing.tracer
+        self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None
+        self.api = self._build_api()
+        self.engine_losses: dict[str, int] = {}
+        self.front: Front | None = None
+        self.operations: OperationsPort | None = None
+        self.stopping = asyncio.Event()
+
+    def _flow(self, model: ModelSettings) -> Flow:
+        limits = self.settings.limits
+        replicas = EngineBuilder(self.settings, self.outbox.write).replicas(model)
+        built = Model(model.name, model.aliases, replicas, int(time.time()))
+        scheduling = self.settings.scheduling
+        decides = policy(scheduling.policy, **scheduling.options)
+        queue: Queue = Queue(decides, limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
+        metrics = self.metrics.model(model.name)
+        metrics.provider = PROVIDERS[model.engine]
+        return Flow(
+            built,
+            queue,
+            metrics.by_kind(),
+            sampling(model.defaults),
+            model.continuation == "exact",
+            model.single_flight,
+            model.fallback,
+        )
+
+    def _build_tensors(self) -> TensorService | None:
+        """Of the models that take tensors; what it needs is imported only where there are some."""
+        if all(model.engine != "onnx" for model in self.settings.models):
+            return None
+        from headrace.tensor_building import build
+
+        def news(version: TensorVersion, state: str) -> None:
+            if self.topics.wanted("model"):
+                plan = version.plan
+                said = {"state": state, "model": plan.model, "replica": plan.name}
+                self.topics.publish("model", {**said, "version": plan.version})
+
+        return build(self.settings, news, self.limiting.take_request)
+
+    def _build_service(self) -> Service:
+        return Service(
             self.flows,
             self.hub,
             keys=self.registry.keys,
-            read_tokens=ReadTokens(read_secret(settings)),
-            chain=build_chain(settings),
+            read_tokens=ReadTokens(read_secret(self.settings)),
+            chain=build_chain(self.settings),
             topics=self.topics,
-            limits=limits(settings),
+            limits=limits(self.settings),
             limiting=self.limiting,
             tenants=self.registry.tenants,
-            tracer=tracer,
+            tracer=self.tracing.tracer,
             tensors=self.tensors,
         )
-        self.embedding = embedding_building.build(
-            settings,
+
+    def _build_embedding(self) -> EmbeddingService:
+        return embedding_building.build(
+            self.settings,
             {flow.model.name: flow for flow in self.flows},
             self.tensors,
             self.service.model,
             self.limiting,
             self.metrics,
         )
-        self.jobs = build_jobs(settings, self.service)
-        self.v2 = self._build_v2()
-        self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None
-        self.api = Api(
+
+    def _build_v2(self) -> V2 | None:
+        """The protocol of models that take tensors, where there are some."""
+        if self.tensors is None:
+            return None
+        from headrace.kserve_building import V2
+
+        return V2(self.service, self.tensors, self.settings.server.max_body_bytes)
+
+    def _build_api(self) -> Api:
+        """Of all protocols."""
+        server = self.settings.server
+        with_routes = [each for each in (self.grpc, self.v2) if each is not None]
+        return Api(
             self.service,
-            ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
+            ApiOptions(__version__, server.cors_origin, hosts=hosts(self.settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
             embedder=self.embedding,
             jobs=self.jobs,
-            more=[
-                route for each in (self.grpc, self.v2) if each is not None for route in each.routes
-            ],
-            tracer=tracer,
+            more=[route for each in with_routes for route in each.routes],
+            tracer=self.tracing.tracer,
             tensors=self.tensors,
         )
-        self.engine_losses: dict[str, int] = {}
-        self.front: Front | None = None
-        self.operations: OperationsPort | None = None
-        self.stopping = asyncio.Event()
 
     async def run(self, announce: Announce | None = None) -> int:
         """Open, serve, close."""
@@ -272,28 +324,6 @@ class App:
             news = {"state": state, "model": flow.model.name, "replica": replica.name}
             self.topics.publish("model", news)
 
-    def _build_tensors(self) -> TensorService | None:
-        """Of the models that take tensors; what it needs is imported only where there are some."""
-        if all(model.engine != "onnx" for model in self.settings.models):
-            return None
-        from headrace.tensor_building import build
-
-        def news(version: TensorVersion, state: str) -> None:
-            if self.topics.wanted("model"):
-                plan = version.plan
-                said = {"state": state, "model": plan.model, "replica": plan.name}
-                self.topics.publish("model", {**said, "version": plan.version})
-
-        return build(self.settings, news, self.limiting.take_request)
-
-    def _build_v2(self) -> V2 | None:
-        """The protocol of models that take tensors, where there are some."""
-        if self.tensors is None:
-            return None
-        from headrace.kserve_building import V2
-
-        return V2(self.service, self.tensors, self.settings.server.max_body_bytes)
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
@@ -332,25 +362,6 @@ class App:
 
     def _losses(self, model: str) -> float:
         return self.engine_losses.get(model, 0)
-
-    def _flow(self, model: ModelSettings) -> Flow:
-        limits = self.settings.limits
-        replicas = EngineBuilder(self.settings, self.outbox.write).replicas(model)
-        built = Model(model.name, model.aliases, replicas, int(time.time()))
-        scheduling = self.settings.scheduling
-        decides = policy(scheduling.policy, **scheduling.options)
-        queue: Queue = Queue(decides, limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
-        metrics = self.metrics.model(model.name)
-        metrics.provider = PROVIDERS[model.engine]
-        return Flow(
-            built,
-            queue,
-            metrics.by_kind(),
-            sampling(model.defaults),
-            model.continuation == "exact",
-            model.single_flight,
-            model.fallback,
-        )
 
     def _watch(self) -> None:
         """Numbers that others keep, shown in ``/metrics``."""
