@@ -28,6 +28,7 @@ from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import ErrorBody, error_object, named
 from headrace.protocols.fold import Fold
 from headrace.protocols.formats import NATIVE, chosen_format
+from headrace.protocols.listing import asked_limit
 from headrace.protocols.native import usage_payload
 from headrace.protocols.port import Generation, Service, State
 from headrace.protocols.reading import read_on
@@ -150,9 +151,7 @@ class Generations:
 
     async def list(self, call: Call, _: str) -> None:
         query = call.query()
-        limit = cursor(query.get("limit", "20"), "limit")
-        if not 1 <= limit <= MAX_LISTED:
-            raise refuse("limit", f"must be 1 to {MAX_LISTED}")
+        limit = asked_limit(query, MAX_LISTED)
         found = await self._service.list(call.tenant, query.get("session_id"), limit)
         call.json(GenerationList("list", [_outside(generation) for generation in found]))
 
