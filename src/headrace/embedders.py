@@ -10,7 +10,6 @@ import msgspec
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input, cut
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.request import Caller
 from headrace.engines.engine import Engine
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.batcher import BatchOptions
@@ -77,7 +76,7 @@ class UpstreamTexts:
     def __init__(self, model: Model[Engine]) -> None:
         self._model = model
 
-    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
         ready = [replica for replica in self._model.replicas if replica.ready]
         if not ready:
             raise _not_ready(self._model)
@@ -109,7 +108,7 @@ class LlamaTexts:
         self._dimensions = dimensions
         self._batching: Batching[Sequence[Input], Sequence[Any]] = Batching(self._run, options)
 
-    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
         ids = await in_pieces(list(enumerate(request.inputs)), self._tokens)
         pieces = [ids[at : at + self._rows] for at in range(0, len(ids), self._rows)]
 
