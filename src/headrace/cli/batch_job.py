@@ -41,8 +41,7 @@ class Known(msgspec.Struct):
 
 
 class Job:
-    """``source`` to ``output``; rows with an error go beside it, if there are any. ``local``: the server is this
-    process's own, and its state is in the folder, too."""
+    """``source`` to ``output``; rows with an error go beside it, if there are any."""
 
     def __init__(self, source: Path, output: Path, wishes: Wishes, show: Show) -> None:
         self._source = source
