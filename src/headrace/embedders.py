@@ -11,7 +11,7 @@ import msgspec
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input, cut
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.engine import Engine
-from headrace.routing.model import Model, Replica
+from headrace.routing.model import Model
 from headrace.scheduling.batcher import BatchOptions
 from headrace.scheduling.batching import Batching
 
@@ -77,10 +77,9 @@ class UpstreamTexts:
         self._model = model
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        ready = [replica for replica in self._model.replicas if replica.ready]
+        ready = self._model.least_busy()
         if not ready:
             raise _not_ready(self._model)
-        ready.sort(key=_load)
         for replica in ready[:-1]:
             try:
                 return await replica.engine.embed(request)
@@ -144,10 +143,6 @@ class LlamaTexts:
             if replica.up:
                 return replica.engine
         raise _not_ready(self._model)
-
-
-def _load(replica: Replica[Engine]) -> int:
-    return replica.in_use
 
 
 def _not_ready(model: Model[Engine]) -> HeadraceError:
