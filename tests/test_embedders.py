@@ -11,7 +11,6 @@ import pytest
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.request import Caller
 from headrace.domain.tokens import Tokens
 from headrace.embedders import AT_ONCE, Dimensions, LlamaTexts, UpstreamTexts, in_pieces
 from headrace.routing.model import Model, Replica
@@ -57,7 +56,7 @@ def llama(engine: Engine, size: int = 4, most: int = 10, **dimensions: Any) -> L
 
 
 async def embed(texts: Any, *inputs: Any, dimensions: int | None = None) -> Embeddings:
-    found: Embeddings = await texts.embed(EmbeddingRequest("m", inputs, dimensions), Caller())
+    found: Embeddings = await texts.embed(EmbeddingRequest("m", inputs, dimensions))
     return found
 
 
@@ -199,7 +198,7 @@ def test_while_nothing_is_loaded_it_says_so(run: Run) -> None:
 def test_an_upstream_is_told_the_whole_request(run: Run) -> None:
     engine = Engine()
     asked = EmbeddingRequest("m", ("a", "ab"), 5, "user", 3)
-    found = run(UpstreamTexts(model_of(engine)).embed(asked, Caller()))
+    found = run(UpstreamTexts(model_of(engine)).embed(asked))
     assert (engine.asked, found.prompt_tokens) == ([asked], 99)
 
 

@@ -37,7 +37,7 @@ class Texts:
         self.began = asyncio.Event()
         self.closed = False
 
-    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
         self.began.set()
         await self.may.wait()
         if self.failure is not None:

@@ -4,60 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import uvloop
 
 from headrace import __version__, embedding_building
-from headrace.admission.day import DayBudgets
-from headrace.admission.limiter import Rules
-from headrace.admission.read_tokens import SECRET_BYTES, ReadTokens, kept_secret
-from headrace.admission.sizes import Sizes
-from headrace.admission.usage_journal import UsageJournal, usage_journal_path
-from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.key import Key
-from headrace.domain.request import Sampling
-from headrace.domain.tenant import Tenant
+from headrace.admission.read_tokens import ReadTokens
+from headrace.domain.errors import HeadraceError
+from headrace.embedding import EmbeddingService
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
 from headrace.flow import Flow
-from headrace.front.limits import Limits as FrontLimits
-from headrace.front.listen import Front, FrontOptions, listen
+from headrace.front.listen import Front, listen
 from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
-from headrace.front.tls import ServerTls, Tls
 from headrace.grpc_building import Grpc, wanted
-from headrace.jobs.jobs import Jobs
-from headrace.jobs.limits import Limits as JobLimits
-from headrace.limiting import Limiting
 from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.port import Admin
-from headrace.protocols.rows import Rows
 from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
 from headrace.scheduling.policies import policy
 from headrace.scheduling.queue import Queue
-from headrace.service import TICK_S, Limits, Service
+from headrace.server_building import (
+    build_chain,
+    build_jobs,
+    build_limiting,
+    build_store,
+    build_tls,
+    front_options,
+    limits,
+    log_level,
+    read_secret,
+    sampling,
+    sizes,
+    usage_rules,
+)
+from headrace.service import TICK_S, Service
 from headrace.settings import Settings
 from headrace.settings.checking import check_open, hosts
 from headrace.settings.environment import inherited
 from headrace.settings.tree import Model as ModelSettings
-from headrace.settings.tree import SamplingDefaults
-from headrace.streams.bounds import Bounds
 from headrace.streams.disk import log_bytes
-from headrace.streams.hooks import HookChain, load_hooks
 from headrace.streams.hub import Hub
-from headrace.streams.memory import MemoryStore
 from headrace.streams.sqlite import SqliteStore
-from headrace.streams.store import Store
 from headrace.streams.topics import News, Topics
 from headrace.telemetry.cache_look import LOOK_S, CacheLook
 from headrace.telemetry.collector import GcWatch
@@ -104,7 +98,6 @@ class App:
         self.metrics = Metrics(self.gc_watch)
         self.exposition = Exposition(self.metrics)
         self.tracing = tracing(inherited(), settings.server.tracing, self.metrics)
-        tracer = self.tracing.tracer
         self.topics = Topics()
         self.store = build_store(settings)
         self.hub = Hub(self.store)
@@ -114,47 +107,99 @@ class App:
         self.tensors = self._build_tensors()
         self.registry.on_change = self._limit_anew
         self._limit_anew()
-        self.service = Service(
+        self.service = self._build_service()
+        self.embedding = self._build_embedding()
+        self.jobs = build_jobs(settings, self.service)
+        self.v2 = self._build_v2()
+        tracer = self.tracing.tracer
+        self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None
+        self.api = self._build_api()
+        self.engine_losses: dict[str, int] = {}
+        self.front: Front | None = None
+        self.operations: OperationsPort | None = None
+        self.stopping = asyncio.Event()
+
+    def _flow(self, model: ModelSettings) -> Flow:
+        limits = self.settings.limits
+        replicas = EngineBuilder(self.settings, self.outbox.write).replicas(model)
+        built = Model(model.name, model.aliases, replicas, int(time.time()))
+        scheduling = self.settings.scheduling
+        decides = policy(scheduling.policy, **scheduling.options)
+        queue: Queue = Queue(decides, limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
+        metrics = self.metrics.model(model.name)
+        metrics.provider = PROVIDERS[model.engine]
+        return Flow(
+            built,
+            queue,
+            metrics.by_kind(),
+            sampling(model.defaults),
+            model.continuation == "exact",
+            model.single_flight,
+            model.fallback,
+        )
+
+    def _build_tensors(self) -> TensorService | None:
+        """Of the models that take tensors; what it needs is imported only where there are some."""
+        if all(model.engine != "onnx" for model in self.settings.models):
+            return None
+        from headrace.tensor_building import build
+
+        def news(version: TensorVersion, state: str) -> None:
+            if self.topics.wanted("model"):
+                plan = version.plan
+                said = {"state": state, "model": plan.model, "replica": plan.name}
+                self.topics.publish("model", {**said, "version": plan.version})
+
+        return build(self.settings, news, self.limiting.take_request)
+
+    def _build_service(self) -> Service:
+        return Service(
             self.flows,
             self.hub,
             keys=self.registry.keys,
-            read_tokens=ReadTokens(read_secret(settings)),
-            chain=build_chain(settings),
+            read_tokens=ReadTokens(read_secret(self.settings)),
+            chain=build_chain(self.settings),
             topics=self.topics,
-            limits=limits(settings),
+            limits=limits(self.settings),
             limiting=self.limiting,
             tenants=self.registry.tenants,
-            tracer=tracer,
+            tracer=self.tracing.tracer,
             tensors=self.tensors,
         )
-        self.embedding = embedding_building.build(
-            settings,
+
+    def _build_embedding(self) -> EmbeddingService:
+        return embedding_building.build(
+            self.settings,
             {flow.model.name: flow for flow in self.flows},
             self.tensors,
             self.service.model,
             self.limiting,
             self.metrics,
         )
-        self.jobs = build_jobs(settings, self.service)
-        self.v2 = self._build_v2()
-        self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None
-        self.api = Api(
+
+    def _build_v2(self) -> V2 | None:
+        """The protocol of models that take tensors, where there are some."""
+        if self.tensors is None:
+            return None
+        from headrace.kserve_building import V2
+
+        return V2(self.service, self.tensors, self.settings.server.max_body_bytes)
+
+    def _build_api(self) -> Api:
+        """Of all protocols."""
+        server = self.settings.server
+        with_routes = [each for each in (self.grpc, self.v2) if each is not None]
+        return Api(
             self.service,
-            ApiOptions(__version__, settings.server.cors_origin, hosts=hosts(settings)),
+            ApiOptions(__version__, server.cors_origin, hosts=hosts(self.settings)),
             metrics=self.exposition.render,
             admin=Admin(self.registry, self.reloading.reload),
             embedder=self.embedding,
             jobs=self.jobs,
-            more=[
-                route for each in (self.grpc, self.v2) if each is not None for route in each.routes
-            ],
-            tracer=tracer,
+            more=[route for each in with_routes for route in each.routes],
+            tracer=self.tracing.tracer,
             tensors=self.tensors,
         )
-        self.engine_losses: dict[str, int] = {}
-        self.front: Front | None = None
-        self.operations: OperationsPort | None = None
-        self.stopping = asyncio.Event()
 
     async def run(self, announce: Announce | None = None) -> int:
         """Open, serve, close."""
@@ -190,7 +235,8 @@ class App:
             logger.info("%d unfinished %s on once the model is ready", going_on, what)
         if self.jobs is not None:
             await self.jobs.open()
-        options = front_options(self.settings, self.tls, self.api, self.grpc)
+        opens = None if self.grpc is None else self.grpc.opens
+        options = front_options(self.settings, self.tls, self.api, opens)
         self.front = await listen(self.api.handle, options, self.outbox)
         if self.grpc is not None:
             await self.grpc.start(self.api.handle, options, self.outbox)
@@ -278,28 +324,6 @@ class App:
             news = {"state": state, "model": flow.model.name, "replica": replica.name}
             self.topics.publish("model", news)
 
-    def _build_tensors(self) -> TensorService | None:
-        """Of the models that take tensors; what it needs is imported only where there are some."""
-        if all(model.engine != "onnx" for model in self.settings.models):
-            return None
-        from headrace.tensor_building import build
-
-        def news(version: TensorVersion, state: str) -> None:
-            if self.topics.wanted("model"):
-                plan = version.plan
-                said = {"state": state, "model": plan.model, "replica": plan.name}
-                self.topics.publish("model", {**said, "version": plan.version})
-
-        return build(self.settings, news, self.limiting.take_request)
-
-    def _build_v2(self) -> V2 | None:
-        """The protocol of models that take tensors, where there are some."""
-        if self.tensors is None:
-            return None
-        from headrace.kserve_building import V2
-
-        return V2(self.service, self.tensors, self.settings.server.max_body_bytes)
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
@@ -338,25 +362,6 @@ class App:
 
     def _losses(self, model: str) -> float:
         return self.engine_losses.get(model, 0)
-
-    def _flow(self, model: ModelSettings) -> Flow:
-        limits = self.settings.limits
-        replicas = EngineBuilder(self.settings, self.outbox.write).replicas(model)
-        built = Model(model.name, model.aliases, replicas, int(time.time()))
-        scheduling = self.settings.scheduling
-        decides = policy(scheduling.policy, **scheduling.options)
-        queue: Queue = Queue(decides, limits.max_queue, limits.queue_timeout_s)  # type: ignore[type-arg]
-        metrics = self.metrics.model(model.name)
-        metrics.provider = PROVIDERS[model.engine]
-        return Flow(
-            built,
-            queue,
-            metrics.by_kind(),
-            sampling(model.defaults),
-            model.continuation == "exact",
-            model.single_flight,
-            model.fallback,
-        )
 
     def _watch(self) -> None:
         """Numbers that others keep, shown in ``/metrics``."""
@@ -417,146 +422,3 @@ def _in_use(replica: Replica[Engine]) -> float:
 
 def _refusals(replica: Replica[Engine]) -> float:
     return replica.refusals
-
-
-def limits(settings: Settings) -> Limits:
-    """What the service holds all generations to."""
-    limits = settings.limits
-    return Limits(
-        limits.max_queue,
-        limits.queue_timeout_s,
-        limits.total_timeout_s,
-        limits.join_retries_s,
-    )
-
-
-def build_store(settings: Settings) -> Store:
-    """The configured store."""
-    bounds = Bounds(
-        settings.store.keep_s, settings.store.keep_generations, settings.store.keep_bytes
-    )
-    path = settings.database_path
-    if path is None:
-        return MemoryStore(bounds)
-    return SqliteStore(path, bounds)
-
-
-def build_jobs(settings: Settings, service: Service) -> Jobs | None:
-    """What runs files of requests; None where nothing may be kept."""
-    if settings.database_path is None:
-        return None
-    said = settings.jobs
-    limits = JobLimits(
-        files=said.max_files,
-        file_bytes=said.max_file_bytes,
-        tenant_bytes=said.max_tenant_bytes,
-        rows=said.max_rows,
-        jobs=said.max_unfinished,
-        running=said.running,
-    )
-    return Jobs(settings.state_path, Rows(service), limits)
-
-
-def build_limiting(settings: Settings) -> Limiting:
-    """The configured limits. What was used of those of a day is kept where the logs are."""
-    path = settings.database_path
-    journal = UsageJournal(usage_journal_path(path)) if path is not None else None
-    return Limiting(days=DayBudgets(journal))
-
-
-def usage_rules(settings: Settings, keys: Iterable[Key], tenants: Iterable[Tenant]) -> Rules:
-    """What keys, tenants and models may use."""
-    named = {alias: model.name for model in settings.models for alias in model.aliases}
-    return Rules(
-        keys={key.id: key.limits for key in keys if key.limits.some},
-        tenants={one.name: one.limits for one in tenants if one.limits.some},
-        models={model.name: model.limits for model in settings.models},
-        tenant_models={
-            (tenant.name, named.get(limits.model, limits.model)): limits
-            for tenant in settings.tenants
-            for limits in tenant.model_limits
-        },
-    )
-
-
-def sizes(settings: Settings) -> Sizes:
-    """How large a request may be."""
-    limits = settings.limits
-    return Sizes(limits.max_prompt_tokens, limits.max_tokens, limits.max_n, limits.reserve_tokens)
-
-
-def read_secret(settings: Settings) -> bytes:
-    """What signs read tokens. It lives as long as the logs do: where they go with the process, so does it.
-    Raises ``STORE_FAILED``."""
-    if settings.database_path is None:
-        return secrets.token_bytes(SECRET_BYTES)
-    return kept_secret(settings.state_path / "read-tokens.key")
-
-
-def build_chain(settings: Settings) -> HookChain | None:
-    """The configured hooks; None without any. Raises ``INVALID_REQUEST`` for one that cannot be made."""
-    specs = [
-        {"class": hook.class_, "on_error": hook.on_error, **hook.options} for hook in settings.hooks
-    ]
-    try:
-        return HookChain(load_hooks(specs)) if specs else None
-    except ValueError as error:
-        raise HeadraceError(Code.INVALID_REQUEST, str(error), param="hooks") from error
-
-
-def build_tls(settings: Settings) -> ServerTls | None:
-    """Of all ports that clients use. Raises :class:`CannotListen` for files that cannot be used."""
-    server = settings.server
-    if not server.ssl_certfile:
-        return None
-    return ServerTls(
-        Tls(
-            certificate=_file(server.ssl_certfile),
-            key=_file(server.ssl_keyfile) if server.ssl_keyfile else None,
-            client_ca=_file(server.ssl_client_ca) if server.ssl_client_ca else None,
-            client_may=server.ssl_client_auth == "optional",
-        )
-    )
-
-
-def _file(path: str) -> str:
-    return str(Path(path).expanduser())
-
-
-def front_options(
-    settings: Settings, tls: ServerTls | None, api: Api, grpc: Grpc | None
-) -> FrontOptions:
-    """Where and how to listen."""
-    server = settings.server
-    return FrontOptions(
-        host=server.host,
-        port=server.port,
-        uds=server.uds,
-        tls=tls,
-        refuse=api.refuse,
-        uploads=api.uploads,
-        opens=None if grpc is None else grpc.opens,
-        limits=FrontLimits(
-            body_bytes=server.max_body_bytes,
-            connections=server.max_connections,
-            idle_s=server.keep_alive_s,
-        ),
-    )
-
-
-def sampling(defaults: SamplingDefaults) -> Sampling | None:
-    """A model's sampling defaults; None if it has none."""
-    values = {
-        name: value for name, value in msgspec.structs.asdict(defaults).items() if value is not None
-    }
-    return Sampling(**values) if values else None
-
-
-def log_level(settings: Settings) -> int:
-    levels: Sequence[tuple[str, int]] = (
-        ("debug", logging.DEBUG),
-        ("info", logging.INFO),
-        ("warning", logging.WARNING),
-        ("error", logging.ERROR),
-    )
-    return dict(levels)[settings.server.log_level]

@@ -10,9 +10,8 @@ import msgspec
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input, cut
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.request import Caller
 from headrace.engines.engine import Engine
-from headrace.routing.model import Model, Replica
+from headrace.routing.model import Model
 from headrace.scheduling.batcher import BatchOptions
 from headrace.scheduling.batching import Batching
 
@@ -77,11 +76,10 @@ class UpstreamTexts:
     def __init__(self, model: Model[Engine]) -> None:
         self._model = model
 
-    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
-        ready = [replica for replica in self._model.replicas if replica.ready]
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        ready = self._model.least_busy()
         if not ready:
             raise _not_ready(self._model)
-        ready.sort(key=_load)
         for replica in ready[:-1]:
             try:
                 return await replica.engine.embed(request)
@@ -109,7 +107,7 @@ class LlamaTexts:
         self._dimensions = dimensions
         self._batching: Batching[Sequence[Input], Sequence[Any]] = Batching(self._run, options)
 
-    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
         ids = await in_pieces(list(enumerate(request.inputs)), self._tokens)
         pieces = [ids[at : at + self._rows] for at in range(0, len(ids), self._rows)]
 
@@ -145,10 +143,6 @@ class LlamaTexts:
             if replica.up:
                 return replica.engine
         raise _not_ready(self._model)
-
-
-def _load(replica: Replica[Engine]) -> int:
-    return replica.in_use
 
 
 def _not_ready(model: Model[Engine]) -> HeadraceError:

@@ -27,7 +27,7 @@ _logger = logging.getLogger("headrace.embedding")
 class Texts(Protocol):
     """Makes vectors of texts, with one model."""
 
-    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Raises as ``protocols.embedding_port.Embedder``."""
 
     async def load(self) -> None:
@@ -74,7 +74,7 @@ class EmbeddingService:
         self._running += 1
         used = 0
         try:
-            embeddings = await model.texts.embed(request, caller)
+            embeddings = await model.texts.embed(request)
             used = embeddings.prompt_tokens
             model.meter.finished("stop", time.monotonic() - began, Usage(prompt_tokens=used))
         except HeadraceError as error:

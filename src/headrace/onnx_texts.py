@@ -12,7 +12,6 @@ import numpy as np
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.request import Caller
 from headrace.domain.tensors import Tensor, TensorModel, TensorRequest, TensorResponse
 from headrace.embedders import Dimensions, check_length, in_pieces
 from headrace.engines.text_encoder import Pooling, TextTokenizer, padded, pooled
@@ -72,7 +71,7 @@ class OnnxTexts:
         """The tokenizer only: when its model is loaded, the settings say."""
         await self._with_tokenizer()
 
-    async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embeddings:
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
         loaded = self._loaded or await self._load()
         rows = await _tokenised(loaded.tokenizer, request.inputs)
         for index, row in enumerate(rows):

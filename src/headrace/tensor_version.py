@@ -100,7 +100,7 @@ class Loaded:
             return None
         return tuple(sorted((one.name, one.array.shape[1:]) for one in request.inputs))
 
-    def _ran(self, pending: Sequence[Pending], rows: int, took_s: float) -> None:
+    def _ran(self, rows: int, took_s: float) -> None:
         counts = self._counts
         counts.runs += 1
         counts.run_s += took_s

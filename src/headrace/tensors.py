@@ -1,6 +1,7 @@
 """The way of tensors through the rooms: known model, limits, loaded, checked, batched, run.
 
-Implements ``protocols.tensor_port.Tensors``. On the event loop thread; engines run on threads of theirs.
+Implements ``protocols.tensor_port.Tensors`` and ``onnx_texts.Tensors``. On the event loop thread; engines run on
+threads of theirs.
 """
 
 from __future__ import annotations
@@ -101,15 +102,6 @@ class TensorService:
         version = self._let_in(request.model, request.version, caller)
         return await self._infer(version, request, came_at)
 
-    async def infer_admitted(self, request: TensorRequest) -> TensorResponse:
-        version = self._find(request.model).find(request.version)
-        return await self._infer(version, request, monotonic())
-
-    async def ready(self, name: str) -> TensorModel:
-        model = self._find(name)
-        await self._loading.ready(model.newest)
-        return model.newest.describe(_names(model))
-
     async def load(self, name: str) -> None:
         model = self._find(name)
         for version in model.versions:
@@ -121,6 +113,20 @@ class TensorService:
         for version in versions:
             version.hold()
         await asyncio.gather(*map(self._loading.unload, versions))
+
+    # What makes vectors of texts asks.
+
+    async def ready(self, name: str) -> TensorModel:
+        """The newest version, loaded if it is not, so that it is known what it takes. Raises ``MODEL_NOT_FOUND`` and
+        ``ENGINE_UNAVAILABLE``."""
+        model = self._find(name)
+        await self._loading.ready(model.newest)
+        return model.newest.describe(_names(model))
+
+    async def infer_admitted(self, request: TensorRequest) -> TensorResponse:
+        """A part of a request that was let in: its caller's limits were asked. Raises as :meth:`infer`."""
+        version = self._find(request.model).find(request.version)
+        return await self._infer(version, request, monotonic())
 
     # What the generative service asks.
 

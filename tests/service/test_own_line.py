@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -85,24 +86,30 @@ async def open_house() -> House:
     return house
 
 
+@asynccontextmanager
+async def pressed(heavies: int) -> AsyncIterator[tuple[House, list[Witness], Witness]]:
+    """So many of ``heavy`` have come, of which each slot runs one, and then one of ``light``."""
+    house = await open_house()
+    heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(heavies)]
+    await heavy[1].token(4)
+    ticking = asyncio.create_task(tick(house))
+    yield house, heavy, Witness(ask(house, "light"), client=False)
+    ticking.cancel()
+    await house.service.close(0.0)
+
+
 def test_who_has_little_time_passes_the_engines_own_line(
     run: Callable[[Coroutine[Any, Any, Any]], Any],
 ) -> None:
     async def main() -> None:
-        house = await open_house()
-        heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(5)]
-        await heavy[1].token(4)
-        ticking = asyncio.create_task(tick(house))
-        light = Witness(ask(house, "light"), client=False)
-        await light.token(1)
-        assert not any(one.ended.is_set() for one in heavy)
-        paused = [one for one in heavy if "paused" in phases(one)]
-        assert len(paused) == 2  # the one in the line, and one of those with a slot
-        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
-        assert house.in_use == 0
-        assert house.flow.running == {}
-        ticking.cancel()
-        await house.service.close(0.0)
+        async with pressed(5) as (house, heavy, light):
+            await light.token(1)
+            assert not any(one.ended.is_set() for one in heavy)
+            paused = [one for one in heavy if "paused" in phases(one)]
+            assert len(paused) == 2  # the one in the line, and one of those with a slot
+            assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
+            assert house.in_use == 0
+            assert house.flow.running == {}
 
     run(main())
 
@@ -111,19 +118,13 @@ def test_who_stands_in_the_line_itself_gets_a_slot_in_time(
     run: Callable[[Coroutine[Any, Any, Any]], Any],
 ) -> None:
     async def main() -> None:
-        house = await open_house()
-        heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(2)]
-        await heavy[1].token(4)
-        ticking = asyncio.create_task(tick(house))
-        light = Witness(ask(house, "light"), client=False)
-        assert phases(light)[0] == "queued"
-        await light.token(1)
-        assert not any(one.ended.is_set() for one in heavy)
-        assert sum("paused" in phases(one) for one in heavy) == 1
-        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
-        assert house.in_use == 0
-        ticking.cancel()
-        await house.service.close(0.0)
+        async with pressed(2) as (house, heavy, light):
+            assert phases(light)[0] == "queued"
+            await light.token(1)
+            assert not any(one.ended.is_set() for one in heavy)
+            assert sum("paused" in phases(one) for one in heavy) == 1
+            assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
+            assert house.in_use == 0
 
     run(main())
 
@@ -134,14 +135,8 @@ def test_nobody_is_paused_where_a_slot_becomes_free_in_time(
     monkeypatch.setattr(Queue, "eta_s", lambda *_: 0.001)
 
     async def main() -> None:
-        house = await open_house()
-        heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(4)]
-        await heavy[1].token(4)
-        ticking = asyncio.create_task(tick(house))
-        light = Witness(ask(house, "light"), client=False)
-        assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
-        assert not any("paused" in phases(one) for one in heavy)
-        ticking.cancel()
-        await house.service.close(0.0)
+        async with pressed(4) as (_, heavy, light):
+            assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
+            assert not any("paused" in phases(one) for one in heavy)
 
     run(main())

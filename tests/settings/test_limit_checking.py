@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from headrace.app import usage_rules
 from headrace.domain.limits import Limits
 from headrace.reloading import configured
+from headrace.server_building import usage_rules
 from headrace.settings import load
 from headrace.settings.errors import SettingsError
 from headrace.settings.printing import as_toml

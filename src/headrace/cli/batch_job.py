@@ -21,12 +21,12 @@ from headrace.cli.batch_rows import Wishes, rows
 from headrace.cli.connection import Server
 from headrace.cli.errors import Mistake
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.job import OVER
 
 POLL_S = 0.5
 RETRY_S = 2.0
 PIECE_BYTES = 256 * 1024
 BOUNDARY = "headrace-batch-7Kq2"
-OVER = ("completed", "failed", "expired", "cancelled")
 Show = Callable[[str, Seen], None]
 
 
@@ -41,8 +41,7 @@ class Known(msgspec.Struct):
 
 
 class Job:
-    """``source`` to ``output``; rows with an error go beside it, if there are any. ``local``: the server is this
-    process's own, and its state is in the folder, too."""
+    """``source`` to ``output``; rows with an error go beside it, if there are any."""
 
     def __init__(self, source: Path, output: Path, wishes: Wishes, show: Show) -> None:
         self._source = source

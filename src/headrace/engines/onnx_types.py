@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.tensors import NUMPY_TYPES, Datatype, TensorSpec
+from headrace.domain.tensors import Datatype, TensorSpec
 
 BFLOAT16 = 16
 """``onnx.TensorProto.BFLOAT16``."""
@@ -39,10 +39,6 @@ def spec(node: Any) -> TensorSpec:
         )
         raise HeadraceError(Code.ENGINE_UNAVAILABLE, text)
     return TensorSpec(node.name, datatype, tuple(_length(one) for one in node.shape))
-
-
-def numpy_type(datatype: Datatype) -> np.dtype[Any]:
-    return np.dtype(NUMPY_TYPES[datatype])
 
 
 def decoded(name: str, texts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

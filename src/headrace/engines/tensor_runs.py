@@ -33,8 +33,8 @@ class Pending(msgspec.Struct, eq=False):
     began_at: float = 0.0
 
 
-Ran = Callable[[Sequence[Pending], int, float], None]
-"""Hears of a run of the engine: whose, how many rows, how many seconds."""
+Ran = Callable[[int, float], None]
+"""Hears of a run of the engine: how many rows, how many seconds."""
 
 
 class TensorRuns:
@@ -53,7 +53,7 @@ class TensorRuns:
             one.began_at = began
         compute = self._alone if len(pending) == 1 else self._joined
         made = await asyncio.get_running_loop().run_in_executor(self._pool, compute, pending)
-        self._ran(pending, sum(one.rows for one in pending), monotonic() - began)
+        self._ran(sum(one.rows for one in pending), monotonic() - began)
         return made
 
     async def close(self) -> None:

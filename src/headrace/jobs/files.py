@@ -23,18 +23,18 @@ SWEEP_FILES = 100
 
 
 class Files:
-    """``limits``: as they are now."""
+    """All of them; whose they are is looked at in each call."""
 
     def __init__(self, database: Database, contents: Contents, limits: Limits) -> None:
         self._database = database
         self._contents = contents
-        self.limits = limits
+        self._limits = limits
         self._ulids = Ulids()
 
     async def draft(self, tenant: str) -> Upload:
         """A file that is about to be written. Raises ``CONFLICT`` if the tenant has too many."""
         stock = await asyncio.to_thread(self._database.stock, tenant)
-        limits = self.limits
+        limits = self._limits
         if stock.files >= limits.files:
             said = f"There are {limits.files} files already, which is the most; delete some."
             raise HeadraceError(Code.CONFLICT, said)

@@ -36,6 +36,7 @@ class Jobs:
         self._contents = Contents(folder / "jobs" / "files")
         self._work = Contents(folder / "jobs" / "work")
         self._answers = answers
+        self._limits = limits
         self._pause_s = pause_s
         self._rooms = Rooms(answers.slots)
         self._ulids = Ulids()
@@ -104,7 +105,7 @@ class Jobs:
         return runner.job
 
     def _check_room(self, tenant: str) -> None:
-        limit = self.files.limits.jobs
+        limit = self._limits.jobs
         if sum(one.job.order.tenant == tenant for one in self._runners.values()) >= limit:
             said = f"{limit} of your batches are not over, which is the most; wait, or cancel some."
             raise HeadraceError(Code.CONFLICT, said)
@@ -130,7 +131,7 @@ class Jobs:
             running[tenant] = running.get(tenant, 0) + 1
         for id, runner in list(self._runners.items()):
             tenant = runner.job.order.tenant
-            if id not in self._tasks and running.get(tenant, 0) < self.files.limits.running:
+            if id not in self._tasks and running.get(tenant, 0) < self._limits.running:
                 running[tenant] = running.get(tenant, 0) + 1
                 self._start(id, runner)
 
@@ -155,7 +156,7 @@ class Jobs:
         tenant = job.order.tenant
         if not self._closing:
             self._begin()
-            keep = self.files.limits.kept_jobs
+            keep = self._limits.kept_jobs
             await asyncio.to_thread(self._database.forget_jobs, tenant, keep)
 
     def _runner(self, job: Job) -> Runner:
@@ -166,7 +167,7 @@ class Jobs:
             self._answers,
             self._rooms,
             self._keep,
-            most_rows=self.files.limits.rows,
+            most_rows=self._limits.rows,
             pause_s=self._pause_s,
         )
 

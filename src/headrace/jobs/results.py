@@ -67,20 +67,17 @@ class Results:
             rest = lines.pop()
             for line in lines:
                 if not self._know(line, done):
-                    os.ftruncate(self._file, self.bytes)
-                    os.lseek(self._file, self.bytes, os.SEEK_SET)
+                    self._cut()
                     return
                 self.bytes += len(line) + 1
-        os.ftruncate(self._file, self.bytes)
-        os.lseek(self._file, self.bytes, os.SEEK_SET)
+        self._cut()
 
     def append(self, line: bytes, usage: Usage | None) -> None:
         """Add a row, which outlives the process when this returns."""
         try:
             write_all(self._file, line)
         except OSError:
-            os.ftruncate(self._file, self.bytes)
-            os.lseek(self._file, self.bytes, os.SEEK_SET)
+            self._cut()
             raise
         self.bytes += len(line)
         self.count += 1
@@ -97,6 +94,11 @@ class Results:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
+
+    def _cut(self) -> None:
+        """Nothing is behind what is known, and the next line goes there."""
+        os.ftruncate(self._file, self.bytes)
+        os.lseek(self._file, self.bytes, os.SEEK_SET)
 
     def _know(self, line: bytes, done: Done) -> bool:
         """Take note of a row; False: it is none."""

@@ -15,11 +15,11 @@ from msgspec import Meta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.job import ENDPOINTS, Job, LineError, Order
 from headrace.protocols.accept import require_json
-from headrace.protocols.asking import cursor
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import Call
 from headrace.protocols.files import expires_s, require
 from headrace.protocols.jobs_port import Jobs
+from headrace.protocols.listing import asked_limit, page
 from headrace.protocols.router import Route
 
 PATH = "/v1/batches"
@@ -146,15 +146,11 @@ class BatchEndpoints:
 
     async def list(self, call: Call, _: str) -> None:
         query = call.query()
-        limit = cursor(query.get("limit", "20"), "limit")
-        if not 1 <= limit <= MAX_LISTED:
-            raise refuse("limit", f"must be 1 to {MAX_LISTED}")
+        limit = asked_limit(query, MAX_LISTED)
         jobs = require(self._jobs)
         found = await jobs.list(call.tenant, query.get("after"), limit + 1)
-        page = [batch_object(job) for job in found[:limit]]
-        ids = [batch.id for batch in page]
-        first, last = (ids[0], ids[-1]) if ids else (None, None)
-        call.json(BatchList(page, first, last, len(found) > limit))
+        batches = [batch_object(job) for job in found]
+        call.json(BatchList(*page(batches, [job.id for job in found], limit)))
 
     async def state(self, call: Call, id: str) -> None:
         call.json(batch_object(await require(self._jobs).find(id, call.tenant)))

@@ -38,13 +38,22 @@ def check_json_body(call: Call) -> None:
                 Code.UNSUPPORTED_MEDIA_TYPE,
                 "The header Content-Type must be application/json, and the body JSON in UTF-8.",
             )
-        if terms.fields.get(b"content-encoding", b"identity").strip().lower() != b"identity":
-            raise HeadraceError(
-                Code.UNSUPPORTED_ENCODING, "The body must not be compressed (Content-Encoding)."
-            )
+        check_plain(call)
         terms.sends_json = True
     if not call.exchange.body:
         raise HeadraceError(Code.INVALID_JSON, "The body is empty; it must be a JSON value.")
+
+
+def coding_of(call: Call) -> bytes:
+    """How the body is compressed; ``identity``: not at all."""
+    return call.terms.fields.get(b"content-encoding", b"identity").strip().lower()
+
+
+def check_plain(call: Call) -> None:
+    """Raise ``UNSUPPORTED_ENCODING`` for a compressed body."""
+    if coding_of(call) != b"identity":
+        said = "The body must not be compressed (Content-Encoding)."
+        raise HeadraceError(Code.UNSUPPORTED_ENCODING, said)
 
 
 def require_json_body(call: Call) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from headrace.domain.errors import HeadraceError
@@ -45,3 +46,23 @@ class Collector(Fold, eq=False):
         self.subscription = None  # it holds this reader: no cycle is left behind
         if done is not None:
             done(result)
+
+
+async def folded(generation: Generation, *, client: bool) -> Fold:
+    """The fold of the whole log, once it has ended. Raises why it cannot be read. ``client``: the generation may be
+    cancelled if nobody else reads it and this is given up."""
+    ended: asyncio.Future[Fold | HeadraceError] = asyncio.get_running_loop().create_future()
+
+    def done(result: Fold | HeadraceError) -> None:
+        if not ended.done():  # given up, and not told yet
+            ended.set_result(result)
+
+    collector = Collector(done=done)
+    collector.attach(generation, client=client)
+    try:
+        result = await ended
+    finally:
+        collector.close()
+    if isinstance(result, HeadraceError):
+        raise result
+    return result

@@ -16,11 +16,11 @@ from msgspec import UNSET, UnsetType
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.job import StoredFile
 from headrace.protocols.arriving import Arriving
-from headrace.protocols.asking import cursor
 from headrace.protocols.body import refuse
 from headrace.protocols.call import Call
 from headrace.protocols.exchange import Head
 from headrace.protocols.jobs_port import Files, Jobs, Upload
+from headrace.protocols.listing import asked_limit, asked_order, page
 from headrace.protocols.multipart import Multipart, Part, PartEnd, Piece, boundary_of
 from headrace.protocols.router import Route
 
@@ -103,19 +103,12 @@ class FileEndpoints:
 
     async def list(self, call: Call, _: str) -> None:
         query = call.query()
-        limit = cursor(query.get("limit", str(MAX_LISTED)), "limit")
-        if not 1 <= limit <= MAX_LISTED:
-            raise refuse("limit", f"must be 1 to {MAX_LISTED}")
-        order = query.get("order", "desc")
-        if order not in ("asc", "desc"):
-            raise refuse("order", "must be asc or desc")
-        down: Literal["asc", "desc"] = "desc" if order == "desc" else "asc"
+        limit = asked_limit(query, MAX_LISTED, MAX_LISTED)
+        order = asked_order(query)
         purpose = query.get("purpose")
-        found = await self._files().list(call.tenant, purpose, query.get("after"), limit + 1, down)
-        page = [file_object(file) for file in found[:limit]]
-        ids = [file.id for file in page]
-        first, last = (ids[0], ids[-1]) if ids else (None, None)
-        call.json(FileList(page, first, last, len(found) > limit))
+        found = await self._files().list(call.tenant, purpose, query.get("after"), limit + 1, order)
+        files = [file_object(file) for file in found]
+        call.json(FileList(*page(files, [file.id for file in found], limit)))
 
     async def state(self, call: Call, id: str) -> None:
         call.json(file_object(await self._files().find(id, call.tenant)))

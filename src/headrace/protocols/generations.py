@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.errors import Code
 from headrace.domain.event import Error, Finish
 from headrace.domain.request import Message
 from headrace.protocols.asking import (
@@ -23,11 +22,11 @@ from headrace.protocols.asking import (
 )
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import Call
-from headrace.protocols.collector import Collector
+from headrace.protocols.collector import folded
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import ErrorBody, error_object, named
-from headrace.protocols.fold import Fold
 from headrace.protocols.formats import NATIVE, chosen_format
+from headrace.protocols.listing import asked_limit
 from headrace.protocols.native import usage_payload
 from headrace.protocols.port import Generation, Service, State
 from headrace.protocols.reading import read_on
@@ -150,9 +149,7 @@ class Generations:
 
     async def list(self, call: Call, _: str) -> None:
         query = call.query()
-        limit = cursor(query.get("limit", "20"), "limit")
-        if not 1 <= limit <= MAX_LISTED:
-            raise refuse("limit", f"must be 1 to {MAX_LISTED}")
+        limit = asked_limit(query, MAX_LISTED)
         found = await self._service.list(call.tenant, query.get("session_id"), limit)
         call.json(GenerationList("list", [_outside(generation) for generation in found]))
 
@@ -223,16 +220,8 @@ async def _with_end(generation: Generation) -> GenerationState:
     )
     if state.state not in ("finished", "failed"):
         return state
-    ended: asyncio.Future[Fold | HeadraceError] = asyncio.get_running_loop().create_future()
-    collector = Collector(done=ended.set_result)
-    collector.attach(generation, client=False)
-    try:
-        result = await ended
-    finally:
-        collector.close()
-    if isinstance(result, HeadraceError):
-        raise result
-    match result.end:
+    fold = await folded(generation, client=False)
+    match fold.end:
         case Finish(reasons=reasons, usage=usage):
             return msgspec.structs.replace(
                 state, usage=NativeUsage(**usage_payload(usage)), finish_reason=reasons[0]

@@ -31,6 +31,7 @@ from headrace.protocols.call import Call
 from headrace.protocols.encoder import FRAMINGS
 from headrace.protocols.errors import from_event, named
 from headrace.protocols.formats import ENCODERS, RESPONSES
+from headrace.protocols.listing import asked_limit, asked_order, page
 from headrace.protocols.openai_request import renamed
 from headrace.protocols.output import Output, OutputReader
 from headrace.protocols.port import Generation, Service
@@ -220,12 +221,8 @@ class Responses:
 
     async def input_items(self, call: Call, any_id: str) -> None:
         query = call.query()
-        limit = cursor(query.get("limit", "20"), "limit")
-        if not 1 <= limit <= MAX_LISTED:
-            raise refuse("limit", f"must be 1 to {MAX_LISTED}")
-        order = query.get("order", "desc")
-        if order not in ("asc", "desc"):
-            raise refuse("order", "must be asc or desc")
+        limit = asked_limit(query, MAX_LISTED)
+        order = asked_order(query)
         generation = await self._find(call, any_id)
         items = input_items(generation)
         if order == "desc":
@@ -236,11 +233,7 @@ class Responses:
             if not places:
                 raise refuse("after", "names no item of this response")
             items = items[places[0] + 1 :]
-        page = items[:limit]
-        ids = [item["id"] for item in page]
-        listed = InputItems(
-            page, ids[0] if ids else None, ids[-1] if ids else None, len(items) > limit
-        )
+        listed = InputItems(*page(items, [item["id"] for item in items], limit))
         call.json(listed, headers=named(generation))
 
     async def _find(self, call: Call, any_id: str) -> Generation:

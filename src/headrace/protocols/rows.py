@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,10 +13,9 @@ from headrace.domain.job import RowAnswer, RowAsked
 from headrace.domain.request import Caller, Leaving, Once, Request, Urgency
 from headrace.protocols.body import refuse
 from headrace.protocols.call import request_ids
-from headrace.protocols.collector import Collector
+from headrace.protocols.collector import folded
 from headrace.protocols.encoder import encode_json
 from headrace.protocols.errors import error_body, from_event
-from headrace.protocols.fold import Fold
 from headrace.protocols.formats import RESPONSES
 from headrace.protocols.generate import CHAT, COMPLETION, Form
 from headrace.protocols.port import Generation, Service
@@ -115,20 +113,7 @@ class _Folded(NamedTuple):
     form: Form
 
     async def read(self, generation: Generation) -> tuple[bytes, Usage]:
-        ended: asyncio.Future[Fold | HeadraceError] = asyncio.get_running_loop().create_future()
-
-        def done(result: Fold | HeadraceError) -> None:
-            if not ended.done():  # a job that was stopped waits no more
-                ended.set_result(result)
-
-        collector = Collector(done=done)
-        collector.attach(generation, client=True)
-        try:
-            fold = await ended
-        finally:
-            collector.close()
-        if isinstance(fold, HeadraceError):
-            raise fold
+        fold = await folded(generation, client=True)
         usage = fold.finish().usage
         return self.form.render(generation, fold), usage
 

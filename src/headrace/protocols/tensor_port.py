@@ -34,13 +34,6 @@ class Tensors(Protocol):
         ``ENGINE_UNAVAILABLE`` if it cannot be loaded or was unloaded by hand, ``ENGINE_FAILED``,
         ``SHUTTING_DOWN``."""
 
-    async def infer_admitted(self, request: TensorRequest) -> TensorResponse:
-        """A part of a request that was let in: its caller's limits were asked. Raises as :meth:`infer`."""
-
-    async def ready(self, name: str) -> TensorModel:
-        """The newest version, loaded if it is not, so that it is known what it takes. Raises ``MODEL_NOT_FOUND`` and
-        ``ENGINE_UNAVAILABLE``."""
-
     async def load(self, name: str) -> None:
         """Make its newest version ready. Raises ``MODEL_NOT_FOUND`` and ``ENGINE_UNAVAILABLE`` with the reason."""
 

@@ -217,6 +217,10 @@ class Model(Generic[E]):
         best.in_use = in_use = best.in_use + taken
         return Place(best, taken, in_use - best.slots if in_use > best.slots else 0)
 
+    def least_busy(self) -> Sequence[Replica[E]]:
+        """All that are ready, those first that have fewer: for what takes no slot."""
+        return sorted([one for one in self.replicas if one.ready], key=_in_use)
+
     def readiness(self) -> tuple[bool, str]:
         """Whether a replica is ready; if none, what the first one says."""
         if any(replica.up for replica in self.replicas):
@@ -258,3 +262,7 @@ class Models(Generic[E]):
                 param="model",
             )
         return model
+
+
+def _in_use(replica: Replica[Any]) -> int:
+    return replica.in_use

@@ -46,11 +46,6 @@ def checked_shape(shape: Sequence[int], path: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def size_of(datatype: Datatype, shape: tuple[int, ...]) -> int | None:
-    """Its bytes; None where that depends on what is in it."""
-    return None if datatype == "BYTES" else math.prod(shape) * DTYPES[datatype].itemsize
-
-
 def tensor_of(
     name: str, datatype: Datatype, shape: tuple[int, ...], data: Data, path: str
 ) -> Tensor:
@@ -58,7 +53,7 @@ def tensor_of(
     more or fewer than the shape says."""
     if datatype == "BYTES":
         return Tensor(name, datatype, shape, _unpacked(data, shape, path))
-    size = size_of(datatype, shape)
+    size = math.prod(shape) * DTYPES[datatype].itemsize
     if len(data) != size:
         said = f"has {len(data)} bytes; {datatype} of the shape {list(shape)} needs {size}"
         raise refuse(path, said)

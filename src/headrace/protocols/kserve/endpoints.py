@@ -12,7 +12,7 @@ from msgspec import Meta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.principal import Scope
 from headrace.protocols.asking import caller_of
-from headrace.protocols.body import Body
+from headrace.protocols.body import Body, check_plain, coding_of
 from headrace.protocols.call import Call
 from headrace.protocols.inflating import ANY, inflated
 from headrace.protocols.kserve import facts
@@ -169,7 +169,7 @@ class V2Endpoints:
 
     async def _inflated(self, call: Call) -> bytes:
         """The body of an inference. Raises as :func:`_body`, ``INVALID_REQUEST`` and ``BODY_TOO_LARGE``."""
-        if _coding(call) not in _COMPRESSED:
+        if coding_of(call) not in _COMPRESSED:
             return _body(call)
         _check_page(call)
         body = call.exchange.body
@@ -189,14 +189,8 @@ def _say_ready(call: Call, ready: bool) -> None:
 def _body(call: Call) -> bytes:
     """Raises ``UNSUPPORTED_ENCODING`` and ``UNSUPPORTED_MEDIA_TYPE``."""
     _check_page(call)
-    if _coding(call) != b"identity":
-        said = "The body must not be compressed (Content-Encoding)."
-        raise HeadraceError(Code.UNSUPPORTED_ENCODING, said)
+    check_plain(call)
     return call.exchange.body
-
-
-def _coding(call: Call) -> bytes:
-    return call.terms.fields.get(b"content-encoding", b"identity").strip().lower()
 
 
 def _check_page(call: Call) -> None:
