@@ -85,7 +85,7 @@ def test_a_reload_takes_over_what_is_live_and_names_what_is_not(run: Run, tmp_pa
             ]
             assert statuses == [401, 200, 401, 200]
             assert (await client.get("/admin/tenants/alpha")).json()["weight"] == 3
-            assert app.flows[0].queue.limit == 7
+            assert app.flows[0].queue.limit == app.batch_queue.limit == 7
             assert app.service.limits.total_timeout_s == 60
             again = (await client.post("/admin/reload")).json()
             assert again == {"applied": [], "need_restart": ["server.max_connections"]}

@@ -11,6 +11,7 @@ import pytest
 
 from headrace.domain.errors import HeadraceError
 from headrace.engines.onnx_options import OnnxOptions
+from headrace.scheduling.batcher import BatchQueue
 from headrace.settings import Settings, load
 from headrace.tensor_building import build, onnx_options
 from tests import onnx_models
@@ -20,9 +21,6 @@ Run = Callable[[Any], Any]
 CONFIG = """
 [server]
 cache_dir = "{folder}/cache"
-[limits]
-max_queue = 7
-queue_timeout_s = 3
 [[models]]
 name = "m"
 engine = "onnx"
@@ -76,26 +74,27 @@ def test_every_setting_reaches_the_engine_or_the_batcher(settings: Settings) -> 
         share_weights=True,
         provider_options={"cuda": {"device_id": 1}},
     )
-    served = build(settings, lambda *_: None, lambda *_: None)._models["m"]
+    queue = BatchQueue()
+    served = build(settings, queue, lambda *_: None, lambda *_: None)._models["m"]
     assert served.load == "first_use"
     assert [one.plan.version for one in served.versions] == ["old", "new"]
     plan = served.newest.plan
     assert (plan.max_batch_size, plan.max_wait_ms, plan.preferred) == (8, 2.0, (4, 8))
     assert (plan.instances, plan.forbid_nan, plan.idle_s) == (2, True, 9.0)
-    assert (plan.queue.limit, plan.queue.timeout_s) == (7, 3.0)
+    assert plan.queue is queue
 
 
 def test_a_model_is_as_large_as_all_its_files(run: Run, settings: Settings, tmp_path: Path) -> None:
     whole = onnx_models.large(tmp_path / "whole.onnx", 10_000)
     external: Any = {"save_as_external_data": True, "location": "w.data", "size_threshold": 0}
     onnx.save(onnx.load(whole), tmp_path / "m.onnx", **external)
-    plan = build(settings, lambda *_: None, lambda *_: None)._models["m"].newest.plan
+    plan = build(settings, BatchQueue(), lambda *_: None, lambda *_: None)._models["m"].newest.plan
     file = run(plan.fetch())
     sizes = [(tmp_path / name).stat().st_size for name in ("m.onnx", "w.data")]
     assert file.size_bytes == sum(sizes) > 40_000
 
 
 def test_a_file_that_is_not_there_is_one_line(run: Run, settings: Settings) -> None:
-    plan = build(settings, lambda *_: None, lambda *_: None)._models["m"].newest.plan
+    plan = build(settings, BatchQueue(), lambda *_: None, lambda *_: None)._models["m"].newest.plan
     with pytest.raises(HeadraceError, match=r"there is no model file .*m\.onnx"):
         run(plan.fetch())

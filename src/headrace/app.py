@@ -28,6 +28,7 @@ from headrace.protocols.api import Api, ApiOptions
 from headrace.protocols.port import Admin
 from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
+from headrace.scheduling.batcher import BatchQueue
 from headrace.scheduling.policies import policy
 from headrace.scheduling.queue import Queue
 from headrace.server_building import (
@@ -104,6 +105,7 @@ class App:
         self.outbox = Outbox()
         self.flows = [self._flow(model) for model in settings.models if model.engine != "onnx"]
         self.limiting = build_limiting(settings)
+        self.batch_queue = BatchQueue(settings.limits.max_queue, settings.limits.queue_timeout_s)
         self.tensors = self._build_tensors()
         self.registry.on_change = self._limit_anew
         self._limit_anew()
@@ -150,7 +152,7 @@ class App:
                 said = {"state": state, "model": plan.model, "replica": plan.name}
                 self.topics.publish("model", {**said, "version": plan.version})
 
-        return build(self.settings, news, self.limiting.take_request)
+        return build(self.settings, self.batch_queue, news, self.limiting.take_request)
 
     def _build_service(self) -> Service:
         return Service(
@@ -171,6 +173,7 @@ class App:
         return embedding_building.build(
             self.settings,
             {flow.model.name: flow for flow in self.flows},
+            self.batch_queue,
             self.tensors,
             self.service.model,
             self.limiting,
@@ -255,9 +258,10 @@ class App:
         self.in_force = settings
         self.service.limits = limits(settings)
         self._limit_anew()
+        most, timeout_s = settings.limits.max_queue, settings.limits.queue_timeout_s
+        self.batch_queue.limit, self.batch_queue.timeout_s = most, timeout_s
         for flow in self.flows:
-            flow.queue.limit = settings.limits.max_queue
-            flow.queue.timeout_s = settings.limits.queue_timeout_s
+            flow.queue.limit, flow.queue.timeout_s = most, timeout_s
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:

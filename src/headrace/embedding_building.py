@@ -26,15 +26,17 @@ INSTANCES = 2
 def build(
     settings: Settings,
     flows: Mapping[str, Flow],
+    queue: BatchQueue,
     tensors: Any,
     find: Callable[[str], ModelCard],
     limiting: Limiting,
     metrics: Metrics,
 ) -> EmbeddingService:
-    """``flows``: of models that generate, by name; ``tensors``: of those that take tensors, None without any."""
+    """``flows``: of models that generate, by name; ``queue``: what may wait for each; ``tensors``: of those that take
+    tensors, None without any."""
     models = {}
     for model in settings.models:
-        texts = _texts(settings, model, flows, tensors)
+        texts = _texts(settings, model, flows, queue, tensors)
         if texts is not None:
             meter = metrics.model(model.name).of("embeddings")
             models[model.name] = EmbeddingModel(texts, meter)
@@ -42,7 +44,11 @@ def build(
 
 
 def _texts(
-    settings: Settings, model: Model, flows: Mapping[str, Flow], tensors: Any
+    settings: Settings,
+    model: Model,
+    flows: Mapping[str, Flow],
+    queue: BatchQueue,
+    tensors: Any,
 ) -> Texts | None:
     """None for a model that gives no embeddings."""
     if model.engine in ("openai", "scripted"):
@@ -51,7 +57,8 @@ def _texts(
         return None
     if model.engine == "llama":
         most = model.embedding.max_tokens
-        options = llama_batches(settings, model)
+        # As many inputs as llama.cpp has slots: it computes them at once.
+        options = BatchOptions(model.slot_count, instances=INSTANCES, queue=queue)
         return LlamaTexts(flows[model.name].model, options, most, dimensions(model))
     return _onnx_texts(settings, model, tensors)
 
@@ -78,13 +85,6 @@ def _onnx_texts(settings: Settings, model: Model, tensors: Any) -> Texts:
         dimensions=dimensions(model),
     )
     return OnnxTexts(tensors, options, fetch)
-
-
-def llama_batches(settings: Settings, model: Model) -> BatchOptions:
-    """As many inputs as llama.cpp has slots: it computes them at once."""
-    limits = settings.limits
-    queue = BatchQueue(limits.max_queue, limits.queue_timeout_s)
-    return BatchOptions(model.slot_count, instances=INSTANCES, queue=queue)
 
 
 def dimensions(model: Model) -> Dimensions:

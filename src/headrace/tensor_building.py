@@ -37,30 +37,38 @@ except ImportError as error:
     ) from error
 
 
-def build(settings: Settings, news: News, take_request: TakeRequest) -> TensorService:
-    """The service of all models whose engine is ``onnx``."""
+def build(
+    settings: Settings, queue: BatchQueue, news: News, take_request: TakeRequest
+) -> TensorService:
+    """The service of all models whose engine is ``onnx``. ``queue``: what may wait for each."""
     mib = settings.server.tensor_memory_mib
     quiet = QuietCollector()
+    models = (model for model in settings.models if model.engine == "onnx")
     return TensorService(
-        [_served(settings, model, quiet) for model in settings.models if model.engine == "onnx"],
+        [_served(settings, model, queue, quiet) for model in models],
         budget_bytes=None if mib is None else mib * 2**20,
         news=news,
         take_request=take_request,
     )
 
 
-def _served(settings: Settings, model: Model, quiet: QuietCollector) -> Served:
+def _served(settings: Settings, model: Model, queue: BatchQueue, quiet: QuietCollector) -> Served:
     files = [(one.version, Wanted(one.source, one.sha256)) for one in model.versions]
     if model.source is not None:
         files = [("1", Wanted(model.source, model.sha256))]
-    versions = tuple(TensorVersion(_plan(settings, model, quiet, *file)) for file in files)
+    versions = tuple(TensorVersion(_plan(settings, model, queue, quiet, *file)) for file in files)
     return Served(model.name, model.aliases, int(time.time()), model.onnx.load, versions)
 
 
 def _plan(
-    settings: Settings, model: Model, quiet: QuietCollector, version: str, wanted: Wanted
+    settings: Settings,
+    model: Model,
+    queue: BatchQueue,
+    quiet: QuietCollector,
+    version: str,
+    wanted: Wanted,
 ) -> Plan:
-    limits, batching = settings.limits, model.batching
+    batching = model.batching
     name = f"{model.name}:{version}"
     return Plan(
         model=model.name,
@@ -71,7 +79,7 @@ def _plan(
         max_wait_ms=batching.max_wait_ms,
         preferred=batching.preferred_batch_sizes,
         instances=batching.instances,
-        queue=BatchQueue(limits.max_queue, limits.queue_timeout_s),
+        queue=queue,
         forbid_nan=model.onnx.forbid_nan,
         idle_s=model.onnx.unload_idle_s,
     )

@@ -45,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     max_wait_ms: float = 5.0
     preferred: tuple[int, ...] = ()
     instances: int = 1
-    queue: BatchQueue = BatchQueue()
+    queue: BatchQueue = msgspec.field(default_factory=BatchQueue)
     forbid_nan: bool = False
     idle_s: float | None = None
 

@@ -25,6 +25,10 @@ def numbered(count: int) -> list[bytes]:
     return [line(f"row-{n}", f"text {n}") for n in range(1, count + 1)]
 
 
+def modes_below(folder: Path) -> dict[str, int]:
+    return {one.name: one.stat().st_mode for one in folder.rglob("*") if one.is_file()}
+
+
 def test_every_row_is_answered_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with yard(tmp_path) as here:
@@ -41,6 +45,21 @@ def test_every_row_is_answered_once(tmp_path: Path) -> None:
             assert list(job.at) == ["validating", "in_progress", "finalizing", "completed"]
 
     asyncio.run(main())
+
+
+def test_what_others_asked_is_for_nobody_else_on_the_machine_to_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with yard(tmp_path) as here:
+            await here.until(await here.begin(numbered(3)))
+            modes = modes_below(tmp_path)
+            assert {"jobs.db", "jobs.db-wal"} <= modes.keys()
+            assert {name for name, mode in modes.items() if mode & 0o077} == set()
+
+    before = os.umask(0o022)
+    try:
+        asyncio.run(main())
+    finally:
+        os.umask(before)
 
 
 def test_no_more_rows_are_under_way_than_there_is_room_for(tmp_path: Path) -> None:

@@ -185,6 +185,17 @@ def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
     assert batcher.waiting == 2
 
 
+def test_how_many_may_wait_may_change_while_some_do() -> None:
+    given = options(queue={"limit": 1})
+    batcher: Names = Batcher(given)
+    busy(batcher)
+    add(batcher, "a")
+    given.queue.limit = 2
+    add(batcher, "b")
+    with pytest.raises(HeadraceError):
+        add(batcher, "c")
+
+
 def test_one_that_is_more_urgent_takes_the_place_of_the_latest_that_is_least() -> None:
     batcher: Names = Batcher(options(queue={"limit": 3, "overflow": Overflow.SHED}))
     busy(batcher)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from headrace.protocols.asking import cursor
 from headrace.protocols.body import refuse
 
 Query = Mapping[str, str]
@@ -14,10 +13,10 @@ Order = Literal["asc", "desc"]
 
 def asked_limit(query: Query, most: int, default: int = 20) -> int:
     """How many are wanted at most. Raises ``INVALID_REQUEST``."""
-    limit = cursor(query.get("limit", str(default)), "limit")
-    if not 1 <= limit <= most:
-        raise refuse("limit", f"must be 1 to {most}")
-    return limit
+    said = query.get("limit", str(default))
+    if not (said.isascii() and said.isdigit() and len(said) < 9 and 1 <= int(said) <= most):
+        raise refuse("limit", f"must be a number from 1 to {most}")
+    return int(said)
 
 
 def asked_order(query: Query) -> Order:

@@ -26,10 +26,10 @@ from headrace.scheduling.ticket_heap import SLACK
 T = TypeVar("T")
 
 
-class BatchQueue(msgspec.Struct, frozen=True):
-    """Requests that may wait for a model's runs, and how long each. ``overflow``: what becomes of one that finds it
-    full; where *wait*, as many wait outside; *shed* takes the latest of those whose priority is less. There is
-    nothing to spill to."""
+class BatchQueue(msgspec.Struct):
+    """Requests that may wait for a model's runs, and how long each; may change while some do. ``overflow``: what
+    becomes of one that finds it full; where *wait*, as many wait outside; *shed* takes the latest of those whose
+    priority is less. There is nothing to spill to."""
 
     limit: int = 1024
     timeout_s: float = 120.0
@@ -45,7 +45,7 @@ class BatchOptions(msgspec.Struct, frozen=True):
     max_wait_ms: float = 5.0
     preferred: tuple[int, ...] = ()
     instances: int = 1
-    queue: BatchQueue = BatchQueue()
+    queue: BatchQueue = msgspec.field(default_factory=BatchQueue)
 
 
 class Entry(msgspec.Struct, Generic[T], eq=False):
