@@ -106,3 +106,15 @@ def test_what_is_no_model_leaves_nothing_behind(model: Path, tmp_path: Path) -> 
     assert result.exit_code == 1
     assert "cannot load m.onnx" in result.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "m.onnx"]
+
+
+def test_a_model_with_versions_is_asked_for_by_one_of_them(model: Path, tmp_path: Path) -> None:
+    config = tmp_path / "headrace.toml"
+    versions = "".join(
+        f'[[models.versions]]\nversion = "{one}"\nsource = "file:{model}"\n' for one in ("1", "2")
+    )
+    config.write_text(f'[[models]]\nname = "m"\nengine = "onnx"\n{versions}')
+    words = ["optimize", "m", "-o", str(tmp_path / "new.onnx"), "--config", str(config)]
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 1
+    assert "m has versions; name one of m:1, m:2" in result.output

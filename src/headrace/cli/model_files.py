@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from headrace.domain.errors import Code, HeadraceError
 from headrace.models.bar import Bar
 from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Wanted
@@ -32,6 +33,11 @@ def fetched(settings: Settings, name: str, wanted: Wanted) -> ModelFile:
 
 
 def found(settings: Settings, source: str) -> ModelFile:
-    """The file of a source, or of a configured model."""
-    wanted = dict(configured(settings)).get(source) or Wanted(source)
-    return fetched(settings, source, wanted)
+    """The file of a source, or of a configured model. Raises ``INVALID_REQUEST`` for one with versions of which none
+    is named."""
+    known = dict(configured(settings))
+    versions = [name for name in known if name.startswith(f"{source}:")]
+    if source not in known and versions:
+        text = f"{source} has versions; name one of {', '.join(versions)}"
+        raise HeadraceError(Code.INVALID_REQUEST, text)
+    return fetched(settings, source, known.get(source) or Wanted(source))
