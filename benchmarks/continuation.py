@@ -35,7 +35,8 @@ from headrace.domain.request import Message, Request, Sampling
 from headrace.engine_building import EngineBuilder
 from headrace.engines.connection import at_once
 from headrace.engines.engine import Engine, Work
-from headrace.settings.tree import EMBEDDED, Server, Settings
+from headrace.settings.model import EMBEDDED
+from headrace.settings.tree import Server, Settings
 
 CUTS = (0.25, 0.5, 0.75)
 KINDS = ("plain, fresh", "plain", "exact")

@@ -35,8 +35,9 @@ from headrace.domain.request import Message, Request, Sampling
 from headrace.engine_building import EngineBuilder
 from headrace.engines.connection import at_once
 from headrace.engines.engine import Engine, Work
-from headrace.settings.tree import EMBEDDED, Settings
+from headrace.settings.model import EMBEDDED
 from headrace.settings.tree import Server as ServerSettings
+from headrace.settings.tree import Settings
 
 CUTS = (4, 32, 128)
 """Tokens after which the prompt comes."""

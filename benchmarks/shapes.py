@@ -34,7 +34,7 @@ from headrace.engines.llama_options import LlamaOptions
 from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Step, Wanted
 from headrace.settings import load
-from headrace.settings.tree import EMBEDDED
+from headrace.settings.model import EMBEDDED
 
 Figures = dict[str, dict[str, list[float]]]
 """Tokens a second, by variant and by what was measured."""

@@ -11,7 +11,7 @@ import pytest
 from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Step, Wanted
 from headrace.settings import load
-from headrace.settings.tree import EMBEDDED
+from headrace.settings.model import EMBEDDED
 from tests.looping import run_within
 
 T = TypeVar("T")

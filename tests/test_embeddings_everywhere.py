@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from headrace.app import App
-from headrace.settings.tree import EMBEDDED
+from headrace.settings.model import EMBEDDED
 from tests.whole import Whole
 
 UPSTREAM = """

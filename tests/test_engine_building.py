@@ -11,8 +11,8 @@ from headrace.engine_building import EngineBuilder, prompt_tokens, script_option
 from headrace.engines.connection import at_once
 from headrace.engines.measured import MeasuredEngine
 from headrace.settings import Settings
-from headrace.settings.tree import Model
-from headrace.settings.tree import Replica as Upstream
+from headrace.settings.model import Model
+from headrace.settings.model import Replica as Upstream
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def rows_of(policy: str, before: Firsts, after: Firsts) -> list[list[object]]:
 
 
 def config(policy: str, arguments: argparse.Namespace) -> str:
-    from headrace.settings.tree import EMBEDDED
+    from headrace.settings.model import EMBEDDED
 
     model = MODEL.format(
         policy=policy,

@@ -49,7 +49,7 @@ from headrace.service import TICK_S, Service
 from headrace.settings import Settings
 from headrace.settings.checking import check_open, hosts
 from headrace.settings.environment import inherited
-from headrace.settings.tree import Model as ModelSettings
+from headrace.settings.model import Model as ModelSettings
 from headrace.streams.disk import log_bytes
 from headrace.streams.hub import Hub
 from headrace.streams.sqlite import SqliteStore

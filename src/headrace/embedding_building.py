@@ -16,7 +16,7 @@ from headrace.models.wanted import Wanted
 from headrace.protocols.port import ModelCard
 from headrace.scheduling.batcher import BatchOptions, BatchQueue
 from headrace.settings import Settings
-from headrace.settings.tree import Model
+from headrace.settings.model import Model
 from headrace.telemetry.metrics import Metrics
 
 INSTANCES = 2

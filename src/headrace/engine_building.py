@@ -27,8 +27,8 @@ from headrace.routing.model import Replica
 from headrace.scheduling.adaptive import UpstreamLimit
 from headrace.settings import Settings
 from headrace.settings.environment import inherited
-from headrace.settings.tree import Model
-from headrace.settings.tree import Replica as Upstream
+from headrace.settings.model import Model
+from headrace.settings.model import Replica as Upstream
 
 PATIENCE_S = 10.0 * 365 * 86_400
 """How long an upstream that does not answer is asked again: as long as the server runs."""

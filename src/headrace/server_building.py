@@ -29,7 +29,7 @@ from headrace.protocols.api import Api
 from headrace.protocols.rows import Rows
 from headrace.service import Limits, Service
 from headrace.settings import Settings
-from headrace.settings.tree import SamplingDefaults
+from headrace.settings.model import SamplingDefaults
 from headrace.streams.bounds import Bounds
 from headrace.streams.hooks import HookChain, load_hooks
 from headrace.streams.memory import MemoryStore

@@ -21,7 +21,7 @@ from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Wanted
 from headrace.scheduling.batcher import BatchQueue
 from headrace.settings import Settings
-from headrace.settings.tree import Model
+from headrace.settings.model import Model
 from headrace.tensor_loading import News
 from headrace.tensor_version import Plan, TensorVersion
 from headrace.tensors import Served, TakeRequest, TensorService

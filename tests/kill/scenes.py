@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from headrace.settings.tree import EMBEDDED
+from headrace.settings.model import EMBEDDED
 from tests.kill.arena import Answer, Server, Witness, log_faults, log_text
 
 HOOKS = """

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from headrace.settings.tree import EMBEDDED
+from headrace.settings.model import EMBEDDED
 from tests.kill.arena import Server
 from tests.kill.moments import engine_of
 

@@ -11,7 +11,8 @@ import pytest
 from headrace.settings import SettingsError, load
 from headrace.settings.checking import check_open
 from headrace.settings.fields import Field, on_command_line
-from headrace.settings.tree import EMBEDDED, Settings
+from headrace.settings.model import EMBEDDED
+from headrace.settings.tree import Settings
 
 UPSTREAM = """
 [[models]]

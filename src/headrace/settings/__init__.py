@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from headrace.settings.errors import SettingsError
 from headrace.settings.loading import Loaded, load
-from headrace.settings.tree import (
-    Hook,
-    Limits,
-    Model,
-    Replica,
-    SamplingDefaults,
-    Server,
-    Settings,
-    Store,
-    Tenant,
-)
+from headrace.settings.model import Model, Replica, SamplingDefaults
+from headrace.settings.tree import Hook, Limits, Server, Settings, Store, Tenant
 
 __all__ = [
     "Hook",

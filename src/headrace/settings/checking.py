@@ -9,8 +9,9 @@ from pathlib import Path
 from headrace.scheduling.policies import policy
 from headrace.settings.errors import SettingsError
 from headrace.settings.limit_checking import check_limits
+from headrace.settings.model import Embedding, Model
 from headrace.settings.tensor_checking import check_tensors
-from headrace.settings.tree import Embedding, Model, Scheduling, Server, Settings
+from headrace.settings.tree import Scheduling, Server, Settings
 
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 

@@ -15,23 +15,25 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 from headrace.domain.limits import Limits as UsageLimits
-from headrace.settings.tree import (
+from headrace.settings.model import (
     Batching,
     Embedding,
-    Hook,
-    Jobs,
-    Limits,
     Model,
-    ModelLimits,
     Onnx,
     Replica,
     SamplingDefaults,
+    Version,
+)
+from headrace.settings.tree import (
+    Hook,
+    Jobs,
+    Limits,
+    ModelLimits,
     Scheduling,
     Server,
     Settings,
     Store,
     Tenant,
-    Version,
 )
 
 TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from headrace.domain.limits import Contradiction, beyond, contradiction
 from headrace.settings.errors import SettingsError
-from headrace.settings.tree import Model, Settings, Tenant
+from headrace.settings.model import Model
+from headrace.settings.tree import Settings, Tenant
 
 
 def check_limits(settings: Settings) -> None:

@@ -18,8 +18,9 @@ import msgspec
 from headrace.settings.checking import check
 from headrace.settings.errors import SettingsError, explain, in_words, nearest
 from headrace.settings.fields import SECTIONS, Field, fields, on_command_line
+from headrace.settings.model import EMBEDDED
 from headrace.settings.paths import Tree, leaves, tables
-from headrace.settings.tree import EMBEDDED, Settings
+from headrace.settings.tree import Settings
 
 _HOOK_KEYS = ("class", "on_error", "options")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.settings.errors import SettingsError
-from headrace.settings.tree import Batching, Model, Onnx
+from headrace.settings.model import Batching, Model, Onnx
 
 
 def check_tensors(path: str, model: Model) -> None:
