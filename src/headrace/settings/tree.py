@@ -1,7 +1,7 @@
 """The tree of settings: a field is a name, a type with its bounds, a default, and a line that says who changes it.
 
-Nothing but this and ``model.py``, which has the tables of models, declares a setting. A field that nobody would change is a constant where it
-is used. ``None`` means "not set"; the line says what happens then.
+Nothing but this and ``model.py``, which has the tables of models, declares a setting. A field that nobody would
+change is a constant where it is used. ``None`` means "not set"; the line says what happens then.
 """
 
 from __future__ import annotations
