@@ -315,8 +315,12 @@ static bool take_requests(Client *c) {
             release(&body);
             return true;
         }
-        const char *target = strchr(c->in.data, ' ') + 1;
         bool get = !strncmp(c->in.data, "GET ", 4) || !strncmp(c->in.data, "HEAD ", 5);
+        if (!get && strncmp(c->in.data, "POST ", 5)) { // HTTP/2, as who looks for gRPC says first
+            release(&body);
+            return false;
+        }
+        const char *target = strchr(c->in.data, ' ') + 1;
         bool alive = get ? answer_get(c, target) : start_completion(c, target, body.data);
         release(&body);
         if (!alive) return false;
