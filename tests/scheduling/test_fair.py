@@ -338,9 +338,11 @@ class Oracle:
             levels = {one for one in levels if not one.last}
         least = min((one.counter for one in levels), default=0.0)
         near = [one for one in levels if one.counter <= least + self.headroom]
-        urgent = [one for level in near for one in self.urgent(level, waiting, now)]
-        first = min(urgent, key=lambda one: one.start_by, default=None)
-        if first is not None and first.pressed_at <= now:
+        urgent = [self.urgent(level, waiting, now) for level in near]
+        firsts = [min(ones, key=lambda one: one.start_by) for ones in urgent if ones]
+        pressed = [one for one in firsts if one.pressed_at <= now]
+        if pressed:
+            first = min(pressed, key=lambda one: one.start_by)
             return [self.of_tenant(first.account, waiting, now)]
         return [
             self.of_tenant(tenant, waiting, now)
