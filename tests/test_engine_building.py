@@ -10,6 +10,7 @@ from headrace.domain.request import Message, Request
 from headrace.engine_building import EngineBuilder, prompt_tokens, script_options, upstream_options
 from headrace.engines.connection import at_once
 from headrace.engines.measured import MeasuredEngine
+from headrace.engines.still import POSSIBLE
 from headrace.settings import Settings
 from headrace.settings.model import Model
 from headrace.settings.model import Replica as Upstream
@@ -51,6 +52,25 @@ def test_slots_of_an_upstream_are_named_asked_for_or_found(
     assert isinstance(replica.engine, MeasuredEngine) is measured
     if isinstance(replica.engine, MeasuredEngine):
         assert replica.engine.room is replica
+
+
+@pytest.mark.parametrize(
+    ("settings", "apart"),
+    [
+        ({}, POSSIBLE),
+        ({"device": "gpu"}, False),
+        ({"jobs_apart": False}, False),
+        ({"engine": "scripted"}, False),
+    ],
+)
+def test_rows_of_jobs_have_a_llama_of_their_own_where_it_can_stand_still(
+    settings: dict[str, Any], apart: bool
+) -> None:
+    built = EngineBuilder(Settings(), at_once).build(
+        Model(**{"name": "m", "source": "file:m", **settings})
+    )
+    assert len(built.replicas) == 1
+    assert (built.for_rows is not None) is apart
 
 
 def test_a_prompt_is_about_as_long_as_its_text() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from math import inf, nan
 from typing import Any
@@ -47,7 +47,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        flows: Mapping[str, Flow],
+        flows: Sequence[Flow],
         topics: Topics,
         limiting: Limiting,
         tickets: Tickets,
@@ -59,7 +59,7 @@ class Dispatcher:
         self._topics = topics
         self._limiting = limiting
         self.stopped = False
-        for flow in flows.values():
+        for flow in flows:
             for replica in flow.model.replicas:
                 replica.on_room = partial(self._pump_soon, flow)
 
@@ -202,7 +202,7 @@ class Dispatcher:
 
     def tick(self, now: float) -> None:
         """Look at engines' health and waiting times. ``now``: monotonic seconds."""
-        for flow in self._flows.values():
+        for flow in self._flows:
             self._look_at_replicas(flow, now)
             if flow.queue.waiting:
                 self._end_waiting(flow, now)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,12 +14,15 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
 from headrace.engines.connection import Write
 from headrace.engines.engine import Engine
+from headrace.engines.lazy import LazyEngine
 from headrace.engines.limits import Limits as EngineLimits
 from headrace.engines.llama import LlamaEngine
 from headrace.engines.llama_options import LlamaOptions
 from headrace.engines.measured import MeasuredEngine
+from headrace.engines.memory import available, check_memory
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
+from headrace.engines.still import POSSIBLE, LeadingLlama, Still
 from headrace.local_engine import LocalEngine
 from headrace.models.bar import Bar
 from headrace.models.pull import pull
@@ -34,6 +38,17 @@ PATIENCE_S = 10.0 * 365 * 86_400
 """How long an upstream that does not answer is asked again: as long as the server runs."""
 
 
+MakeLlama = Callable[[LlamaOptions, Mapping[str, str], int], LlamaEngine]
+"""From options, environment and number of processors."""
+
+
+class Built(NamedTuple):
+    """A model's replicas. ``for_rows``: an engine that rows of jobs have to themselves, loaded when there are some."""
+
+    replicas: Sequence[Replica[Engine]]
+    for_rows: LazyEngine | None = None
+
+
 class EngineBuilder:
     """Builds the replicas of a model."""
 
@@ -41,6 +56,30 @@ class EngineBuilder:
         """``write``: with which engines send their requests."""
         self._settings = settings
         self._write = write
+
+    def build(self, model: Model) -> Built:
+        """Its replicas, and what rows of jobs have to themselves."""
+        if not (
+            POSSIBLE and model.engine == "llama" and model.device != "gpu" and model.jobs_apart
+        ):
+            return Built(self.replicas(model))
+        still = Still()
+        leading: list[LlamaEngine] = []
+
+        def lead(options: LlamaOptions, environment: Mapping[str, str], cpus: int) -> LlamaEngine:
+            leading[:] = [LeadingLlama(options, environment, cpus, still)]
+            return leading[0]
+
+        def follow(options: LlamaOptions, environment: Mapping[str, str], cpus: int) -> LlamaEngine:
+            check_memory(leading[0].pid, available())
+            log = options.log_path and options.log_path.with_suffix(".jobs.log")
+            own = msgspec.structs.replace(options, spare=True, embeds=0, log_path=log)
+            engine = LlamaEngine(own, environment, cpus)
+            still.pid = lambda: engine.pid
+            return engine
+
+        for_rows = LazyEngine(lambda: self._llama(model, follow))
+        return Built([Replica(model.name, self._llama(model, lead))], for_rows)
 
     def replicas(self, model: Model) -> Sequence[Replica[Engine]]:
         match model.engine:
@@ -53,7 +92,7 @@ class EngineBuilder:
             case "onnx":
                 return []  # it generates nothing: see tensor_building.py
 
-    def _llama(self, model: Model) -> Engine:
+    def _llama(self, model: Model, make: MakeLlama = LlamaEngine) -> Engine:
         settings = self._settings
         if model.source is None:
             raise HeadraceError(
@@ -66,7 +105,7 @@ class EngineBuilder:
 
         def build(file: ModelFile) -> Engine:
             options = llama_options(model, file, settings.state_path)
-            return LlamaEngine(options, inherited(), len(os.sched_getaffinity(0)))
+            return make(options, inherited(), len(os.sched_getaffinity(0)))
 
         return LocalEngine(model.name, fetch, build, Bar)
 

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -30,7 +31,7 @@ class ChildOptions(msgspec.Struct, frozen=True):
     looks at whether a request was cancelled, ``ubatch`` of them at once. ``http_threads``:
     connections served at once. ``parent``: process id of the server. ``key``: what every request must
     carry, so that nobody else on the machine computes here. ``embedding``: it answers for embeddings as well,
-    whose ``pooling`` the model says where it is empty."""
+    whose ``pooling`` the model says where it is empty. ``spare``: it takes only what no other process wants."""
 
     model: str
     parent: int
@@ -50,6 +51,7 @@ class ChildOptions(msgspec.Struct, frozen=True):
     verbosity: int = 2
     embedding: bool = False
     pooling: Pooling | Literal[""] = ""
+    spare: bool = False
 
 
 def main() -> None:
@@ -58,6 +60,8 @@ def main() -> None:
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildOptions)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     _die_with(options.parent)
+    if options.spare:
+        _stand_back()
     threading.Thread(target=_exit_at_eof, name="parent-watch", daemon=True).start()
     try:
         server = _serve(options)
@@ -86,6 +90,12 @@ def _die_with(parent: int) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         os._exit(PARENT_GONE)
+
+
+def _stand_back() -> None:
+    """All threads from now on run where no others want to; where memory is short, this process goes first."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _exit_at_eof() -> None:

@@ -347,6 +347,13 @@ class Model(Section, frozen=True):
         ]
         | None
     ) = None
+    jobs_apart: Annotated[
+        bool,
+        setting(
+            "Rows of jobs have a `llama` of their own while there are some, that stands still while others wait for a "
+            "first token (Linux, not on a GPU, and if there is memory for it); off where that memory is for others."
+        ),
+    ] = True
     continuation: Annotated[
         Literal["fast", "exact"],
         setting("`exact`: an answer that was moved is what it would have been; costs a replay."),
