@@ -55,22 +55,24 @@ def test_slots_of_an_upstream_are_named_asked_for_or_found(
 
 
 @pytest.mark.parametrize(
-    ("settings", "apart"),
+    ("settings", "apart", "express"),
     [
-        ({}, POSSIBLE),
-        ({"device": "gpu"}, False),
-        ({"jobs_apart": False}, False),
-        ({"engine": "scripted"}, False),
+        ({}, POSSIBLE, POSSIBLE),
+        ({"device": "gpu"}, False, False),
+        ({"jobs_apart": False}, False, POSSIBLE),
+        ({"express": False}, POSSIBLE, False),
+        ({"engine": "scripted"}, False, False),
     ],
 )
-def test_rows_of_jobs_have_a_llama_of_their_own_where_it_can_stand_still(
-    settings: dict[str, Any], apart: bool
+def test_a_llama_has_others_beside_it_where_processes_can_stand_still(
+    settings: dict[str, Any], apart: bool, express: bool
 ) -> None:
     built = EngineBuilder(Settings(), at_once).build(
         Model(**{"name": "m", "source": "file:m", **settings})
     )
     assert len(built.replicas) == 1
     assert (built.for_rows is not None) is apart
+    assert (built.express is not None) is express
 
 
 def test_a_prompt_is_about_as_long_as_its_text() -> None:

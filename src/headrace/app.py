@@ -20,6 +20,7 @@ from headrace.domain.errors import HeadraceError
 from headrace.embedding import EmbeddingService
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
+from headrace.express import Express
 from headrace.flow import Flow
 from headrace.front.listen import Front, listen
 from headrace.front.outbox import Outbox
@@ -130,6 +131,12 @@ class App:
             rows = self._flow_over(model, [replica])
             news = partial(self._model_news, rows, replica)
             flow.apart = Apart(rows, built.for_rows, flow, news)
+        if built.express is not None:
+            replica = Replica(f"{model.name} (express)", built.express)
+            news = partial(self._model_news, flow, replica)
+            flow.express = Express(replica, built.express, flow, news)
+            if len(self.settings.tenants) > 1:  # they will meet
+                flow.express.wanted()
         return flow
 
     def _flow_over(self, model: ModelSettings, replicas: Sequence[Replica[Engine]]) -> Flow:
@@ -286,9 +293,9 @@ class App:
                     background.append(tasks.create_task(load, name=f"load {replica.name}"))
                     look = self._look_at_cache(flow, replica)
                     background.append(tasks.create_task(look, name=f"cache {replica.name}"))
-                if flow.apart is not None:
-                    rows = flow.apart.run()
-                    background.append(tasks.create_task(rows, name=f"rows {flow.model.name}"))
+                for beside in flow.beside:
+                    name = f"beside {flow.model.name}"
+                    background.append(tasks.create_task(beside.run(), name=name))
             if self.tensors is not None:
                 background.append(tasks.create_task(self.tensors.load_first(), name="tensors"))
             background.append(tasks.create_task(self.embedding.load(), name="embeddings"))
@@ -317,8 +324,8 @@ class App:
         if self.v2 is not None:
             self.v2.close()
         for flow in self.flows:
-            if flow.apart is not None:
-                await flow.apart.close()
+            for beside in flow.beside:
+                await beside.close()
             for replica in flow.model.replicas:
                 await replica.engine.close()
                 self._model_news(flow, replica, "unloaded")
@@ -402,7 +409,7 @@ class App:
             meter.watch("waiting", partial(_waiting, flow))
             meter.watch("running", partial(_running, flow))
             meter.watch("engine_restarts", partial(self._losses, flow.model.name))
-            for replica in [one for part in flow.parts for one in part.model.replicas]:
+            for replica in flow.all_replicas:
                 meter.watch_replica("places", replica.name, partial(_places, replica))
                 meter.watch_replica("in_use", replica.name, partial(_in_use, replica))
                 meter.watch_replica("refusals", replica.name, partial(_refusals, replica))
@@ -432,8 +439,7 @@ def _waiting(flow: Flow) -> float:
 
 
 def _running(flow: Flow) -> float:
-    replicas = [replica for part in flow.parts for replica in part.model.replicas]
-    return sum(replica.in_use - replica.early for replica in replicas)
+    return sum(replica.in_use - replica.early for replica in flow.all_replicas)
 
 
 def _places(replica: Replica[Engine]) -> float:

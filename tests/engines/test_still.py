@@ -65,6 +65,22 @@ def test_it_goes_for_a_moment_now_and_then_whoever_waits(run: Run, eventually: A
     run(main())
 
 
+def test_several_who_wait_in_turn_hold_it_no_longer_than_one(run: Run, eventually: Any) -> None:
+    async def main() -> None:
+        with process() as pid:
+            still = Still(held_s=0.05, goes_s=FOR_EVER)
+            still.pid = lambda: pid
+            still.began()
+            await eventually(lambda: stands(pid))
+            await eventually(lambda: not stands(pid))
+            still.came()
+            still.began()
+            await eventually(lambda: not stands(pid))
+            still.came()
+
+    run(main())
+
+
 def test_nobody_is_stopped_while_there_is_no_process(run: Run) -> None:
     async def main() -> None:
         still = Still()
@@ -105,7 +121,7 @@ def test_its_first_token_or_its_end_lets_the_process_go_on_once(
 ) -> None:
     async def main() -> None:
         still = Counted()
-        awaited = AwaitedRun(still, seen(), live)
+        awaited = AwaitedRun([still], seen(), live)
         awaited.prefill(1, 3)
         assert still.owed == 1
         says(awaited)
@@ -119,7 +135,7 @@ def test_its_first_token_or_its_end_lets_the_process_go_on_once(
 def test_the_computed_prompt_of_who_reads_along_is_no_first_token(run: Run, seen: Any) -> None:
     async def main() -> None:
         still, sink = Counted(), seen()
-        awaited = AwaitedRun(still, sink, live=True)
+        awaited = AwaitedRun([still], sink, live=True)
         awaited.prefill(3, 3)
         assert still.owed == 1
         assert sink.prefills == [(3, 3)]

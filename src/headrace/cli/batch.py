@@ -155,7 +155,7 @@ def _own(settings: Settings, folder: Path, uds: str) -> Settings:
         shutdown_grace_s=0.0,
     )
     store = replace(settings.store, url="sqlite:")
-    models = tuple([replace(model, jobs_apart=False) for model in settings.models])
+    models = tuple([replace(model, jobs_apart=False, express=False) for model in settings.models])
     return replace(settings, server=server, store=store, models=models, tenants=())
 
 

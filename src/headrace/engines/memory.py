@@ -12,9 +12,10 @@ MARGIN = 1.25
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def check_memory(pid: int, free: int) -> None:
-    """Raise ``ENGINE_UNAVAILABLE`` if so many free bytes are not enough for another process as large as this one."""
-    wanted = MARGIN * resident(pid)
+def check_memory(pid: int, free: int, part: float = 1.0) -> None:
+    """Raise ``ENGINE_UNAVAILABLE`` if so many free bytes are not enough for another process, ``part`` as large as this
+    one."""
+    wanted = MARGIN * part * resident(pid)
     if free < wanted:
         said = f"{free / 2**20:.0f} MiB of memory are free, and {wanted / 2**20:.0f} MiB are wanted"
         raise HeadraceError(Code.ENGINE_UNAVAILABLE, said)

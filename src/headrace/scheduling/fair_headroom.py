@@ -246,6 +246,24 @@ class FairHeadroom(Fair):
             return victim
         return victim if self._rate.spend(recomputed(victim), self.headroom) else None
 
+    def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
+        if ticket.start_by == inf:  # it never waited
+            make_sane(ticket, now)
+            self._promise(ticket, now)
+        tenant = self._ledger.of(ticket)
+        if tenant.waiting and not (ticket.stay or ticket.runs):  # others of it come first
+            return False
+        at = finite(now)
+        sooner_s = self._predictors.sooner_s(ticket.size, replica)
+        if (
+            not ticket.pressed_at <= at + self._predictors.ahead_s
+            or at > ticket.start_by + sooner_s
+        ):
+            return False
+        candidates = list(running)
+        victim = super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
+        return victim is not None
+
     def _of_most(self, ticket: Ticket, running: Iterable[Ticket]) -> Ticket | None:
         """One of who has most slots by its weight, and more than the other will have."""
         tenant = self._ledger.of(ticket)

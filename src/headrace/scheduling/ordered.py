@@ -87,6 +87,9 @@ class Base:
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         return None
 
+    def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
+        return self.victim(ticket, running, now) is not None
+
 
 class Ordered(Base):
     """The least :meth:`key` runs first, the sheddable one with the greatest gives way first."""

@@ -157,6 +157,11 @@ class Policy(Protocol):
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         """Which running one gives way to this waiting one; None: nobody."""
 
+    def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
+        """Whether this one, which waits or is about to begin, needs a place of its own at this replica for being in
+        time, at the cost of others: those that would give way to it. None of these does, and nothing is computed
+        again."""
+
     def ranked(self, now: float, limit: int) -> list[Ticket]:
         """The first ``limit`` in the order in which they would run, were nothing to change."""
 

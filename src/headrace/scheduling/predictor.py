@@ -106,6 +106,12 @@ class Predictors:
         a, b, _ = self._typical
         return a + b * size / 1e3
 
+    def sooner_s(self, size: float, replica: str) -> float:
+        """How much less than :meth:`prefill_s` it is at this one."""
+        known = self._replicas.get(replica)
+        a, b, _ = PRIOR if known is None else known.predictor.weights
+        return self.prefill_s(size) - a - b * size / 1e3
+
     def began(self, ticket: Ticket, now: float) -> None:
         """Its prompt is under way, as far as anybody will know."""
         if ticket.begun or ticket.silent:
