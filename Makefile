@@ -61,9 +61,10 @@ proto:  ## generate the code of proto/ again; the compiler has an environment of
 		> src/headrace/protocols/grpc/open_inference_pb2.py  # names of others, who may be in the same process
 	@cp build/protoc/inference/open_inference_pb2.pyi src/headrace/protocols/grpc/
 
-kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may be lost, nothing come twice
+kill-test: $(DEV)  ## 200 random kills of server, engine and client, and 100 in the middle of a job; nothing may be lost, nothing come twice
 	@$(BIN)/headrace models pull
 	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
+	KILLS=100 $(BIN)/python -m pytest --timeout 0 tests/kill/test_jobs.py
 
 fuzz: $(DEV)  ## what is said and asked over any protocol, at random: 50 times the examples of `make test`
 	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py tests/protocols/kserve/test_any_*.py \
