@@ -11,7 +11,7 @@ SOURCES := src tests $(wildcard benchmarks)
 CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test fuzz kill-test storm-test browser-test check format proto bench-gateway bench-protocols bench-streams bench-engine bench-steps clean
+.PHONY: serve test fuzz kill-test storm-test browser-test ray-test check format proto bench-gateway bench-protocols bench-streams bench-engine bench-steps clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -45,6 +45,9 @@ bench-steps: $(DEV)  ## bytecodes and calls of a request and of an event: the sa
 bench-engine: $(DEV)  ## the embedded engine through the server and asked directly
 	$(BIN)/python -m benchmarks.engine $(ARGS)
 
+ray-test: build/ray/.ready  ## a job on a local Ray with two workers; Ray (large) is fetched into an environment of its own
+	@build/ray/bin/python -m pytest tests/cli/test_batch_ray.py $(ARGS)
+
 browser-test: $(CLIENTS)/.ready $(DEV)  ## the JavaScript SDK and EventSource in a real browser; needs node, npm, chromium
 	@$(BIN)/python -m pytest tests/clients $(ARGS)
 
@@ -58,9 +61,10 @@ proto:  ## generate the code of proto/ again; the compiler has an environment of
 		> src/headrace/protocols/grpc/open_inference_pb2.py  # names of others, who may be in the same process
 	@cp build/protoc/inference/open_inference_pb2.pyi src/headrace/protocols/grpc/
 
-kill-test: $(DEV)  ## 200 random kills of server, engine and client; nothing may be lost, nothing come twice
+kill-test: $(DEV)  ## 200 random kills of server, engine and client, and 100 in the middle of a job; nothing may be lost, nothing come twice
 	@$(BIN)/headrace models pull
 	$(BIN)/python -m tests.kill.campaign --kills 200 $(ARGS)
+	KILLS=100 $(BIN)/python -m pytest --timeout 0 tests/kill/test_jobs.py
 
 fuzz: $(DEV)  ## what is said and asked over any protocol, at random: 50 times the examples of `make test`
 	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py tests/protocols/kserve/test_any_*.py \
@@ -68,6 +72,12 @@ fuzz: $(DEV)  ## what is said and asked over any protocol, at random: 50 times t
 
 storm-test: $(DEV)  ## 1,000 clients leave at once, ten times; nothing may be left of them
 	$(BIN)/python -m tests.storm.storms --storms 10 --clients 1000 $(ARGS)
+
+build/ray/.ready: pyproject.toml
+	@test -x build/ray/bin/python || $(PYTHON) -m venv build/ray
+	@echo "Fetching Ray …"
+	@build/ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' pytest pytest-timeout
+	@touch $@
 
 $(CLIENTS)/.ready: tests/clients/package.json
 	@missing() { echo "browser-test needs $$1, which is not installed" >&2; exit 1; }; \

@@ -1,8 +1,9 @@
 """Files of requests: what they need of memory, how much of the engine's best they get, and what they cost others.
 
 ``memory``  a job of 5,000,000 rows over answers that come at once: the process's peak memory, and rows a second
-``engine``  the same real prompts through the embedded engine's own process, as many at once as it has slots, and as a
-            job of the whole server: tokens a second, and the ratio
+``engine``  the same real prompts (questions that people asked on Quora, ``semcache`` of ``--data``) straight to the
+            embedded engine's own process, as many at once as fill its slots without a gap, and as a job of the whole
+            server: tokens a second, and the ratio. The job's own process is loaded by a row before
 ``live``    a request a second to the same server, without a job and while one runs: p50 and p99 of the first token
 ``prefix``  rows of few long beginnings in random order: prompt tokens that the engine had to compute, in the order of
             the file and as a job runs them
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import random
 import statistics
@@ -33,6 +35,10 @@ CHAT = "/v1/chat/completions"
 MODEL = "smollm2-135m"
 SUBJECTS = VOCABULARY.split()
 HEADERS = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+EARLY = 2
+"""Requests that wait in the engine's own line, so that no slot idles between two."""
+POLL_S = 0.25
+"""Asking costs what is measured: the engine's threads have all cores, and wait for each other."""
 BEGINNINGS = 4
 BEGINNING_WORDS = 300
 
@@ -41,6 +47,15 @@ def question(number: int) -> str:
     """As the other benchmarks ask."""
     subject, place = random.Random(number).sample(SUBJECTS, 2)
     return f"Tell me in detail how a {subject} and a {place} belong together, number {number}."
+
+
+def real(data: Path, count: int) -> list[str]:
+    """So many different questions of people, in random order."""
+    path = data / "semcache" / "qqp_10k_pairs.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        pairs = [json.loads(line) for line in file]
+    known = sorted({pair[side] for pair in pairs for side in ("text_a", "text_b")})
+    return random.Random(1).sample(known, count)
 
 
 def body(text: str, tokens: int, **more: Any) -> dict[str, Any]:
@@ -89,7 +104,7 @@ class Batch:
 
     def end(self) -> dict[str, Any]:
         while (now := self.state())["status"] not in ("completed", "failed", "cancelled"):
-            time.sleep(0.05)
+            time.sleep(POLL_S)
         return now
 
     def cancel(self) -> None:
@@ -132,12 +147,15 @@ def as_job(port: int, bodies: list[dict[str, Any]]) -> float:
 
 
 def engine(arguments: argparse.Namespace, server: EmbeddedServer, endpoint: Endpoint) -> None:
-    level = slots_of(server.port)
+    level = slots_of(server.port) + EARLY
+    questions = real(arguments.data, arguments.prompts)
     ratios, rows = [], []
     per_round = arguments.prompts // arguments.rounds
     for number in range(arguments.rounds):
         start = number * per_round
-        bodies = [body(question(start + n), arguments.tokens) for n in range(per_round)]
+        texts = questions[start : start + per_round]
+        bodies = [body(text, arguments.tokens) for text in texts]
+        as_job(server.port, [body("Hello", 1)])
         ways = [
             lambda b=bodies: directly(endpoint, b, level),
             lambda b=bodies: as_job(server.port, b),
@@ -247,6 +265,7 @@ def main() -> None:
     )
     parser.add_argument("--only", default="memory,engine,live,prefix")
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the large job")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--prompts", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
     parser.add_argument("--rounds", type=int, default=10)

@@ -96,6 +96,48 @@ def test_many_callers_have_their_own_vectors(run: Any, server: Whole) -> None:
     run(main())
 
 
+def test_rows_of_a_job_are_embedded_together(run: Any, server: Whole) -> None:
+    async def main() -> None:
+        async with server.running(more=MINILM) as app, client_of(app) as client:
+            inputs = [*[TEXTS[number % 5] for number in range(40)], "word " * 257]
+            asked = [
+                {"custom_id": f"{number}", "method": "POST", "url": "/v1/embeddings"}
+                | {"body": {"model": "minilm", "input": text, "encoding_format": "float"}}
+                for number, text in enumerate(inputs)
+            ]
+            data = b"\n".join(json.dumps(row).encode() for row in asked)
+            file = await client.files.create(file=("in.jsonl", data), purpose="batch")
+            batch = await client.batches.create(
+                input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h"
+            )
+            while batch.status != "completed":
+                await asyncio.sleep(0.01)
+                batch = await client.batches.retrieve(batch.id)
+            assert batch.request_counts.completed == 40
+            assert batch.usage.input_tokens == sum(
+                len(REFERENCE[number % 5]["ids"]) for number in range(40)
+            )
+            answers = await rows_of(client, batch.output_file_id)
+            assert len(answers) == 40
+            for row in answers:
+                (found,) = row["response"]["body"]["data"]
+                assert (
+                    cosines(np.array(found["embedding"]), VECTORS[int(row["custom_id"]) % 5]) > INT8
+                )
+            (failed,) = await rows_of(client, batch.error_file_id)
+            assert failed["custom_id"] == "40"
+            assert failed["response"]["body"]["error"]["code"] == "context_length_exceeded"
+            assert app.tensors is not None
+            assert app.tensors.counts("minilm").runs < 40
+
+    run(main())
+
+
+async def rows_of(client: openai.AsyncOpenAI, id: str) -> list[Any]:
+    content = await client.files.content(id)
+    return [json.loads(line) for line in content.content.splitlines()]
+
+
 def test_what_it_does_not_take_is_named(run: Any, server: Whole) -> None:
     async def main() -> None:
         async with server.running(more=MINILM) as app, client_of(app) as client:

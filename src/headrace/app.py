@@ -113,7 +113,7 @@ class App:
         self._limit_anew()
         self.service = self._build_service()
         self.embedding = self._build_embedding()
-        self.jobs = build_jobs(settings, self.service)
+        self.jobs = build_jobs(settings, self.service, self.embedding)
         self.v2 = self._build_v2()
         tracer = self.tracing.tracer
         self.grpc = Grpc(settings, self.service, tracer, self.v2) if wanted(settings) else None

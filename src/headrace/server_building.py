@@ -26,6 +26,7 @@ from headrace.jobs.jobs import Jobs
 from headrace.jobs.limits import Limits as JobLimits
 from headrace.limiting import Limiting
 from headrace.protocols.api import Api
+from headrace.protocols.embedding_port import Embedder
 from headrace.protocols.rows import Rows
 from headrace.service import Limits, Service
 from headrace.settings import Settings
@@ -59,7 +60,7 @@ def build_store(settings: Settings) -> Store:
     return SqliteStore(path, bounds)
 
 
-def build_jobs(settings: Settings, service: Service) -> Jobs | None:
+def build_jobs(settings: Settings, service: Service, embedder: Embedder) -> Jobs | None:
     """What runs files of requests; None where nothing may be kept."""
     if settings.database_path is None:
         return None
@@ -72,7 +73,7 @@ def build_jobs(settings: Settings, service: Service) -> Jobs | None:
         jobs=said.max_unfinished,
         running=said.running,
     )
-    return Jobs(settings.state_path, Rows(service), limits)
+    return Jobs(settings.state_path, Rows(service, embedder), limits)
 
 
 def build_limiting(settings: Settings) -> Limiting:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from tests.cli.test_survives import configured, serving
 
-from headrace.cli.batch_bar import Seen, Speed, described
+from headrace.cli.batch_bar import Bar, Seen, Speed, described
 from headrace.cli.batch_rows import Wishes, rows
 from headrace.cli.errors import Mistake
 from headrace.cli.main import main
@@ -102,10 +102,18 @@ def test_a_dry_run_computes_nothing(tmp_path: Path) -> None:
 
 def test_speed_counts_what_this_run_has_done() -> None:
     speed = Speed()
+    assert speed.of(Seen(), 1.0) == (0, 0)  # it is being sent
     assert speed.of(Seen(100, 50, 0, 1000), 10.0) == (0, 0)
     assert speed.of(Seen(100, 60, 10, 1400), 14.0) == (5.0, 100.0)
     text = described(Seen(100, 60, 10, 1400, "the disk is full"), 5.0, 100.0)
-    assert text == "5.0 rows/s, 100 tokens/s, 10 failed; paused: the disk is full"
+    assert text == "5.0 rows/s, 100 tokens/s, 10 failed, 0:00:06 left; paused: the disk is full"
+    assert described(Seen(2, 2), 5.0, 0.0) == "5.0 rows/s, 0 tokens/s, 0 failed"
+
+
+def test_what_has_no_rows_yet_only_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar() as bar:
+        bar.show("sending", Seen())
+    assert capsys.readouterr().err == "sending\n"
 
 
 def outcome(path: Path) -> list[tuple[str, str]]:

@@ -43,7 +43,7 @@ class ScriptedAnswers:
         self.inside = self.most_inside = 0
         self.aborted: list[str] = []
 
-    def slots(self, model: str) -> tuple[str, int]:
+    def slots(self, model: str, endpoint: str) -> tuple[str, int]:
         if model not in ("m", "other"):
             raise HeadraceError(Code.MODEL_NOT_FOUND, f"There is no model {model!r}.")
         return model, self.places

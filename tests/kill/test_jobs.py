@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections import Counter
@@ -19,8 +20,9 @@ from headrace.streams.bounds import Bounds
 from headrace.streams.sqlite import SqliteStore
 from tests.kill.arena import Server
 
-ROWS = 150
-KILLS = 5
+KILLS = int(os.environ.get("KILLS", "5"))
+ROWS = 30 * KILLS
+LIMIT_S = 40 + 2 * KILLS
 MODEL = """
 [[models]]
 name = "m"
@@ -72,7 +74,7 @@ def test_no_kill_loses_a_row_or_has_one_twice(server: Server, tmp_path: Path) ->
             time.sleep(chance.uniform(0.0, 0.15))  # the moment is what is drawn
             server.kill()
             server.start()
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + LIMIT_S
         while batch.status not in ("completed", "failed") and time.monotonic() < deadline:
             time.sleep(0.05)  # a client that polls
             batch = client.batches.retrieve(batch.id)

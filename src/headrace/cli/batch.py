@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from headrace.admission.estimates import Estimates, Size
 from headrace.cli.batch_bar import Bar
@@ -19,6 +18,7 @@ from headrace.cli.batch_rows import Wishes, rows
 from headrace.cli.connection import Server
 from headrace.cli.errors import told
 from headrace.cli.options import loaded
+from headrace.cli.own_server import own_settings
 
 if TYPE_CHECKING:
     from headrace.app import App
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 @click.option("--temperature", type=click.FloatRange(0, 2))
 @click.option("--dry-run", is_flag=True, help="Only say how many rows and about how many tokens.")
 @click.option("--config", metavar="FILE", help="Settings file (TOML) of its own server.")
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="On Ray Data: a cluster's address, `auto`, or `local`. Each worker has a server of its own, or asks --url.",
+)
+@click.option("--ray-workers", type=click.IntRange(1), help="Default: one on each machine.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -55,6 +61,8 @@ def command(
     temperature: float | None,
     dry_run: bool,
     config: str | None,
+    ray: str | None,
+    ray_workers: int | None,
 ) -> None:
     """Have every row of IN (JSONL, CSV, TSV or Parquet) answered, into OUT (JSONL). A row has a column `prompt`, or
     `messages`, or those of --template; or it is one of OpenAI's batch files. Run the same command again, and it goes on
@@ -68,13 +76,16 @@ def command(
         with Bar() as bar:
             if url is not None:
                 server = Server(url, api_key)
-                job = Job(source, output, _with_model(wishes, server), bar.show)
+                wishes = _with_model(wishes, server)
+            elif model is None:
+                wishes = wishes._replace(model=loaded(config, {}).settings.models[0].name)
+            job = Job(source, output, wishes, bar.show)
+            if ray is not None:
+                batch = _spread(job, ray, ray_workers, url, api_key, config)
+            elif url is not None:
                 batch = job.run(server)
             else:
-                settings = loaded(config, {}).settings
-                named = wishes._replace(model=model or settings.models[0].name)
-                job = Job(source, output, named, bar.show)
-                batch = _alone(settings, job)
+                batch = _alone(loaded(config, {}).settings, job)
         if batch is None:
             click.echo("Run the same command again, and it goes on.", err=True)
             ctx.exit(130)
@@ -121,6 +132,20 @@ def _text(part: Any) -> str:
     return content if isinstance(content, str) else json.dumps(content)
 
 
+def _spread(
+    job: Job,
+    address: str,
+    workers: int | None,
+    url: str | None,
+    key: str | None,
+    config: str | None,
+) -> dict[str, Any]:
+    from headrace.cli.batch_ray import Cluster, RayJob
+
+    where = None if config is None else str(Path(config).resolve())
+    return RayJob(job, Cluster(address, workers, url, key, where)).run()
+
+
 def _alone(settings: Settings, job: Job) -> dict[str, Any] | None:
     """Run the job on a server of its own, on a socket that nobody else finds. None: it was stopped before its end."""
     from headrace.app import serve
@@ -129,34 +154,11 @@ def _alone(settings: Settings, job: Job) -> dict[str, Any] | None:
         uds = str(Path(folder) / "socket")
         client = _Client(job, Server("http://localhost", None, uds))
         job.prepare()
-        serve(_own(settings, job.folder, uds), client.start)
+        serve(own_settings(settings, job.folder, uds), client.start)
         client.join()
     if client.error is not None:
         raise client.error
     return client.batch
-
-
-def _own(settings: Settings, folder: Path, uds: str) -> Settings:
-    """The settings of a server that does nothing else: its state is the job's."""
-    replace = msgspec.structs.replace
-    server = replace(
-        settings.server,
-        uds=uds,
-        ops_port=None,
-        grpc_port=None,
-        grpc_uds=None,
-        grpc_web=False,
-        api_key=(),
-        ssl_certfile=None,
-        ssl_keyfile=None,
-        ssl_client_ca=None,
-        state_dir=str(folder / "state"),
-        log_level="warning",
-        shutdown_grace_s=0.0,
-    )
-    store = replace(settings.store, url="sqlite:")
-    models = tuple([replace(model, jobs_apart=False, express=False) for model in settings.models])
-    return replace(settings, server=server, store=store, models=models, tenants=())
 
 
 class _Client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ class Speed:
         self._first: tuple[float, Seen] | None = None
 
     def of(self, seen: Seen, now: float) -> tuple[float, float]:
+        """Nothing until it is known how many rows there are: what is there then may have been done before."""
+        if not seen.total:
+            return 0.0, 0.0
         if self._first is None:
             self._first = now, seen
         began, first = self._first
@@ -73,7 +77,7 @@ class Bar:
 
     def show(self, what: str, seen: Seen) -> None:
         now = time.monotonic()
-        text = described(seen, *self._speed.of(seen, now))
+        text = described(seen, *self._speed.of(seen, now)) if seen.total else ""
         self._live.update(
             self._task,
             description=what,
@@ -83,10 +87,13 @@ class Bar:
         )
         if self._live.disable and now - self._told_at >= LINE_S:
             self._told_at = now
-            line = f"{what}: {seen.done} of {seen.total} rows, {text}"
+            line = f"{what}: {seen.done} of {seen.total} rows, {text}" if text else what
             print(line, file=sys.stderr, flush=True)
 
 
 def described(seen: Seen, rows_s: float, tokens_s: float) -> str:
     text = f"{rows_s:.1f} rows/s, {tokens_s:.0f} tokens/s, {seen.failed} failed"
+    left = seen.total - seen.done
+    if left and rows_s > 0:
+        text += f", {timedelta(seconds=round(left / rows_s))} left"
     return f"{text}; paused: {seen.paused}" if seen.paused else text

@@ -31,13 +31,16 @@ Show = Callable[[str, Seen], None]
 
 
 class Known(msgspec.Struct):
-    """What is known of a job so far. ``input``: which file it was made of, and how."""
+    """What is known of a job so far. ``input``: which file it was made of, and how. ``spread``: what its rows are
+    called where no server has given it a name; ``settling``: what it leaves is being put in its place."""
 
     input: str
     prepared: bool = False
     file: str | None = None
     batch: str | None = None
     taken: bool = False
+    spread: str | None = None
+    settling: bool = False
 
 
 class Job:
@@ -49,7 +52,7 @@ class Job:
         self.errors = output.with_name(f"{output.stem}.errors.jsonl")
         self.folder = output.with_name(f"{output.name}.headrace")
         self._wishes = wishes
-        self._show = show
+        self.show = show
         self._known = self._look()
 
     def run(self, server: Server) -> dict[str, Any]:
@@ -75,11 +78,11 @@ class Job:
             return
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._keep()
-        with self._input.open("wb") as file:
+        with self.input.open("wb") as file:
             for count, row in enumerate(rows(self._source, self._wishes), 1):
                 file.write(json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n")
                 if count % 1000 == 0:
-                    self._show("reading", Seen(total=count))
+                    self.show(f"reading, {count:,} rows so far", Seen())
             file.flush()
             os.fsync(file.fileno())
         self._known.prepared = True
@@ -90,8 +93,33 @@ class Job:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
-    def _input(self) -> Path:
+    def input(self) -> Path:
+        """As the server takes it."""
         return self.folder / "input.jsonl"
+
+    # Its steps where there is no one server.
+
+    def spread_as(self, new: Callable[[float], str]) -> str:
+        """A name for its rows, made by ``new`` of the time; the same in each run of it."""
+        known = self._known
+        if known.spread is None:
+            known.spread = new(time.time())
+            self._keep()
+        return known.spread
+
+    def kept_at(self, path: Path) -> Path:
+        """Where the results are that will be at ``path``."""
+        draft = self.folder / path.name
+        return path if self._known.settling and not draft.exists() else draft
+
+    def put_in_place(self) -> None:
+        """What is complete; no errors are no file."""
+        self._known.settling = True
+        self._keep()
+        for path in (self.errors, self.output):
+            draft = self.folder / path.name
+            if draft.exists() and (draft.stat().st_size or path is self.output):
+                draft.replace(path)
 
     # Its steps at the server.
 
@@ -109,7 +137,7 @@ class Job:
         if known.file is None:
             known.file = self._send(server)
             self._keep()
-        with self._input.open("rb") as file:
+        with self.input.open("rb") as file:
             endpoint = json.loads(file.readline() or b"{}").get("url", "")
         asked = {
             "input_file_id": known.file,
@@ -120,16 +148,16 @@ class Job:
         return str(_json(server, "POST", "/v1/batches", asked)["id"])
 
     def _send(self, server: Server) -> str:
-        self._show("sending", Seen())
+        self.show("sending", Seen())
         part = '--{}\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
         before = part.format(BOUNDARY, "purpose", "") + "batch\r\n"
-        before += part.format(BOUNDARY, "file", f'; filename="{self._input.name}"')
+        before += part.format(BOUNDARY, "file", f'; filename="{self.input.name}"')
         after = f"\r\n--{BOUNDARY}--\r\n"
-        size = self._input.stat().st_size + len(before) + len(after)
+        size = self.input.stat().st_size + len(before) + len(after)
 
         def pieces() -> Iterator[bytes]:
             yield before.encode()
-            with self._input.open("rb") as file:
+            with self.input.open("rb") as file:
                 while piece := file.read(PIECE_BYTES):
                     yield piece
             yield after.encode()
@@ -146,7 +174,7 @@ class Job:
             try:
                 batch: dict[str, Any] = _json(server, "GET", f"/v1/batches/{id}")
             except (OSError, HTTPException) as error:
-                self._show(f"waiting for the server ({error})", Seen())
+                self.show(f"waiting for the server ({error})", Seen())
                 time.sleep(RETRY_S)
                 continue
             counts, usage = batch["request_counts"], batch.get("usage") or {}
@@ -157,7 +185,7 @@ class Job:
                 usage.get("output_tokens", 0),
                 batch.get("paused"),
             )
-            self._show(batch["status"].replace("_", " "), seen)
+            self.show(batch["status"].replace("_", " "), seen)
             if batch["status"] in OVER:
                 return batch
             time.sleep(POLL_S)

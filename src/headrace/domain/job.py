@@ -21,7 +21,7 @@ State = Literal[
 """As OpenAI names them: https://platform.openai.com/docs/guides/batch"""
 OVER: frozenset[State] = frozenset(("failed", "completed", "expired", "cancelled"))
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 """What a row may ask."""
 
 

@@ -6,6 +6,8 @@ never the client's mistake: the key is this server's.
 
 from __future__ import annotations
 
+import time
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
 import msgspec
@@ -79,13 +81,27 @@ def broken_off(value: Any) -> HeadraceError:
 
 
 def retry_after_s(headers: Headers) -> float | None:
-    """``retry-after-ms`` or ``retry-after`` in seconds; None without them (or for a date)."""
+    """Seconds until then, by ``retry-after-ms`` or ``retry-after``, which may be a date (RFC 9110, 10.2.3); None
+    without them."""
     named = lower(headers)
     for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         value = named.get(name, b"")
         if value.isdigit():
             return int(value) * unit_s
-    return None
+    until = _date(named.get(b"retry-after"))
+    if until is None:
+        return None
+    now = _date(named.get(b"date"))  # by its own clock, where it says what that shows
+    return max(until - (time.time() if now is None else now), 0.0)
+
+
+def _date(value: bytes | None) -> float | None:
+    """Unix seconds of an HTTP date."""
+    parts = None if value is None else parsedate_tz(value.decode("latin-1"))
+    try:
+        return None if parts is None else float(mktime_tz(parts))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _fault_of(body: bytes) -> Fault | None:

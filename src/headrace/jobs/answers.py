@@ -9,10 +9,11 @@ from headrace.domain.job import RowAnswer, RowAsked
 
 
 class Answers(Protocol):
-    """The way of a row: a generation like any other."""
+    """The way of a row: a request like any other."""
 
-    def slots(self, model: str) -> tuple[str, int]:
-        """The model's own name, and how many it can run at once. Raises ``MODEL_NOT_FOUND``."""
+    def slots(self, model: str, endpoint: str) -> tuple[str, int]:
+        """A name of what computes it, whichever of the model's names that was, and how many that can run at once.
+        Raises ``MODEL_NOT_FOUND``."""
 
     async def ask(self, asked: RowAsked) -> RowAnswer:
         """The answer; the same one, if it was asked before. Cancelled, it leaves the generation to who asks again.

@@ -85,6 +85,12 @@ class Results:
             self.prompt_tokens += usage.prompt_tokens
             self.completion_tokens += usage.completion_tokens
 
+    def add(self, line: bytes, done: Done) -> None:
+        """Add a line that is whole and of the same form; the row is ``done`` then."""
+        write_all(self._file, line)
+        self.bytes += len(line)
+        self._know(line[:-1], done)
+
     def sync(self) -> None:
         """Everything is on the disk when this returns. Blocking."""
         os.fsync(self._file)

@@ -12,8 +12,9 @@ from collections.abc import Callable
 MOST = 512
 """Rows of one model, whatever room its engines say they have."""
 
-Slots = Callable[[str], tuple[str, int]]
-"""A model's own name, and how many it can run at once now. Raises ``MODEL_NOT_FOUND``."""
+Slots = Callable[[str, str], tuple[str, int]]
+"""Of a model and an endpoint: a name of what computes that, and how many it can run at once now. Raises
+``MODEL_NOT_FOUND``."""
 
 
 class Room:
@@ -56,16 +57,16 @@ class Room:
 
 
 class Rooms:
-    """One for each model that rows have asked for."""
+    """One for each model that rows have asked for, and for its embeddings."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._rooms: dict[str, Room] = {}  # bounded by the models that are served
 
-    def of(self, model: str) -> Room:
+    def of(self, model: str, endpoint: str) -> Room:
         """By any of the model's names. Raises ``MODEL_NOT_FOUND``."""
-        name, _ = self._slots(model)
+        name, _ = self._slots(model, endpoint)
         room = self._rooms.get(name)
         if room is None:
-            self._rooms[name] = room = Room(lambda: self._slots(name)[1])
+            self._rooms[name] = room = Room(lambda: self._slots(model, endpoint)[1])
         return room

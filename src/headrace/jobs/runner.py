@@ -202,7 +202,7 @@ class Runner:
     async def _enter(self, row: Row) -> Room | None:
         """Wait until there is room for it. None: there is no such model, which is its answer."""
         try:
-            room = self._rooms.of(row.model)
+            room = self._rooms.of(row.model, self._job.order.endpoint)
         except HeadraceError as error:
             await self._write(row, self._answers.refusal(error))
             return None

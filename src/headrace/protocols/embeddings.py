@@ -7,12 +7,12 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from headrace.domain.embeddings import EmbeddingRequest, Input, float32
+from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input, float32
 from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.asking import caller_of, check_takes_json
 from headrace.protocols.body import Body, refuse, require_json_body
@@ -74,19 +74,32 @@ class EmbeddingEndpoint:
         return (Route("POST", "/v1/embeddings", self.embeddings),)
 
     async def embeddings(self, call: Call, _: str) -> None:
-        body = _body.decode_closed(require_json_body(call))
+        asked = decode_embeddings(require_json_body(call))
         check_takes_json(call)
-        inputs = _inputs(body.input)
         if self._known is None:
             raise HeadraceError(Code.NOT_FOUND, "This server gives no embeddings.")
-        request = EmbeddingRequest(
-            body.model, inputs, body.dimensions, body.user, body.priority or 0
-        )
-        embeddings, call.reservation = await self._known.embed(request, caller_of(call))
-        tokens = embeddings.prompt_tokens
-        data = await _data(embeddings.vectors, body.encoding_format or "float")
-        usage = EmbeddingUsage(tokens, tokens)
-        call.respond(200, [JSON], _encode(EmbeddingList("list", data, body.model, usage)))
+        found, call.reservation = await self._known.embed(asked.request, caller_of(call))
+        call.respond(200, [JSON], await rendered(asked, found))
+
+
+class EmbeddingsAsked(NamedTuple):
+    request: EmbeddingRequest
+    format: Format
+
+
+def decode_embeddings(data: bytes) -> EmbeddingsAsked:
+    """Raises ``INVALID_REQUEST`` naming the field, or the input."""
+    body = _body.decode_closed(data)
+    inputs = _inputs(body.input)
+    request = EmbeddingRequest(body.model, inputs, body.dimensions, body.user, body.priority or 0)
+    return EmbeddingsAsked(request, body.encoding_format or "float")
+
+
+async def rendered(asked: EmbeddingsAsked, found: Embeddings) -> bytes:
+    """The answer's JSON."""
+    usage = EmbeddingUsage(found.prompt_tokens, found.prompt_tokens)
+    data = await _data(found.vectors, asked.format)
+    return _encode(EmbeddingList("list", data, asked.request.model, usage))
 
 
 async def _data(vectors: Sequence[Any], format: Format) -> Any:

@@ -14,6 +14,8 @@ from headrace.domain.request import Caller, Leaving, Once, Request, Urgency
 from headrace.protocols.body import refuse
 from headrace.protocols.call import request_ids
 from headrace.protocols.collector import folded
+from headrace.protocols.embedding_port import Embedder
+from headrace.protocols.embeddings import decode_embeddings, rendered
 from headrace.protocols.encoder import encode_json
 from headrace.protocols.errors import error_body, from_event
 from headrace.protocols.formats import RESPONSES
@@ -33,21 +35,31 @@ AWAY = Leaving(900.0)
 """How long a row's generation outlives its job's process, and is kept after its end: until the answer is in a file,
 which is at once but for a crash in between. Beyond, it is computed again."""
 URGENCY = Urgency(level="batch", spare=True)
+EMBEDDINGS = "/v1/embeddings"
+EMBEDDED_AT_ONCE = 128
+"""Rows of a model that gives embeddings: more than run together, so that the next run need not wait for any."""
+BEHIND = 100
+"""Steps of priority behind others' requests for embeddings: more would not count."""
 FORMS = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETION}
 
 
 class Rows:
     """Has rows answered by a service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, embedder: Embedder | None = None) -> None:
         self._service = service
+        self._embedder = embedder
         self._new_id = request_ids()
 
-    def slots(self, model: str) -> tuple[str, int]:
+    def slots(self, model: str, endpoint: str) -> tuple[str, int]:
+        if endpoint == EMBEDDINGS:
+            return f"{self._service.model(model).name} {endpoint}", EMBEDDED_AT_ONCE
         return self._service.rows_at_once(model)
 
     async def ask(self, asked: RowAsked) -> RowAnswer:
         request_id = self._new_id()
+        if asked.endpoint == EMBEDDINGS:
+            return await self._embedded(asked, request_id)
         row = _decoded(asked)
         if row.request.stream:
             raise refuse("stream", "is not possible in a batch", Code.UNSUPPORTED)
@@ -58,6 +70,17 @@ class Rows:
         )
         body, usage = await row.read(generation)
         return RowAnswer(200, request_id, body, usage)
+
+    async def _embedded(self, asked: RowAsked, request_id: str) -> RowAnswer:
+        """There is no log of it: after a crash what was not written is computed again."""
+        if self._embedder is None:
+            raise HeadraceError(Code.NOT_FOUND, "This server gives no embeddings.")
+        row = decode_embeddings(asked.body)
+        priority = max(row.request.priority, 0) + BEHIND
+        request = msgspec.structs.replace(row.request, priority=priority)
+        found, _ = await self._embedder.embed(request, _caller(asked, request_id))
+        body = await rendered(row, found)
+        return RowAnswer(200, request_id, body, Usage(found.prompt_tokens))
 
     def refusal(self, error: HeadraceError) -> RowAnswer:
         return RowAnswer(error.meaning.http, self._new_id(), error_body(error))
