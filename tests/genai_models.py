@@ -20,6 +20,8 @@ END = 2
 FIRST_LETTER = 4
 LETTERS = 26
 CONTEXT = 512
+BLOCKS = (256, 8, 1, 1)
+"""Of a paged model's memory: how many, tokens of one, heads, their size."""
 SPECIAL = ("<unk>", "<s>", "</s>")
 ROLES = ("<|im_start|>", "<|im_end|>")
 TEMPLATE = (
@@ -67,16 +69,17 @@ def letters_of(ids: Sequence[int]) -> str:
     return "".join(chr(ord("a") + one - FIRST_LETTER) for one in ids)
 
 
-def model(folder: Path, *, template: str = TEMPLATE, search: dict[str, Any] | None = None) -> Path:
-    """The folder with all its files."""
+def model(folder: Path, *, paged: bool = False) -> Path:
+    """The folder with all its files. ``paged``: many sequences at once, as models for GPUs have it."""
     folder.mkdir(parents=True, exist_ok=True)
-    _decoder(folder / "model.onnx")
-    _tokenizer(folder, template)
-    (folder / "genai_config.json").write_text(json.dumps(_config(search or {})))
+    (_paged_decoder if paged else _decoder)(folder / "model.onnx")
+    _tokenizer(folder)
+    (folder / "genai_config.json").write_text(json.dumps(_config(paged)))
     return folder
 
 
 def _decoder(path: Path) -> None:
+    """One sequence, whose keys grow by a token each: their number is the place of the last."""
     node = helper.make_node
     nodes = [
         node("Cast", ["input_ids"], ["floats"], to=TensorProto.FLOAT),
@@ -91,29 +94,94 @@ def _decoder(path: Path) -> None:
         node("Add", ["past", "one"], ["from"]),
         node("Add", ["total", "one"], ["to"]),
         node("Range", ["from", "to", "one"], ["places"]),
+        *_next_tokens(),
+        node("OneHot", ["next", "size", "values"], ["logits"], axis=-1),
+    ]
+    inputs = [
+        tensor("input_ids", "INT64", ["b", "s"]),
+        tensor("attention_mask", "INT64", ["b", "t"]),
+    ]
+    outputs = [tensor("logits", "FP32", ["b", "s", SIZE])]
+    axes = numpy_helper.from_array(np.array([1, 3], np.int64), "axes")
+    _write(path, nodes, inputs, outputs, ["b", 1, "p", 1], ["b", 1, "t", 1], axes)
+
+
+def _paged_decoder(path: Path) -> None:
+    """All tokens of all sequences behind each other; the places follow from what is said of the sequences."""
+    node = helper.make_node
+    as_int64 = {"to": TensorProto.INT64}
+    nodes = [
+        node("Cast", ["cumulative_sequence_lengths"], ["bounds"], **as_int64),
+        node("Cast", ["past_sequence_lengths"], ["pasts"], **as_int64),
+        node("Shape", ["input_ids"], ["shape"]),
+        node("Squeeze", ["shape"], ["count"]),
+        node("Range", ["zero", "count", "one"], ["token"]),
+        node("Slice", ["bounds", "from_second", "to_end"], ["ends"]),
+        node("Unsqueeze", ["token", "second_axis"], ["column"]),
+        node("GreaterOrEqual", ["column", "ends"], ["behind"]),
+        node("Cast", ["behind"], ["behind_count"], **as_int64),
+        node("ReduceSum", ["behind_count", "second_axis"], ["row"], keepdims=0),
+        node("Gather", ["bounds", "row"], ["row_start"]),
+        node("Gather", ["pasts", "row"], ["row_past"]),
+        node("Sub", ["token", "row_start"], ["in_row"]),
+        node("Add", ["in_row", "row_past"], ["before"]),
+        node("Add", ["before", "one"], ["places"]),
+        *_next_tokens(),
+        node("Sub", ["ends", "one"], ["lasts"]),
+        node("Gather", ["next", "lasts"], ["last_next"]),
+        node("OneHot", ["last_next", "size", "values"], ["logits"], axis=-1),
+        node("Identity", ["past_key_values.0.key"], ["present.0.key"]),
+        node("Identity", ["past_key_values.0.value"], ["present.0.value"]),
+    ]
+    inputs = [
+        tensor("input_ids", "INT64", ["n"]),
+        tensor("cumulative_sequence_lengths", "INT32", ["b1"]),
+        tensor("past_sequence_lengths", "INT32", ["b"]),
+        tensor("block_table", "INT32", ["b", "m"]),
+        tensor("attention_metadata", "INT32", [3]),
+    ]
+    numbers = {"from_second": [1], "to_end": [2**31], "second_axis": [1], "zero": 0}
+    more = [
+        numpy_helper.from_array(np.array(value, np.int64), name) for name, value in numbers.items()
+    ]
+    outputs = [tensor("logits", "FP32", ["b", SIZE])]
+    _write(path, nodes, inputs, outputs, BLOCKS, BLOCKS, *more)
+
+
+def _next_tokens() -> list[Any]:
+    """``next`` of ``input_ids`` and ``places``."""
+    node = helper.make_node
+    nodes = [
         node("Add", ["input_ids", "places"], ["sum"]),
         node("Mod", ["sum", "letters"], ["letter"]),
         node("Add", ["letter", "first"], ["next_0"]),
-        *_exceptions(),
-        node("OneHot", ["next_4", "size", "values"], ["logits"], axis=-1),
     ]
+    for at in range(len(_chain())):
+        nodes.append(node("Equal", ["input_ids", f"last_{at}"], [f"is_{at}"]))
+        nodes.append(node("Where", [f"is_{at}", f"then_{at}", f"next_{at}"], [f"next_{at + 1}"]))
+    return [*nodes, node("Identity", [f"next_{len(_chain())}"], ["next"])]
+
+
+def _write(
+    path: Path,
+    nodes: list[Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    past: Sequence[int | str],
+    present: Sequence[int | str],
+    *more: Any,
+) -> None:
     numbers = {"two": 2, "one": 1, "letters": LETTERS, "first": FIRST_LETTER, "size": SIZE}
     for at, (last, then) in enumerate(_chain()):
         numbers |= {f"last_{at}": last, f"then_{at}": then}
     weights = [
         numpy_helper.from_array(np.array(value, np.int64), name) for name, value in numbers.items()
     ]
-    weights.append(numpy_helper.from_array(np.array([1, 3], np.int64), "axes"))
     weights.append(numpy_helper.from_array(np.array([0, 10], np.float32), "values"))
-    past, present = ["b", 1, "p", 1], ["b", 1, "t", 1]
-    inputs = [
-        tensor("input_ids", "INT64", ["b", "s"]),
-        tensor("attention_mask", "INT64", ["b", "t"]),
-    ]
-    inputs += [tensor(f"past_key_values.0.{kind}", "FP32", past) for kind in ("key", "value")]
-    outputs = [tensor("logits", "FP32", ["b", "s", SIZE])]
-    outputs += [tensor(f"present.0.{kind}", "FP32", present) for kind in ("key", "value")]
-    write(path, nodes, inputs, outputs, weights)
+    kinds = ("key", "value")
+    inputs += [tensor(f"past_key_values.0.{kind}", "FP32", past) for kind in kinds]
+    outputs += [tensor(f"present.0.{kind}", "FP32", present) for kind in kinds]
+    write(path, nodes, inputs, outputs, [*weights, *more])
 
 
 def _chain() -> list[tuple[int, int]]:
@@ -122,16 +190,7 @@ def _chain() -> list[tuple[int, int]]:
     return [(bang, one), (one, two), (two, dot), (dot, END)]
 
 
-def _exceptions() -> list[Any]:
-    nodes = []
-    for at in range(len(_chain())):
-        nodes.append(helper.make_node("Equal", ["input_ids", f"last_{at}"], [f"is_{at}"]))
-        chosen = [f"is_{at}", f"then_{at}", f"next_{at}"]
-        nodes.append(helper.make_node("Where", chosen, [f"next_{at + 1}"]))
-    return nodes
-
-
-def _tokenizer(folder: Path, template: str) -> None:
+def _tokenizer(folder: Path) -> None:
     special = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     ids = [*enumerate(SPECIAL), *enumerate(ROLES, len(VOCABULARY))]
     byte_level = {
@@ -156,37 +215,40 @@ def _tokenizer(folder: Path, template: str) -> None:
         "eos_token": "</s>",
         "unk_token": "<unk>",
         "add_prefix_space": False,
-        "chat_template": template,
+        "chat_template": TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def _config(search: dict[str, Any]) -> dict[str, Any]:
-    inputs = {
-        "input_ids": "input_ids",
-        "attention_mask": "attention_mask",
-        "past_key_names": "past_key_values.%d.key",
-        "past_value_names": "past_key_values.%d.value",
-    }
-    outputs = {
-        "logits": "logits",
-        "present_key_names": "present.%d.key",
-        "present_value_names": "present.%d.value",
-    }
+def _config(paged: bool) -> dict[str, Any]:
+    names = (
+        "cumulative_sequence_lengths",
+        "past_sequence_lengths",
+        "block_table",
+        "attention_metadata",
+    )
+    inputs = {name: name for name in ("input_ids", *(names if paged else ("attention_mask",)))}
+    outputs = {"logits": "logits"}
+    for kind in ("key", "value"):
+        inputs[f"past_{kind}_names"] = f"past_key_values.%d.{kind}"
+        outputs[f"present_{kind}_names"] = f"present.%d.{kind}"
+    one = (
+        "head_size",
+        "hidden_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "num_hidden_layers",
+    )
     decoder = {
         "session_options": {"provider_options": [], "intra_op_num_threads": 1},
         "filename": "model.onnx",
-        "head_size": 1,
-        "hidden_size": 1,
-        "num_attention_heads": 1,
-        "num_key_value_heads": 1,
-        "num_hidden_layers": 1,
+        **dict.fromkeys(one, 1),
         "inputs": inputs,
         "outputs": outputs,
     }
-    return {
+    said = {
         "model": {
-            "type": "llama",
+            "type": "decoder" if paged else "llama",
             "bos_token_id": 1,
             "eos_token_id": [END],
             "pad_token_id": END,
@@ -194,5 +256,10 @@ def _config(search: dict[str, Any]) -> dict[str, Any]:
             "vocab_size": SIZE,
             "decoder": decoder,
         },
-        "search": {"max_length": CONTEXT, "do_sample": False, **search},
+        "search": {"max_length": CONTEXT, "do_sample": False},
     }
+    if paged:
+        blocks, block = BLOCKS[:2]
+        batching = {"block_size": block, "num_blocks": blocks, "max_batch_size": 4}
+        said["engine"] = {"dynamic_batching": batching}
+    return said

@@ -57,8 +57,6 @@ def main() -> None:
 
 def _loaded(options: ChildOptions) -> Any:
     """What computes, with its model in memory."""
-    # Its packages tell their makers what runs, unless they are told before they are imported.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from headrace.engines.genai_model import GenaiModel
     from headrace.engines.genai_work import Work
 

@@ -26,6 +26,8 @@ from headrace.engines.genai_wire import (
     line,
 )
 
+_GONE = "The connection to the engine process is gone."
+
 
 class Listener(Protocol):
     """Who wants what becomes of one run."""
@@ -56,7 +58,8 @@ class GenaiLink(asyncio.Protocol):
         self._opening = loop.create_task(self._open(port))
 
     def start(self, start: Start, listener: Listener) -> None:
-        """``start.run`` is a number from :meth:`number`."""
+        """``start.run`` is a number from :meth:`number`. Raises ``ENGINE_UNAVAILABLE`` where the process is gone."""
+        self._check_open()
         self._listeners[start.run] = listener
         self._send(start)
 
@@ -72,7 +75,8 @@ class GenaiLink(asyncio.Protocol):
 
     async def ask(self, question: int, order: Order) -> Answer:
         """The answer to ``order``, which has the number ``question``. Raises ``INVALID_REQUEST`` with the words of
-        the process, and ``ENGINE_FAILED`` where it is gone."""
+        the process, and ``ENGINE_UNAVAILABLE`` where it is gone."""
+        self._check_open()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._questions[question] = future
         self._send(order)
@@ -115,6 +119,10 @@ class GenaiLink(asyncio.Protocol):
             await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
         except OSError:
             self._gone()
+
+    def _check_open(self) -> None:
+        if self._closed:  # before the supervisor heard of it, perhaps
+            raise HeadraceError(Code.ENGINE_UNAVAILABLE, _GONE, retry_after_s=1.0)
 
     def _send(self, order: Order) -> None:
         if self._transport is None:
@@ -161,7 +169,7 @@ class GenaiLink(asyncio.Protocol):
         if self._closed:
             return
         self._closed = True
-        error = HeadraceError(Code.ENGINE_FAILED, "The connection to the engine process is gone.")
+        error = HeadraceError(Code.ENGINE_FAILED, _GONE)
         for run in list(self._listeners):
             self._finish(run, lambda listener: listener.failed(error))
         waiting: list[asyncio.Future[Any]] = [self.facts, *self._questions.values()]

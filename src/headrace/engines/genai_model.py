@@ -131,17 +131,6 @@ class GenaiModel:
         decode: Decode = stream.decode
         return decode
 
-    # Options.
-
-    def params(self, start: Start, length: int) -> Any:
-        """Generator parameters. ``length``: tokens of prompt and answer together, at most. Raises
-        ``INVALID_REQUEST`` for a schema that is none."""
-        params = og.GeneratorParams(self.handle)
-        params.set_search_options(**search_options(start, length))
-        if start.schema:
-            params.set_guidance("json_schema", start.schema)
-        return params
-
 
 def search_options(start: Start, length: int) -> dict[str, Any]:
     """What is asked for in GenAI's words; what is not asked for is as the model's ``genai_config.json`` says."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.genai_batch import Batch
+from headrace.engines.genai_generators import Generators
 from headrace.engines.genai_model import GenaiModel
-from headrace.engines.genai_run import GeneratorRun
 from headrace.engines.genai_wire import (
     Answer,
     Cancel,
@@ -27,6 +29,22 @@ from headrace.engines.genai_wire import (
 )
 
 
+class Runs(Protocol):
+    """What computes. Says what comes of it itself."""
+
+    def __len__(self) -> int:
+        """How many are under way."""
+
+    def begin(self, start: Start) -> None:
+        """Raises :class:`HeadraceError`, and what GenAI does, for what cannot be computed."""
+
+    def cancel(self, run: int) -> None:
+        """Nothing more is said of it; idempotent."""
+
+    def step(self) -> None:
+        """The next token of each, or of its prompt a chunk."""
+
+
 class Work:
     """At most ``slots`` runs at once; the others wait in order, as many as the server lets through."""
 
@@ -34,7 +52,9 @@ class Work:
         self._model = model
         self._slots = slots
         self._waiting: deque[Start] = deque()
-        self._runs: dict[int, GeneratorRun] = {}
+        self._runs: Runs = (
+            Batch(model, slots, self._hear) if model.batches else Generators(model, self._hear)
+        )
         self._progress: list[Said] = []
         self._pieces: list[Piece] = []
         self._said: list[Said] = []
@@ -52,7 +72,7 @@ class Work:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._runs or self._waiting)
+        return bool(len(self._runs) or self._waiting)
 
     def _tell(self, send: Callable[[bytes], None]) -> None:
         """All that was said, at once and in the order in which it happens to one run."""
@@ -76,7 +96,7 @@ class Work:
             case Start():
                 self._waiting.append(order)
             case Cancel(run):
-                self._runs.pop(run, None)
+                self._runs.cancel(run)
                 self._waiting = deque(one for one in self._waiting if one.run != run)
             case Tokenize():
                 self._said.append(self._tokenized(order))
@@ -93,21 +113,15 @@ class Work:
     def _step(self) -> None:
         while self._waiting and len(self._runs) < self._slots:
             self._begin(self._waiting.popleft())
-        for number, run in list(self._runs.items()):
-            try:
-                over = run.step()
-            except RuntimeError as error:  # GenAI's, of this run alone
-                self._fail(number, HeadraceError(Code.ENGINE_FAILED, str(error)))
-                over = True
-            if over:
-                del self._runs[number]
+        if len(self._runs):
+            self._runs.step()
 
     def _begin(self, start: Start) -> None:
         try:
-            self._runs[start.run] = GeneratorRun(self._model, start, self._hear)
+            self._runs.begin(start)
         except HeadraceError as error:
             self._fail(start.run, error)
-        except RuntimeError as error:
+        except RuntimeError as error:  # GenAI's
             self._fail(start.run, HeadraceError(Code.ENGINE_FAILED, str(error)))
 
     def _fail(self, run: int, error: HeadraceError) -> None:

@@ -310,8 +310,8 @@ class Model(Section, frozen=True):
             int,
             setting(
                 "Generations at once. Not set: 8 for `llama` and `genai`; what an upstream of the dialect `llama` "
-                "says, else 4096, for `openai`. `auto` finds what an upstream can have that does not say: where it queues the "
-                "rest itself, out of reach of priorities, and nobody knows a number.",
+                "says, else 4096, for `openai`. `auto` finds what an upstream can have that does not say: where it "
+                "queues the rest itself, out of reach of priorities, and nobody knows a number.",
                 ge=1,
                 le=65_536,
             ),
