@@ -144,7 +144,7 @@ def _paged_decoder(path: Path) -> None:
     more = [
         numpy_helper.from_array(np.array(value, np.int64), name) for name, value in numbers.items()
     ]
-    outputs = [tensor("logits", "FP32", ["b", SIZE])]
+    outputs = [tensor("logits", "FP32", ["batch_size", SIZE])]  # GenAI goes by that name
     _write(path, nodes, inputs, outputs, BLOCKS, BLOCKS, *more)
 
 

@@ -154,6 +154,19 @@ print([name for name in ("numpy", "onnxruntime", "onnxruntime_genai") if name in
     assert told.stdout.strip() == "[]"
 
 
+def test_without_the_extra_the_start_says_what_to_install(config: Path) -> None:
+    code = f"""
+import sys
+sys.modules["onnxruntime_genai"] = None
+from headrace.cli.main import main
+main(["serve", "--config", {str(config)!r}])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert told.returncode == 1
+    assert "pip install 'headrace[genai]'" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -67,6 +68,10 @@ class EngineBuilder:
         return self._local(model, build)
 
     def _genai(self, model: Model) -> Engine:
+        if find_spec("onnxruntime_genai") is None:  # which only the engine's process imports
+            text = "models of the engine genai need its package: pip install 'headrace[genai]'"
+            raise HeadraceError(Code.INVALID_REQUEST, text, param="models.engine")
+
         def build(file: ModelFile) -> Engine:
             return GenaiEngine(genai_options(model, file, self._settings.state_path), inherited())
 

@@ -372,24 +372,3 @@ def test_a_folder_that_is_no_model_is_told_and_not_tried_again(run, engine, tmp_
         assert "model" in error.value.message
 
     run(main())
-
-
-def test_without_its_package_one_line_says_what_to_install(run, tmp_path, folder):
-    async def main():
-        hidden = tmp_path / "hidden" / "onnxruntime_genai"
-        hidden.mkdir(parents=True)
-        missing = "raise ModuleNotFoundError('No module', name='onnxruntime_genai')"
-        (hidden / "__init__.py").write_text(missing)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{hidden.parent}:{os.environ.get('PYTHONPATH', '')}",
-        }
-        options = GenaiOptions(name="m", folder=str(folder), state=str(tmp_path))
-        genai = GenaiEngine(options, environment)
-        try:
-            with pytest.raises(HeadraceError, match=r"pip install 'headrace\[genai\]'"):
-                await genai.load()
-        finally:
-            await genai.close()
-
-    run(main())

@@ -19,6 +19,11 @@ from headrace.engines.genai_wire import Failed, Start
 
 _FLAGS = og.EngineEventFlags
 _FINISH = og.FinishReason
+_BROKEN = (
+    og.EngineErrorCode.ENGINE_CONTRACT_FAILURE,
+    og.EngineErrorCode.ENGINE_EXECUTION_FAILURE,
+)
+"""After these it computes nothing any more: the process has to end, and the next one goes on."""
 
 
 class Batch:
@@ -44,6 +49,7 @@ class Batch:
             turn.leave()
 
     def step(self) -> None:
+        """Raises :class:`RuntimeError` when the engine cannot go on."""
         self._engine.run(self._events)
         runs = {id(turn.request): number for number, turn in self._turns.items()}
         for at in range(len(self._events)):
@@ -62,6 +68,8 @@ class Batch:
                 return True
         if flags & _FLAGS.FAILED.value:
             what = f"The engine gave the request up: {event.error_code.name}."
+            if event.error_code in _BROKEN:
+                raise RuntimeError(what)
             self._say(Failed(number, Code.ENGINE_FAILED, what))
             return True
         if flags & _FLAGS.TURN_FINISHED.value:
@@ -104,7 +112,7 @@ def _turn_options(request: Any, start: Start, answer: Answer) -> Any:
     options.set_max_generated_tokens(left)
     if start.sampling.ignore_eos:
         options.set_min_generated_tokens(left)
-    if start.seed is not None:
+    if "random_seed" in wanted:
         options.set_seed(wanted["random_seed"])
     if start.schema:
         try:

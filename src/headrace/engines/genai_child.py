@@ -46,10 +46,10 @@ def main() -> None:
         work = _loaded(options)
         listening = socket.create_server(("127.0.0.1", 0))
     except Exception as error:  # noqa: BLE001  the one boundary of this process: say why, then end
-        say(control, {"error": _why(error)})
+        say(control, {"error": f"{type(error).__name__}: {error}"})
         os._exit(1)
     say(control, {"port": listening.getsockname()[1]})
-    server = _accepted(listening, options.key)
+    server = accepted(listening, options.key)
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(server, orders), name="orders", daemon=True).start()
     work(orders, server.sendall)
@@ -64,7 +64,7 @@ def _loaded(options: ChildOptions) -> Any:
     return Work(model, options.slots)
 
 
-def _accepted(listening: socket.socket, key: str) -> socket.socket:
+def accepted(listening: socket.socket, key: str) -> socket.socket:
     """The connection of who knows the key; anybody else's is closed."""
     while True:
         connection, _ = listening.accept()
@@ -86,12 +86,6 @@ def _read(server: socket.socket, orders: queue.SimpleQueue[bytes]) -> None:
         for line in lines:
             orders.put(line)
     os._exit(0)  # the server let go of this process
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime_genai":
-        return "its engine needs a package: pip install 'headrace[genai]'"
-    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import onnxruntime_genai as og
 
 from headrace.domain.delta import Prefix
 from headrace.domain.errors import Code, HeadraceError
-from headrace.domain.request import Message
+from headrace.domain.request import Message, Sampling
 from headrace.engines.genai_wire import Prompt, Start
 from headrace.engines.llama_turns import Marks, completion
 from headrace.engines.spoken import Decode
@@ -136,22 +136,27 @@ def search_options(start: Start, length: int) -> dict[str, Any]:
     """What is asked for in GenAI's words; what is not asked for is as the model's ``genai_config.json`` says."""
     sampling = start.sampling
     options: dict[str, Any] = {"max_length": length, "batch_size": 1, "num_beams": 1}
+    if sampling.temperature == 0 or sampling.top_k == 1:
+        options["do_sample"] = False
+    else:
+        options |= _sampled(sampling, start.seed)
+    if sampling.repeat_penalty is not None:
+        options["repetition_penalty"] = sampling.repeat_penalty
+    if sampling.ignore_eos:
+        options["min_length"] = length
+    return options
+
+
+def _sampled(sampling: Sampling, seed: int | None) -> dict[str, Any]:
+    options: dict[str, Any] = {}
     for name in ("temperature", "top_p", "top_k"):
         value = getattr(sampling, name)
         if value is not None:
             options[name] = value
-    if sampling.temperature is not None:
-        options["do_sample"] = sampling.temperature > 0
-    elif len(options) > 3:
+    if options:
         options["do_sample"] = True
-    if options.get("do_sample") is False:
-        options.pop("temperature", None)
-    if sampling.repeat_penalty is not None:
-        options["repetition_penalty"] = sampling.repeat_penalty
-    if start.seed is not None:
-        options["random_seed"] = start.seed & 0x7FFFFFFF
-    if sampling.ignore_eos:
-        options["min_length"] = length
+    if seed is not None:
+        options["random_seed"] = seed & 0x7FFFFFFF
     return options
 
 
