@@ -10,6 +10,7 @@ from headrace.domain.request import Message, Request
 from headrace.engine_building import EngineBuilder, prompt_tokens, script_options, upstream_options
 from headrace.engines.connection import at_once
 from headrace.engines.measured import MeasuredEngine
+from headrace.engines.still import POSSIBLE
 from headrace.settings import Settings
 from headrace.settings.model import Model
 from headrace.settings.model import Replica as Upstream
@@ -51,6 +52,27 @@ def test_slots_of_an_upstream_are_named_asked_for_or_found(
     assert isinstance(replica.engine, MeasuredEngine) is measured
     if isinstance(replica.engine, MeasuredEngine):
         assert replica.engine.room is replica
+
+
+@pytest.mark.parametrize(
+    ("settings", "apart", "express"),
+    [
+        ({}, POSSIBLE, POSSIBLE),
+        ({"device": "gpu"}, False, False),
+        ({"jobs_apart": False}, False, POSSIBLE),
+        ({"express": False}, POSSIBLE, False),
+        ({"engine": "scripted"}, False, False),
+    ],
+)
+def test_a_llama_has_others_beside_it_where_processes_can_stand_still(
+    settings: dict[str, Any], apart: bool, express: bool
+) -> None:
+    built = EngineBuilder(Settings(), at_once).build(
+        Model(**{"name": "m", "source": "file:m", **settings})
+    )
+    assert len(built.replicas) == 1
+    assert (built.for_rows is not None) is apart
+    assert (built.express is not None) is express
 
 
 def test_a_prompt_is_about_as_long_as_its_text() -> None:

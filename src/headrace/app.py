@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,12 @@ import uvloop
 
 from headrace import __version__, embedding_building
 from headrace.admission.read_tokens import ReadTokens
+from headrace.apart import Apart
 from headrace.domain.errors import HeadraceError
 from headrace.embedding import EmbeddingService
 from headrace.engine_building import EngineBuilder
 from headrace.engines.engine import Engine
+from headrace.express import Express
 from headrace.flow import Flow
 from headrace.front.listen import Front, listen
 from headrace.front.outbox import Outbox
@@ -127,8 +129,23 @@ class App:
         self.stopping = asyncio.Event()
 
     def _flow(self, model: ModelSettings) -> Flow:
+        built = EngineBuilder(self.settings, self.outbox.write).build(model)
+        flow = self._flow_over(model, built.replicas)
+        if built.for_rows is not None:
+            replica: Replica[Engine] = Replica(f"{model.name} (jobs)", built.for_rows)
+            rows = self._flow_over(model, [replica])
+            news = partial(self._model_news, rows, replica)
+            flow.apart = Apart(rows, built.for_rows, flow, news)
+        if built.express is not None:
+            replica = Replica(f"{model.name} (express)", built.express)
+            news = partial(self._model_news, flow, replica)
+            flow.express = Express(replica, built.express, flow, news)
+            if len(self.settings.tenants) > 1:  # they will meet
+                flow.express.wanted()
+        return flow
+
+    def _flow_over(self, model: ModelSettings, replicas: Sequence[Replica[Engine]]) -> Flow:
         limits = self.settings.limits
-        replicas = EngineBuilder(self.settings, self.outbox.write).replicas(model)
         built = Model(model.name, model.aliases, replicas, int(time.time()))
         scheduling = self.settings.scheduling
         decides = policy(scheduling.policy, **scheduling.options)
@@ -266,7 +283,8 @@ class App:
         most, timeout_s = settings.limits.max_queue, settings.limits.queue_timeout_s
         self.batch_queue.limit, self.batch_queue.timeout_s = most, timeout_s
         for flow in self.flows:
-            flow.queue.limit, flow.queue.timeout_s = most, timeout_s
+            for part in flow.parts:
+                part.queue.limit, part.queue.timeout_s = most, timeout_s
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -280,6 +298,9 @@ class App:
                     background.append(tasks.create_task(load, name=f"load {replica.name}"))
                     look = self._look_at_cache(flow, replica)
                     background.append(tasks.create_task(look, name=f"cache {replica.name}"))
+                for beside in flow.beside:
+                    name = f"beside {flow.model.name}"
+                    background.append(tasks.create_task(beside.run(), name=name))
             if self.tensors is not None:
                 background.append(tasks.create_task(self.tensors.load_first(), name="tensors"))
             background.append(tasks.create_task(self.embedding.load(), name="embeddings"))
@@ -308,6 +329,8 @@ class App:
         if self.v2 is not None:
             self.v2.close()
         for flow in self.flows:
+            for beside in flow.beside:
+                await beside.close()
             for replica in flow.model.replicas:
                 await replica.engine.close()
                 self._model_news(flow, replica, "unloaded")
@@ -391,7 +414,7 @@ class App:
             meter.watch("waiting", partial(_waiting, flow))
             meter.watch("running", partial(_running, flow))
             meter.watch("engine_restarts", partial(self._losses, flow.model.name))
-            for replica in flow.model.replicas:
+            for replica in flow.all_replicas:
                 meter.watch_replica("places", replica.name, partial(_places, replica))
                 meter.watch_replica("in_use", replica.name, partial(_in_use, replica))
                 meter.watch_replica("refusals", replica.name, partial(_refusals, replica))
@@ -414,11 +437,14 @@ class App:
 
 
 def _waiting(flow: Flow) -> float:
-    return len(flow.queue) + sum(replica.early for replica in flow.model.replicas)
+    return sum(
+        len(part.queue) + sum(replica.early for replica in part.model.replicas)
+        for part in flow.parts
+    )
 
 
 def _running(flow: Flow) -> float:
-    return sum(replica.in_use - replica.early for replica in flow.model.replicas)
+    return sum(replica.in_use - replica.early for replica in flow.all_replicas)
 
 
 def _places(replica: Replica[Engine]) -> float:

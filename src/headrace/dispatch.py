@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from math import inf, nan
 from typing import Any
@@ -47,7 +47,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        flows: Mapping[str, Flow],
+        flows: Sequence[Flow],
         topics: Topics,
         limiting: Limiting,
         tickets: Tickets,
@@ -59,13 +59,15 @@ class Dispatcher:
         self._topics = topics
         self._limiting = limiting
         self.stopped = False
-        for flow in flows.values():
+        for flow in flows:
             for replica in flow.model.replicas:
                 replica.on_room = partial(self._pump_soon, flow)
 
     def enqueue(self, generation: Generation, flow: Flow) -> None:
         """Start it, or let it wait; what the queue refuses ends."""
-        place = None if flow.queue.waiting else flow.model.place(generation.request.choices)
+        place = self._express(generation, flow)
+        if place is None and not flow.queue.waiting:
+            place = flow.model.place(generation.request.choices)
         if place is not None:
             if place.early or generation.durable:
                 if place.early:
@@ -102,7 +104,15 @@ class Dispatcher:
         """At the next tick, or at once where that may be too late."""
         in_s = generation.ticket.pressed_at - time.monotonic()
         if 0 < in_s < SOON_S:
-            asyncio.get_running_loop().call_later(in_s, self._look, flow)
+            asyncio.get_running_loop().call_later(in_s, self._press, generation, flow)
+
+    def _press(self, generation: Generation, flow: Flow) -> None:
+        """It has little time left now, if it still waits."""
+        self._look(flow)
+        if generation.place is None and generation.id in flow.queue.waiting:
+            place = self._express(generation, flow)
+            if place is not None:
+                self._serve(generation, flow, place, time.monotonic())
 
     def _look(self, flow: Flow) -> None:
         self._pump(flow)
@@ -202,7 +212,7 @@ class Dispatcher:
 
     def tick(self, now: float) -> None:
         """Look at engines' health and waiting times. ``now``: monotonic seconds."""
-        for flow in self._flows.values():
+        for flow in self._flows:
             self._look_at_replicas(flow, now)
             if flow.queue.waiting:
                 self._end_waiting(flow, now)
@@ -218,33 +228,64 @@ class Dispatcher:
         flow.charge(now)
         while (generation := queue.first(now)) is not None:
             paused: Generation | None = None
-            place = flow.model.place(generation.request.choices)
+            choices = generation.request.choices
+            place = self._express(generation, flow) or flow.model.place(choices)
             if place is None:
                 paused = self._paused_for(generation, flow, now)
-                place = None if paused is None else flow.model.place(generation.request.choices)
+                place = None if paused is None else flow.model.place(choices)
             if place is not None:
-                wait = queue.serve(generation, now)
-                if wait is None:  # somebody's end has started or ended it meanwhile
-                    place.free()
-                else:
-                    if wait.eta_s is not None:
-                        meter = flow.meters[generation.request.kind]
-                        meter.waited(wait.eta_s, now - wait.since)
-                    self._start(generation, flow, place)
+                self._serve(generation, flow, place, now)
             if paused is not None and not paused.ended:
                 queue.rejoin(paused, paused.ticket, now, now)
             if place is None:
                 break
         self._relieve(flow, now)
 
+    def _serve(self, generation: Generation, flow: Flow, place: Place[Engine], now: float) -> None:
+        """It waited, and begins."""
+        wait = flow.queue.serve(generation, now)
+        if wait is None:  # somebody's end has started or ended it meanwhile
+            place.free()
+            return
+        if wait.eta_s is not None:
+            flow.meters[generation.request.kind].waited(wait.eta_s, now - wait.since)
+        self._start(generation, flow, place)
+
+    def _express(self, generation: Generation, flow: Flow) -> Place[Engine] | None:
+        """A place beside all others, who stand still until its first token, for one that is short of time while other
+        tenants have more than their share of the slots."""
+        express = flow.express
+        if express is None or self.stopped or generation.last_token_at:
+            return None
+        request, tenant = generation.request, generation.caller.tenant
+        if request.choices > 1 or not (request.stream or generation.durable):
+            return None
+        if all(one.caller.tenant == tenant for one in flow.running.values()):
+            return None
+        now = time.monotonic()
+        self._begin_to_account(flow, now)
+        ticket = generation.ticket or self._tickets.give(generation, flow.estimates)
+        replica = express.replica
+        others = [o.ticket for o in flow.running.values() if o.place.replica is not replica]
+        there = express.wanted()  # soon: who comes next may have to hurry
+        if not flow.queue.policy.hurries(ticket, others, now, replica.name):
+            return None
+        return express.place() if there else None
+
     def _relieve(self, flow: Flow, now: float) -> None:
         """Who has little time left and stands in an engine's own line has others before it that took their slots in
-        turn: one of those gives way, once."""
+        turn: it goes past all of them, or one of those gives way, once."""
         if self.stopped or not any(replica.early for replica in flow.model.replicas):
             return
         for generation in [one for one in flow.running.values() if _in_line(one)]:
             self._begin_to_account(flow, now)
             flow.charge(now)
+            place = self._express(generation, flow)
+            if place is not None:
+                generation.stop_run()
+                self._free(generation, now)
+                self._start(generation, flow, place)
+                continue
             paused = self._paused_for(generation, flow, now)
             if paused is not None:
                 generation.place.early = 0
@@ -263,7 +304,12 @@ class Dispatcher:
             return None
         if generation.request.choices > 1:  # one that gives way would not be enough
             return None
-        running = [one for one in flow.running.values() if may_pause(one, flow)]
+        express = None if flow.express is None else flow.express.replica
+        running = [
+            one
+            for one in flow.running.values()
+            if one.place.replica is not express and may_pause(one, flow)
+        ]
         if generation.place is None:
             first = [one.ticket for one in running if _in_line(one)]
         else:

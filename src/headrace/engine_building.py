@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,12 +16,15 @@ from headrace.domain.request import Request
 from headrace.engines.connection import Write
 from headrace.engines.engine import Engine
 from headrace.engines.genai import GenaiEngine, GenaiOptions
+from headrace.engines.lazy import LazyEngine
 from headrace.engines.limits import Limits as EngineLimits
 from headrace.engines.llama import LlamaEngine
-from headrace.engines.llama_options import LlamaOptions
+from headrace.engines.llama_options import LlamaOptions, shape
 from headrace.engines.measured import MeasuredEngine
+from headrace.engines.memory import available, check_memory
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
+from headrace.engines.still import OTHERS_GO_S, OTHERS_HELD_S, POSSIBLE, LeadingLlama, Still
 from headrace.local_engine import Build, LocalEngine
 from headrace.models.bar import Bar
 from headrace.models.pull import pull
@@ -32,11 +36,25 @@ from headrace.settings.environment import inherited
 from headrace.settings.model import Model
 from headrace.settings.model import Replica as Upstream
 
+EXPRESS_SLOTS = 2
 PATIENCE_S = 10.0 * 365 * 86_400
 """How long an upstream that does not answer is asked again: as long as the server runs."""
 
 GENAI_CONTEXT = 4096
 """Tokens of prompt and answer, as llama.cpp's slots have them: who names no ``max_tokens`` takes memory for all."""
+
+
+MakeLlama = Callable[[LlamaOptions, Mapping[str, str], int], LlamaEngine]
+"""From options, environment and number of processors."""
+
+
+class Built(NamedTuple):
+    """A model's replicas. ``for_rows``: an engine that rows of jobs have to themselves; ``express``: one for those
+    whose first token is due while others have the slots. Both are loaded when there are some."""
+
+    replicas: Sequence[Replica[Engine]]
+    for_rows: LazyEngine | None = None
+    express: LazyEngine | None = None
 
 
 class EngineBuilder:
@@ -46,6 +64,20 @@ class EngineBuilder:
         """``write``: with which engines send their requests."""
         self._settings = settings
         self._write = write
+
+    def build(self, model: Model) -> Built:
+        """Its replicas, and what is beside them."""
+        if not (POSSIBLE and model.engine == "llama" and model.device != "gpu"):
+            return Built(self.replicas(model))
+        beside = Beside()
+        replicas = [Replica(model.name, self._llama(model, beside.lead))]
+        for_rows = LazyEngine(lambda: self._llama(model, beside.follow))
+        express = LazyEngine(lambda: self._llama(model, beside.express))
+        return Built(
+            replicas,
+            for_rows if model.jobs_apart else None,
+            express if model.express else None,
+        )
 
     def replicas(self, model: Model) -> Sequence[Replica[Engine]]:
         match model.engine:
@@ -60,10 +92,10 @@ class EngineBuilder:
             case "onnx":
                 return []  # it generates nothing: see tensor_building.py
 
-    def _llama(self, model: Model) -> Engine:
+    def _llama(self, model: Model, make: MakeLlama = LlamaEngine) -> Engine:
         def build(file: ModelFile) -> Engine:
             options = llama_options(model, file, self._settings.state_path)
-            return LlamaEngine(options, inherited(), len(os.sched_getaffinity(0)))
+            return make(options, inherited(), len(os.sched_getaffinity(0)))
 
         return self._local(model, build)
 
@@ -100,6 +132,49 @@ class EngineBuilder:
         replica: Replica[Engine] = Replica(name, engine, UpstreamLimit())
         engine.room = replica
         return replica
+
+
+class Beside:
+    """Engines of one model on the same processors: who of them stands still for whom."""
+
+    def __init__(self) -> None:
+        self._rows = Still()
+        self._all = Still(OTHERS_HELD_S, OTHERS_GO_S)
+        self._leading: LlamaEngine | None = None
+
+    def lead(self, options: LlamaOptions, environment: Mapping[str, str], cpus: int) -> LlamaEngine:
+        """Of all who do not go elsewhere."""
+        engine = self._leading = LeadingLlama(options, environment, cpus, [self._rows])
+        self._all.pid = lambda: engine.pid
+        return engine
+
+    def follow(
+        self, options: LlamaOptions, environment: Mapping[str, str], cpus: int
+    ) -> LlamaEngine:
+        """Of rows of jobs. Raises ``ENGINE_UNAVAILABLE`` where memory is short."""
+        self._check_memory(1.0)
+        own = msgspec.structs.replace(_another(options, "jobs"), spare=True)
+        engine = LlamaEngine(own, environment, cpus)
+        self._rows.pid = lambda: engine.pid
+        return engine
+
+    def express(
+        self, options: LlamaOptions, environment: Mapping[str, str], cpus: int
+    ) -> LlamaEngine:
+        """Of those for whom all others stand still. Raises as :meth:`follow`."""
+        self._check_memory(EXPRESS_SLOTS / shape(options, cpus).slots)
+        own = msgspec.structs.replace(_another(options, "express"), slots=EXPRESS_SLOTS)
+        return LeadingLlama(own, environment, cpus, [self._rows, self._all])
+
+    def _check_memory(self, part: float) -> None:
+        """For so many slots, in slots of the leading one: what is beside its slots is small."""
+        if self._leading is not None:
+            check_memory(self._leading.pid, available(), part)
+
+
+def _another(options: LlamaOptions, name: str) -> LlamaOptions:
+    log = options.log_path and options.log_path.with_suffix(f".{name}.log")
+    return msgspec.structs.replace(options, embeds=0, log_path=log)
 
 
 def prompt_tokens(request: Request) -> int:

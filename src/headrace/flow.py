@@ -12,10 +12,10 @@ import msgspec
 from headrace.admission.estimates import Estimates, size_of
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Usage
-from headrace.domain.request import Request, Sampling
+from headrace.domain.request import Request, Sampling, Urgency
 from headrace.engines.engine import Engine, EngineInfo, Health
 from headrace.protocols.port import ModelCard
-from headrace.routing.model import Model, Replica
+from headrace.routing.model import Model, Place, Replica
 from headrace.scheduling.queue import Queue
 from headrace.streams.generation import Generation
 
@@ -53,18 +53,43 @@ class Counters(Protocol):
     def target(self, tenant: str, target: str, met: bool) -> None: ...
 
 
+class Beside(Protocol):
+    """What is beside a model's engines, while it is wanted: see ``occasional.py``."""
+
+    def wanted(self) -> bool: ...
+    async def run(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Apart(Beside, Protocol):
+    """Where rows of jobs go instead: see ``apart.py``."""
+
+    flow: Flow
+
+
+class Express(Beside, Protocol):
+    """Where those go whose first token is due while others have the slots: see ``express.py``."""
+
+    replica: Replica[Engine]
+
+    def place(self) -> Place[Engine] | None: ...
+
+
 class Flow:
     """``meters``: its counters, by a request's kind; ``shares``: identical requests whose answer can only be one get
     one run; ``serving``: a replica is ready; ``keeps_raw``: one can go on from raw output, which is only then worth
     its memory; ``context``: tokens of prompt and answer together, 0 if not known; ``exact``: going on replays
-    token by token also where the client did not ask for it."""
+    token by token also where the client did not ask for it; ``apart``: where rows of jobs go; ``express``: where those
+    go whose first token is due while others have the slots."""
 
     __slots__ = (
+        "apart",
         "charged_at",
         "context",
         "defaults",
         "estimates",
         "exact",
+        "express",
         "fallback",
         "keeps_raw",
         "meters",
@@ -93,12 +118,45 @@ class Flow:
         self.exact = exact
         self.shares = shares
         self.fallback = fallback
+        self.apart: Apart | None = None
+        self.express: Express | None = None
         self.serving = False
         self.keeps_raw = True
         self.context = 0
         self.estimates = Estimates()
         self.running: dict[str, Generation] = {}  # bounded by the replicas' places
         self.charged_at = self.told_at = 0.0
+
+    @property
+    def parts(self) -> Sequence[Flow]:
+        """Itself, and that of rows of jobs if they have one."""
+        return (self,) if self.apart is None else (self, self.apart.flow)
+
+    @property
+    def beside(self) -> Sequence[Beside]:
+        """What is there beside the model's own engines."""
+        return [one for one in (self.apart, self.express) if one is not None]
+
+    @property
+    def all_replicas(self) -> Sequence[Replica[Engine]]:
+        """With those that only some go to."""
+        express = () if self.express is None else (self.express.replica,)
+        return [*(one for part in self.parts for one in part.model.replicas), *express]
+
+    def for_urgency(self, urgency: Urgency) -> Flow:
+        """Of the two, the one that this goes through."""
+        apart = self.apart
+        return self if apart is None or not urgency.spare or not apart.wanted() else apart.flow
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows of jobs are worth being under way: what slots take; where only rows are, also those that
+        stand in the engine's own line, so that no slot idles between two."""
+        if self.apart is not None and (
+            rows := sum(one.places for one in self.apart.flow.model.replicas)
+        ):
+            return rows
+        return sum(replica.slots for replica in self.model.replicas)
 
     @property
     def full(self) -> bool:
@@ -157,6 +215,8 @@ class Flow:
     def look_at_replicas(self, now: float) -> list[Replica[Engine]]:
         """Ask the engines how they are; returns the replicas that went up or down since. ``now``: monotonic
         seconds."""
+        if self.express is not None:
+            self.express.replica.look(now)
         changed = [replica for replica in self.model.replicas if replica.look(now)]
         if changed:
             self._count_serving()

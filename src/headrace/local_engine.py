@@ -15,6 +15,7 @@ from headrace.domain.request import Request
 from headrace.domain.tokens import Tokens
 from headrace.engines.base import StreamingEngine, check_has_middle
 from headrace.engines.engine import Engine, EngineInfo, Health, Run, Sink, Work
+from headrace.engines.lazy import Refused
 from headrace.models.wanted import ModelFile, Step
 
 Fetch = Callable[[Callable[[Step], None]], Awaitable[ModelFile]]
@@ -86,7 +87,7 @@ class LocalEngine(StreamingEngine):
     def stream_infer(self, work: Work, sink: Sink) -> Run:
         if self._engine is not None:
             return self._engine.stream_infer(work, sink)
-        return _Refused(asyncio.get_running_loop().call_soon(sink.failed, _being_fetched()))
+        return Refused(asyncio.get_running_loop().call_soon(sink.failed, _being_fetched()))
 
     async def tokenize(self, text: str, *, special: bool, pieces: bool = False) -> Tokens:
         if self._engine is None:
@@ -127,13 +128,3 @@ class LocalEngine(StreamingEngine):
 
 def _being_fetched() -> HeadraceError:
     return HeadraceError(Code.MODEL_LOADING, "The model is being fetched.", retry_after_s=1.0)
-
-
-class _Refused:
-    """A run that never began."""
-
-    def __init__(self, handle: asyncio.Handle) -> None:
-        self._handle = handle
-
-    def cancel(self) -> None:
-        self._handle.cancel()

@@ -114,7 +114,8 @@ class Service:
         self._ulids = Ulids()
         self._closing = False
         tickets = Tickets(self._tenants.of)
-        self._dispatcher = Dispatcher(self._flows, topics, self._limiting, tickets, tracer)
+        parts = [part for flow in flows for part in flow.parts]
+        self._dispatcher = Dispatcher(parts, topics, self._limiting, tickets, tracer)
         self._idle: asyncio.Event = asyncio.Event()
 
     # What protocols ask.
@@ -141,6 +142,8 @@ class Service:
         if self._closing:
             raise _shutting_down()
         flow = self._flow_of(request.model)
+        if caller.urgency is not None:
+            flow = flow.for_urgency(caller.urgency)
         overflow = self._tenants.of(caller.tenant).overflow
         if overflow == "spill" and flow.fallback is not None and flow.full:
             flow = self._flow_of(flow.fallback)
@@ -261,6 +264,10 @@ class Service:
     def model(self, name: str) -> ModelCard:
         card = None if self._tensors is None else self._tensors.card(name)
         return card or self._flow_of(name).card()
+
+    def rows_at_once(self, model: str) -> tuple[str, int]:
+        flow = self._flow_of(model)
+        return flow.model.name, flow.rows_at_once
 
     def take_request(self, model: str, tenant: str, key_id: str) -> Plan | None:
         self._ready_engine(model)  # a request that nobody can answer is not counted
@@ -472,6 +479,8 @@ class Service:
         log = self._hub.adopt(header, recovered.events)
         try:
             flow = self._flow_of(header.model)
+            if header.caller.urgency is not None:
+                flow = flow.for_urgency(header.caller.urgency)
         except HeadraceError:
             self._limiting.died(header.id, recovered.events, recovered.raw)
             interrupt(log, f"Model {header.model} is no longer served.", self._tracer)

@@ -21,6 +21,7 @@ from headrace.engines.llama_options import LlamaOptions, shape
 from headrace.engines.llama_turns import Marks
 from headrace.engines.orphans import end_orphans, started_at
 from headrace.engines.restarts import RestartRules
+from headrace.engines.still import POSSIBLE, LeadingLlama, Still
 from headrace.models.vocabulary import vocabulary_bytes
 
 ROCKETS = "Repeat: 🙂🚀🙂🚀🙂🚀🙂🚀🙂"
@@ -910,3 +911,53 @@ def test_threads_leave_room_for_the_server(cpus, expected):
     chosen = shape(given_, cpus)
     assert (chosen.threads, chosen.batch, chosen.ubatch) == (3, 32, 32)
     assert (chosen.slots, chosen.context) == (1, 99)
+
+
+@pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
+def test_the_process_for_rows_takes_what_nobody_wants(run, engine):
+    async def main():
+        async with engine(spare=True) as rows:
+            assert os.sched_getscheduler(rows.pid) == os.SCHED_IDLE
+            assert told_of(rows.pid, "oom_score_adj") == "1000\n"
+
+    run(main())
+
+
+@pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
+def test_another_process_stands_until_the_first_token(
+    run, seen, eventually, embedded_model, tmp_path
+):
+    async def main():
+        still = Still(held_s=3600.0)
+        path = embedded_model.path
+        options = LlamaOptions(name="m", model_path=path, state=str(tmp_path), slots=1, context=512)
+        leading = LeadingLlama(options, dict(os.environ), 2, still)
+        other = await asyncio.create_subprocess_exec("sleep", "3600")
+        await leading.load()
+        try:
+            sink = seen()
+            leading.stream_infer(Work(chat(max_tokens=2)), sink)
+            await sink.over
+            assert state_of(other.pid) != "T"  # it is not known yet
+            still.pid = lambda: other.pid
+            sink = seen()
+            leading.stream_infer(Work(chat(max_tokens=2)), sink)
+            await eventually(lambda: state_of(other.pid) == "T")
+            assert not sink.batches
+            await sink.first.wait()
+            await eventually(lambda: state_of(other.pid) != "T")
+        finally:
+            other.kill()
+            await other.wait()
+            await leading.close()
+
+    run(main())
+
+
+def state_of(pid):
+    """As the kernel has it: `T` stands still."""
+    return told_of(pid, "stat").rpartition(")")[2].split()[0]
+
+
+def told_of(pid, what):
+    return Path(f"/proc/{pid}/{what}").read_text()

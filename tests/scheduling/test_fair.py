@@ -265,6 +265,57 @@ def test_a_tenant_with_twice_the_weight_has_twice_the_slots() -> None:
     assert one.victim(fifth, running, 12.0) is None
 
 
+def test_only_who_is_short_of_time_and_can_be_in_time_hurries() -> None:
+    one = FairHeadroom(pressed=0.5)
+    heavy, light = Terms("heavy", ttft_s=10.0), Terms("light", ttft_s=10.0)
+    running = [Ticket(str(n), heavy, 0.0, 1000) for n in range(2)]
+    for ticket in running:
+        one.began(ticket, 0.0)
+
+    def hurries(now: float, terms: Terms = light) -> bool:
+        return one.hurries(Ticket("asks", terms, 20.0, 1000), running, now, "express")
+
+    assert not hurries(24.0)
+    assert hurries(25.0)
+    assert hurries(29.0)
+    assert not hurries(30.0)
+    assert not hurries(29.0, heavy)
+    assert one.victim(running[0], running, 29.0) is None
+    one.ended(running.pop(), 29.0)
+    assert not hurries(29.0)
+
+
+def test_who_would_be_late_elsewhere_hurries_where_it_would_not() -> None:
+    one = FairHeadroom(pressed=1.0)
+    heavy, light = Terms("heavy", ttft_s=1.0), Terms("light", ttft_s=1.0)
+    for number in range(50):
+        for replica, took_s in (("busy", 3.0), ("express", 0.1)):
+            ticket = Ticket("taught", heavy, number, 100, replica=replica)
+            one.began(ticket, number)
+            one.first_token(ticket, number + took_s)
+            one.ended(ticket, number + took_s)
+    running = [Ticket(str(n), heavy, 60.0, 100, replica="busy") for n in range(2)]
+    for ticket in running:
+        one.began(ticket, 60.0)
+        one.first_token(ticket, 60.0)
+    asks = Ticket("asks", light, 60.0, 100)
+    assert one.hurries(asks, running, 60.0, "express")
+    assert asks.start_by < 60.0
+    assert not one.hurries(asks, running, 60.0, "busy")
+
+
+def test_who_has_others_waiting_is_not_ahead_of_them() -> None:
+    one = FairHeadroom(pressed=1.0)
+    heavy, light = Terms("heavy", ttft_s=10.0), Terms("light", ttft_s=10.0)
+    running = [Ticket(str(n), heavy, 0.0, 1000) for n in range(2)]
+    for ticket in running:
+        one.began(ticket, 0.0)
+    first, second = Ticket("first", light, 1.0), Ticket("second", light, 1.0)
+    one.add(first, 1.0)
+    assert not one.hurries(second, running, 1.0, "express")
+    assert one.hurries(first, running, 1.0, "express")
+
+
 def test_no_more_is_computed_again_than_a_tenth_of_what_is_served() -> None:
     one = FairHeadroom(headroom=2500)
     heavy, light = Terms("heavy", ttft_s=10.0), Terms("light", ttft_s=10.0)
@@ -338,9 +389,11 @@ class Oracle:
             levels = {one for one in levels if not one.last}
         least = min((one.counter for one in levels), default=0.0)
         near = [one for one in levels if one.counter <= least + self.headroom]
-        urgent = [one for level in near for one in self.urgent(level, waiting, now)]
-        first = min(urgent, key=lambda one: one.start_by, default=None)
-        if first is not None and first.pressed_at <= now:
+        urgent = [self.urgent(level, waiting, now) for level in near]
+        firsts = [min(ones, key=lambda one: one.start_by) for ones in urgent if ones]
+        pressed = [one for one in firsts if one.pressed_at <= now]
+        if pressed:
+            first = min(pressed, key=lambda one: one.start_by)
             return [self.of_tenant(first.account, waiting, now)]
         return [
             self.of_tenant(tenant, waiting, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from headrace.admission.keys import Keys
@@ -48,8 +48,9 @@ class House:
         limiting: Limiting | None = None,
         tenants: Tenants | None = None,
         upstreams: Sequence[Replica[Any]] = (),
+        prepare: Callable[[Flow], None] = lambda flow: None,
     ) -> None:
-        """``upstreams``: further replicas, loaded already."""
+        """``upstreams``: further replicas, loaded already. ``prepare`` is given the flow first."""
         self.store: Store = store or MemoryStore()
         self.limiting = limiting or Limiting()
         limits = limits or Limits()
@@ -63,6 +64,7 @@ class House:
         queue: Queue[Any] = Queue(FairHeadroom(), limits.queue, limits.queue_timeout_s)
         meters = self.metrics.model("m").by_kind()
         self.flow = Flow(model, queue, meters, None, shares=shares)
+        prepare(self.flow)
         self.hub = Hub(self.store)
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(

@@ -154,9 +154,9 @@ def _own(settings: Settings, folder: Path, uds: str) -> Settings:
         log_level="warning",
         shutdown_grace_s=0.0,
     )
-    return replace(
-        settings, server=server, store=replace(settings.store, url="sqlite:"), tenants=()
-    )
+    store = replace(settings.store, url="sqlite:")
+    models = tuple([replace(model, jobs_apart=False, express=False) for model in settings.models])
+    return replace(settings, server=server, store=store, models=models, tenants=())
 
 
 class _Client:

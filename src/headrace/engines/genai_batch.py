@@ -88,7 +88,12 @@ class _Turn:
         session.set_max_session_tokens(answer.length)
         self.request = engine.create_request(options=session)
         options = _turn_options(self.request, start, answer)
-        self._turn = self.request.begin_turn(np.array(answer.ids, dtype=np.int32), options)
+        ids = np.array(answer.ids, dtype=np.int32)
+        try:
+            self._turn = self.request.begin_turn(ids, options)
+        except RuntimeError as error:
+            self.request.close()
+            raise unusable_format(error) if start.schema else error from None
 
     def spoke(self) -> None:
         """Its prompt is computed, then."""
@@ -115,8 +120,5 @@ def _turn_options(request: Any, start: Start, answer: Answer) -> Any:
     if "random_seed" in wanted:
         options.set_seed(wanted["random_seed"])
     if start.schema:
-        try:
-            options.set_guidance("json_schema", start.schema)
-        except RuntimeError as error:
-            raise unusable_format(error) from None
+        options.set_guidance("json_schema", start.schema)
     return options

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -24,7 +25,7 @@ class ChildOptions(msgspec.Struct, frozen=True):
     looks at whether a request was cancelled, ``ubatch`` of them at once. ``http_threads``:
     connections served at once. ``parent``: process id of the server. ``key``: what every request must
     carry, so that nobody else on the machine computes here. ``embedding``: it answers for embeddings as well,
-    whose ``pooling`` the model says where it is empty."""
+    whose ``pooling`` the model says where it is empty. ``spare``: it takes only what no other process wants."""
 
     model: str
     parent: int
@@ -44,6 +45,7 @@ class ChildOptions(msgspec.Struct, frozen=True):
     verbosity: int = 2
     embedding: bool = False
     pooling: Pooling | Literal[""] = ""
+    spare: bool = False
 
 
 def main() -> None:
@@ -51,6 +53,8 @@ def main() -> None:
     control = take_over_stdout()
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildOptions)
     end_with(options.parent)
+    if options.spare:
+        _stand_back()
     try:
         server = _serve(options)
     except Exception as error:  # noqa: BLE001  the one boundary of this process: say why, then end
@@ -58,6 +62,12 @@ def main() -> None:
         os._exit(1)
     say(control, {"port": int(server.listening_address.rpartition(":")[2])})
     signal.pause()
+
+
+def _stand_back() -> None:
+    """All threads from now on run where no others want to; where memory is short, this process goes first."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _serve(options: ChildOptions) -> Any:

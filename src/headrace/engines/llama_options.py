@@ -24,7 +24,8 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     own; ``max_tokens``: of a request that names none (0: the rest of the context). ``state``: names
     this server's state folder, so that left-over processes are found. ``embeds``: tokens of an input of
     which an embedding is wanted, at most; 0: none is. ``pooling``: how it is made of the tokens' (empty: the model
-    says), ``normalize``: to length 1."""
+    says), ``normalize``: to length 1. ``spare``: its threads run where no others want to, and where memory is short the
+    kernel ends it first."""
 
     name: str
     model_path: str
@@ -45,6 +46,7 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     pooling: Pooling | Literal[""] = ""
     normalize: bool = True
     accepts: tuple[str, ...] = ()
+    spare: bool = False
     partial_tokens: Mapping[bytes, int] = {}
     log_path: Path | None = None
     start_timeout_s: float = 600.0
@@ -120,4 +122,5 @@ def child_options(options: LlamaOptions, chosen: Shape, parent: int, key: str) -
         mmproj=options.mmproj,
         embedding=options.embeds > 0,
         pooling=options.pooling,
+        spare=options.spare,
     )

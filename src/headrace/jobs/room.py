@@ -1,5 +1,6 @@
-"""How many rows of a model are under way at once, those of all jobs together: what its slots take, and none more. One
-more would stand in an engine's own line (llama.cpp has one), where a live request that comes later is behind it.
+"""How many rows of a model are under way at once, those of all jobs together: what its slots take, and none more
+where they are not alone. One more would stand in an engine's own line (llama.cpp has one), where a live request that
+comes later is behind it.
 """
 
 from __future__ import annotations

@@ -166,6 +166,9 @@ class Service(Protocol):
     def model(self, name: str) -> ModelCard:
         """By name or alias. Raises ``MODEL_NOT_FOUND``."""
 
+    def rows_at_once(self, model: str) -> tuple[str, int]:
+        """The model's own name, and how many rows of jobs are worth being under way. Raises ``MODEL_NOT_FOUND``."""
+
     def take_request(self, model: str, tenant: str, key_id: str) -> Reservation | None:
         """Let a request in that computes no answer, to a model by any of its names; None where its caller has no
         limits. Raises ``RATE_LIMITED``, ``MODEL_NOT_FOUND`` and ``MODEL_LOADING``."""

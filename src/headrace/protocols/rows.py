@@ -44,8 +44,7 @@ class Rows:
         self._new_id = request_ids()
 
     def slots(self, model: str) -> tuple[str, int]:
-        card = self._service.model(model)
-        return card.name, card.slots
+        return self._service.rows_at_once(model)
 
     async def ask(self, asked: RowAsked) -> RowAnswer:
         request_id = self._new_id()

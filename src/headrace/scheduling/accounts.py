@@ -74,17 +74,22 @@ class Tenant(Account):
 class Level(Account):
     """A class: an account for all of its tenants, the line of those, who of them is urgent (``urgent_late``: of those
     with late requests; ``lines``: both), who has most waiting.
-    ``members``: tenants with an account. ``last``: it is served when no other has anybody waiting."""
+    ``members``: tenants with an account. ``reach_s``: how long before its last moment one may be pressed, at most.
+    ``last``: it is served when no other has anybody waiting."""
 
-    __slots__ = ("crowded", "last", "lines", "members", "tenants", "urgent", "urgent_late")
+    __slots__ = (
+        *("crowded", "last", "lines", "members", "reach_s"),
+        *("tenants", "urgent", "urgent_late"),
+    )
 
     def __init__(self, share: float) -> None:
         super().__init__(share or 1.0)
         self.last = not share
         self.members = 0
+        self.reach_s = 0.0
         self.tenants: Line[Tenant] = Line()
         numbers = count(1)
-        self.urgent = Urgent(numbers)
-        self.urgent_late = Urgent(numbers)
+        self.urgent = Urgent(numbers, late=False)
+        self.urgent_late = Urgent(numbers, late=True)
         self.lines = self.urgent, self.urgent_late
         self.crowded = Crowded()

@@ -8,8 +8,8 @@ from itertools import islice
 from headrace.scheduling.accounts import Level, Tenant
 from headrace.scheduling.ledger import SHARES, Ledger
 from headrace.scheduling.ordered import Base, recomputed
-from headrace.scheduling.policy import Ticket, steps, tokens, uncached
-from headrace.scheduling.promises import arrival, at_least, each_at_least
+from headrace.scheduling.policy import Ticket, make_sane, steps, tokens
+from headrace.scheduling.promises import at_least, each_at_least
 from headrace.scheduling.turns import in_turn
 
 OUTPUT_COST = 2.0
@@ -34,13 +34,15 @@ class Fair(Base):
         self._output_cost = at_least("output_cost", output_cost, 0)
 
     def add(self, ticket: Ticket, now: float) -> None:
-        if not self._join(ticket):
+        if not self._join(ticket, now):
             return
         ticket.account = tenant = self._ledger.of(ticket)
-        ticket.cost = self._output_cost * tokens(ticket.output_tokens - ticket.produced)
+        left = ticket.output_tokens - ticket.produced
+        cost = self._output_cost * left if left > 0 else 0.0
         if not ticket.charged:
-            ticket.cost += uncached(ticket)
-        self._ledger.joins(tenant, ticket.cost)
+            cost += ticket.size
+        ticket.cost = cost
+        self._ledger.joins(tenant, cost)
         key = self._queue(tenant, ticket, now)
         if ticket.terms.sheddable and not ticket.begun:
             tenant.sheddable.push(-key, ticket)
@@ -48,7 +50,7 @@ class Fair(Base):
 
     def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
         """Into the tenant's own order; returns the key."""
-        key = arrival(ticket, now) + steps(ticket.priority)
+        key = ticket.arrived_at + steps(ticket.priority)
         tenant.tickets.push(key, ticket)
         return key
 
@@ -83,13 +85,14 @@ class Fair(Base):
         ticket.runs = True
         tenant: Tenant | None = ticket.account
         if tenant is None:
+            make_sane(ticket, now)
             ticket.account = tenant = self._ledger.of(ticket)
             self._ledger.begins_at_once(tenant)
         tenant.running += 1
         ticket.again = ticket.charged
         if not ticket.charged:
             ticket.charged = True
-            self._ledger.charge(tenant, uncached(ticket))
+            self._ledger.charge(tenant, ticket.size)
 
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
         more = tokens(count)
@@ -100,9 +103,10 @@ class Fair(Base):
     def settled(self, ticket: Ticket, prompt_tokens: int, cached_tokens: int) -> None:
         if not ticket.charged or ticket.again or not tokens(prompt_tokens):
             return
-        charged = uncached(ticket)
+        charged = ticket.size
         ticket.prompt_tokens, ticket.cached_tokens = prompt_tokens, cached_tokens
-        more = uncached(ticket) - charged
+        make_sane(ticket, ticket.arrived_at)
+        more = ticket.size - charged
         tenant = self._ledger.of(ticket)
         if more < 0:
             self._ledger.refund(tenant, -more)
@@ -118,7 +122,7 @@ class Fair(Base):
     def refused(self, ticket: Ticket) -> None:
         if ticket.charged and not ticket.again:
             ticket.charged = False
-            self._ledger.refund(self._ledger.of(ticket), uncached(ticket))
+            self._ledger.refund(self._ledger.of(ticket), ticket.size)
 
     def least_urgent(self, now: float, than: Ticket | None = None) -> Ticket | None:
         """Of the class, and in it the tenant, whose requests would be the last to run: the last of these."""

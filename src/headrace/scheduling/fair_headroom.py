@@ -29,15 +29,14 @@ from headrace.scheduling.policy import (
     PRIORITY_S,
     Ticket,
     finite,
+    make_sane,
     steps,
     tokens,
-    uncached,
 )
 from headrace.scheduling.predictor import Predictors
 from headrace.scheduling.promises import (
     LONGEST_S,
     TARGETS_S,
-    arrival,
     at_least,
     due_at,
     each_at_least,
@@ -52,6 +51,7 @@ LEAST_HEADROOM, MOST_HEADROOM = 256.0, 1e6
 PRESSED = 0.5
 RESCUE_AFTER = 12.0
 RESCUE_RATE = 3.0
+ROUNDING_S = 1e-3
 BEFORE_S = LONGEST_S + PRIORITY_S * MOST_STEPS
 """An answer that has begun goes on before its tenant's others."""
 
@@ -98,34 +98,37 @@ class FairHeadroom(Fair):
 
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
         super().produced(ticket, count, now)
-        self._served(self._output_cost * tokens(count), now)
-
-    def _served(self, amount: float, now: float) -> None:
-        if self._rate.served(amount, now) and self._adapts:
+        if self._rate.served(self._output_cost * tokens(count), now) and self._adapts:
             headroom = self._headroom_s * self._rate.per_s
             self.headroom = min(max(headroom, LEAST_HEADROOM), MOST_HEADROOM)
 
     def _queue(self, tenant: Tenant, ticket: Ticket, now: float) -> float:
-        arrived = arrival(ticket, now)
-        self._promise(ticket, arrived, now)
-        key = arrived - BEFORE_S if ticket.begun else ticket.start_by
+        self._promise(ticket, now)
+        start_by = ticket.start_by
+        key = ticket.arrived_at - BEFORE_S if ticket.begun else start_by
         if ticket.priority:
             key += steps(ticket.priority)
         tenant.tickets.push(key, ticket)
-        if ticket.start_by < tenant.bid:
+        reach_s = start_by - ticket.pressed_at + ROUNDING_S
+        if reach_s > tenant.level.reach_s or tenant.level.waiting == 1:
+            tenant.level.reach_s = reach_s
+        if start_by < tenant.bid:
             tenant.urgent.offer(tenant)
-        if ticket.terms.sheddable and not ticket.charged and ticket.start_by >= arrived:
-            self._expiring.push(ticket.start_by, ticket)
+        if ticket.terms.sheddable and not ticket.charged and start_by >= ticket.arrived_at:
+            self._expiring.push(start_by, ticket)
         return key
 
-    def _promise(self, ticket: Ticket, arrived: float, now: float) -> None:
+    def _promise(self, ticket: Ticket, now: float) -> None:
         """When it must start, and from when on it is pressed and to be rescued."""
+        arrived = ticket.arrived_at
         due = due_at(ticket, arrived, self._targets_s)
-        target_s = max(due - arrived, 0.0)
+        target_s = due - arrived
+        if target_s < 0:
+            target_s = 0.0
         rescue_at = arrived + self._rescue_after * target_s
         if ticket.begun:  # its client waits anew, in the middle of an answer
             due, rescue_at = finite(now) + target_s, arrived
-        ticket.start_by = due - self._predictors.prefill_s(uncached(ticket))
+        ticket.start_by = due - self._predictors.prefill_s(ticket.size)
         ticket.pressed_at = ticket.start_by - self._pressed_part * target_s
         ticket.rescue_at = rescue_at
 
@@ -145,7 +148,8 @@ class FairHeadroom(Fair):
         level = self._ledger.next_level()
         if level is None:
             return None
-        tenant = self._pressed(level, late) or level.tenants.first()
+        pressed = self._pressed(level, late)
+        tenant: Tenant | None = level.tenants.first() if pressed is None else pressed.account
         if tenant is None:
             return None
         if tenant.bid < late or tenant.aside:
@@ -155,28 +159,38 @@ class FairHeadroom(Fair):
             entry = tenant.late.first()
         return None if entry is None else entry[2]
 
-    def _pressed(self, following: Level, late: float) -> Tenant | None:
-        """Who goes ahead of its turn: the least slack of all within the headroom, if that is little. ``following``: the
-        class that is next."""
+    def _pressed(self, following: Level, late: float) -> Ticket | None:
+        """Who goes ahead of its turn: in each class the least slack of all within the headroom, if that is little; of
+        these the least. ``following``: the class that is next."""
         headroom, soonest = self.headroom, inf
-        best: Tenant | None = None
-        for level in self._ledger.levels_within(following, headroom):
-            least = level.tenants.first()
-            if least is None:
+        bound = following.counter + headroom
+        best: Ticket | None = None
+        for level in self._ledger.levels_beside(following):
+            if level.counter > bound or not level.waiting:
                 continue
-            if least.bid < late or least.aside:
-                least.relegate(late)
-            counter = least.counter
+            before = late + level.reach_s
+            if before > soonest:
+                before = soonest
+            least: Tenant | None = None
+            first: Ticket | None = None
             for line in level.lines:
-                aside, bids = line.aside, line.bids
-                if (bids and bids[0][0] < soonest) or (aside and aside[0][0] - headroom <= counter):
-                    tenant = line.first(late, counter, headroom, soonest)
-                    if tenant is not None:
-                        best, soonest = tenant, tenant.bid
-                if not least.late.waiting:
+                bids = line.bids
+                if not line.aside and not (bids and bids[0][0] < before):
+                    continue
+                if least is None:
+                    least = level.tenants.first()
+                    if least is None:
+                        break
+                    if least.bid < late or least.aside:
+                        least.relegate(late)
+                if line.late and not least.late.waiting:
                     break
-        entry = None if best is None else best.tickets.first()
-        return best if entry is not None and entry[2].pressed_at <= late else None
+                ticket = line.first(late, least.counter, headroom, before)
+                if ticket is not None:
+                    first, before = ticket, ticket.start_by
+            if first is not None and first.pressed_at <= late:
+                best, soonest = first, before
+        return best
 
     @staticmethod
     def _overdue(tenant: Tenant, now: float) -> bool:
@@ -197,10 +211,11 @@ class FairHeadroom(Fair):
     def began(self, ticket: Ticket, now: float) -> None:
         if not (ticket.runs or ticket.stay):
             if ticket.start_by == inf:  # it never waited
-                self._promise(ticket, arrival(ticket, now), now)
+                make_sane(ticket, now)
+                self._promise(ticket, now)
             self._predictors.began(ticket, now)
             if not ticket.charged:
-                self._served(uncached(ticket), now)
+                self._rate.began += ticket.size
         super().began(ticket, now)
 
     def first_token(self, ticket: Ticket, now: float) -> None:
@@ -230,6 +245,24 @@ class FairHeadroom(Fair):
         if victim is None or victim.account.level.last:
             return victim
         return victim if self._rate.spend(recomputed(victim), self.headroom) else None
+
+    def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
+        if ticket.start_by == inf:  # it never waited
+            make_sane(ticket, now)
+            self._promise(ticket, now)
+        tenant = self._ledger.of(ticket)
+        if tenant.waiting and not (ticket.stay or ticket.runs):  # others of it come first
+            return False
+        at = finite(now)
+        sooner_s = self._predictors.sooner_s(ticket.size, replica)
+        if (
+            not ticket.pressed_at <= at + self._predictors.ahead_s
+            or at > ticket.start_by + sooner_s
+        ):
+            return False
+        candidates = list(running)
+        victim = super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
+        return victim is not None
 
     def _of_most(self, ticket: Ticket, running: Iterable[Ticket]) -> Ticket | None:
         """One of who has most slots by its weight, and more than the other will have."""

@@ -66,17 +66,15 @@ class Ledger:
             return self.last
         return level
 
-    def levels_within(self, following: Level, headroom: float) -> Iterable[Level]:
-        """The classes with somebody waiting that are at most ``headroom`` ahead of the ``following`` one."""
-        if following.last or len(self._levels) == 1:
-            return (following,)
-        bound = following.counter + headroom
-        return [one for one in self._levels.values() if one.waiting and one.counter <= bound]
+    def levels_beside(self, following: Level) -> Iterable[Level]:
+        """The classes that share with this one, itself too, in no order."""
+        return (following,) if following.last else self._levels.values()
 
     def joins(self, tenant: Tenant, cost: float) -> None:
         """One more of its tickets waits."""
-        self._lift(tenant)
         level = tenant.level
+        if not (tenant.waiting and level.waiting):
+            self._lift(tenant)
         tenant.waiting += 1
         tenant.backlog += cost
         level.waiting += 1
@@ -92,8 +90,11 @@ class Ledger:
 
     def served(self, tenant: Tenant) -> None:
         """One of its tickets is given out."""
-        tenant.level.tenants.served(tenant)
-        self.levels.served(tenant.level)
+        level = tenant.level
+        if tenant.counter > level.tenants.floor:
+            level.tenants.floor = tenant.counter
+        if level.counter > self.levels.floor:
+            self.levels.floor = level.counter
 
     def begins_at_once(self, tenant: Tenant) -> None:
         """One of its tickets runs without having waited."""

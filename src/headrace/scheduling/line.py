@@ -59,7 +59,8 @@ class Line(Generic[A]):
         """It has somebody waiting again: lifted to the least of the others."""
         first = self.first()
         least = self.floor if first is None else first.counter
-        account.lifted = max(account.lifted, least)
+        if account.lifted < least:
+            account.lifted = least
         if account.counter < least:
             account.counter = least
         if not account.entry:
@@ -121,8 +122,3 @@ class Line(Generic[A]):
         self._number += 1
         account.entry = self._number
         heappush(self._entries, (account.counter, account.entry, account))
-
-    def served(self, account: A) -> None:
-        """One of its requests runs."""
-        if account.counter > self.floor:
-            self.floor = account.counter

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from headrace.scheduling.policy import Ticket, tokens
+from headrace.scheduling.policy import Ticket, make_sane, tokens
 from headrace.scheduling.promises import arrival
 from headrace.scheduling.ticket_heap import TicketHeap
 
@@ -31,10 +31,11 @@ class Base:
     def __iter__(self) -> Iterator[Ticket]:
         return iter(self._waiting.values())
 
-    def _join(self, ticket: Ticket) -> bool:
+    def _join(self, ticket: Ticket, now: float) -> bool:
         """Give it a stay; False if it has one here."""
         if ticket.stay and self._waiting.get(ticket.stay) is ticket:
             return False
+        make_sane(ticket, now)
         self._stays = ticket.stay = self._stays + 1
         self._waiting[ticket.stay] = ticket
         return True
@@ -86,6 +87,9 @@ class Base:
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         return None
 
+    def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
+        return self.victim(ticket, running, now) is not None
+
 
 class Ordered(Base):
     """The least :meth:`key` runs first, the sheddable one with the greatest gives way first."""
@@ -102,7 +106,7 @@ class Ordered(Base):
         return arrival(ticket, now)
 
     def add(self, ticket: Ticket, now: float) -> None:
-        if self._join(ticket):
+        if self._join(ticket, now):
             key = self.key(ticket, now)
             self._heap.push(key, ticket)
             if ticket.terms.sheddable and not ticket.begun:

@@ -66,6 +66,8 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
 
     stay: int = 0
     """The number of its stay in the queue; 0: it does not wait."""
+    size: float = 0.0
+    """Prompt tokens that have to be computed."""
     account: Any = None
     """What it is charged to, from its joining to its end."""
     charged: bool = False
@@ -155,6 +157,11 @@ class Policy(Protocol):
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         """Which running one gives way to this waiting one; None: nobody."""
 
+    def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
+        """Whether this one, which waits or is about to begin, needs a place of its own at this replica for being in
+        time, at the cost of others: those that would give way to it. None of these does, and nothing is computed
+        again."""
+
     def ranked(self, now: float, limit: int) -> list[Ticket]:
         """The first ``limit`` in the order in which they would run, were nothing to change."""
 
@@ -174,8 +181,15 @@ def steps(priority: float) -> float:
     return PRIORITY_S * min(max(priority, -MOST_STEPS), MOST_STEPS) if priority == priority else 0.0
 
 
-def uncached(ticket: Ticket) -> float:
-    """Prompt tokens that have to be computed."""
-    if ticket.cached_tokens:
-        return tokens(ticket.prompt_tokens - tokens(ticket.cached_tokens))
-    return tokens(ticket.prompt_tokens)
+def make_sane(ticket: Ticket, now: float) -> None:
+    """What cannot be a time or a count is replaced, and its ``size`` known: done once when it comes, so that nothing
+    behind has to look again."""
+    prompt, cached = ticket.prompt_tokens, ticket.cached_tokens
+    if not 0 <= cached <= prompt < MOST_TOKENS:
+        ticket.prompt_tokens = prompt = int(tokens(prompt))
+        ticket.cached_tokens = cached = min(int(tokens(cached)), prompt)
+    ticket.size = prompt - cached
+    if not 0 <= ticket.output_tokens < MOST_TOKENS:
+        ticket.output_tokens = 0
+    if not -MOST_S < ticket.arrived_at < MOST_S:
+        ticket.arrived_at = finite(now)

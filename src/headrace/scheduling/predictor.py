@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf, nan
 
-from headrace.scheduling.policy import Ticket, tokens, uncached
+from headrace.scheduling.policy import Ticket, tokens
 
 PRIOR = 0.05, 0.2, 0.2
 """Seconds at once, per 1,000 uncached prompt tokens, per 1,000 prompt tokens ahead of it: until it knows."""
@@ -76,11 +76,13 @@ class Predictor:
 
 
 class _Replica:
-    __slots__ = ("ahead", "predictor", "taught_at")
+    __slots__ = ("ahead", "predictor", "taught_at", "token_s")
 
     def __init__(self) -> None:
         self.predictor = Predictor()
         self.ahead = 0.0
+        self.token_s = 0.0
+        """What a token under way here holds a newcomer up, in the mean over the replicas."""
         self.taught_at = -inf
 
 
@@ -104,6 +106,12 @@ class Predictors:
         a, b, _ = self._typical
         return a + b * size / 1e3
 
+    def sooner_s(self, size: float, replica: str) -> float:
+        """How much less than :meth:`prefill_s` it is at this one."""
+        known = self._replicas.get(replica)
+        a, b, _ = PRIOR if known is None else known.predictor.weights
+        return self.prefill_s(size) - a - b * size / 1e3
+
     def began(self, ticket: Ticket, now: float) -> None:
         """Its prompt is under way, as far as anybody will know."""
         if ticket.begun or ticket.silent:
@@ -116,8 +124,8 @@ class Predictors:
             self._count()
         ticket.began_at = now
         ticket.queued = replica.ahead
-        ticket.prefilling = uncached(ticket)
-        self._moved(replica, ticket.prefilling)
+        ticket.prefilling = size = ticket.size
+        self._moved(replica, size)
 
     def first_token(self, ticket: Ticket, now: float) -> None:
         """Its prompt is over; what it took is learnt from, unless much was learnt just now."""
@@ -141,10 +149,11 @@ class Predictors:
             ticket.began_at = nan
 
     def _moved(self, replica: _Replica, size: float) -> None:
-        ahead = max(replica.ahead + size, 0.0)
-        more_s = (ahead - replica.ahead) * replica.predictor.weights[2] / 1e3
+        ahead = replica.ahead + size
+        if ahead <= 0:
+            size, ahead = -replica.ahead, 0.0
         replica.ahead = ahead
-        self.ahead_s = max(self.ahead_s + more_s / len(self._replicas), 0.0)
+        self.ahead_s += size * replica.token_s
 
     def _count(self) -> None:
         """Others have come, or another speed: all of them anew."""
@@ -152,5 +161,7 @@ class Predictors:
         weights = zip(*(one.predictor.weights for one in known), strict=True)
         a, b, c = (sum(column) / len(known) for column in weights)
         self._typical = a, b, c
-        total = sum(one.ahead * one.predictor.weights[2] for one in known)
-        self.ahead_s = total / len(known) / 1e3
+        self.ahead_s = 0.0
+        for one in known:
+            one.token_s = one.predictor.weights[2] / 1e3 / len(known)
+            self.ahead_s += one.ahead * one.token_s

@@ -22,7 +22,8 @@ def due_at(ticket: Ticket, arrived_at: float, targets_s: Mapping[str, float]) ->
         if target_s is None or not 0 <= target_s < MOST_S:
             target_s = targets_s.get(terms.level, targets_s.get("standard", TARGETS_S["standard"]))
         deadline = arrived_at + target_s
-    return min(deadline, arrived_at + LONGEST_S)
+    longest = arrived_at + LONGEST_S
+    return deadline if deadline < longest else longest
 
 
 def arrival(ticket: Ticket, now: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from enum import StrEnum
 from heapq import heapify, heappush
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -44,7 +44,7 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
-class Wait(msgspec.Struct, Generic[W], eq=False):
+class Wait(msgspec.Struct, Generic[W], eq=False, gc=False):
     """One who waits. ``since`` counts for the time limit; ``eta_s``: the wait that was foreseen, if any was."""
 
     item: W
@@ -52,14 +52,6 @@ class Wait(msgspec.Struct, Generic[W], eq=False):
     since: float
     eta_s: float | None
     gone: bool = False
-
-
-class Pushed(NamedTuple, Generic[W]):
-    """``position`` from 1, before which nobody is who comes later, but for the policy; 0: it spilled over and does
-    not wait. ``gave_way``: who was shed for it."""
-
-    position: int
-    gave_way: W | None = None
 
 
 class Queue(Generic[W]):
@@ -92,24 +84,26 @@ class Queue(Generic[W]):
 
     def push(
         self, item: W, ticket: Ticket, now: float, overflow: Overflow = Overflow.REJECT
-    ) -> Pushed[W]:
-        """Join. Raises ``QUEUE_FULL`` with ``Retry-After``."""
+    ) -> tuple[int, W | None]:
+        """Join. Returns its position from 1, before which nobody is who comes later, but for the policy (0: it spilled
+        over and does not wait), and who was shed for it. Raises ``QUEUE_FULL`` with ``Retry-After``."""
         gave_way: W | None = None
-        if item.id in self.waiting:
-            return Pushed(len(self.waiting))
-        if len(self.policy) >= self.limit:
+        waiting = self.waiting
+        if item.id in waiting:
+            return len(waiting), None
+        if len(waiting) - len(self._outside) >= self.limit:
             if overflow is Overflow.SPILL:
-                return Pushed(0)
+                return 0, None
             if overflow is Overflow.WAIT and len(self._outside) < self.limit:
                 self._outside[item.id] = self._wait(item, ticket, now, now)
-                return Pushed(len(self.waiting))
+                return len(waiting), None
             if overflow is Overflow.SHED:
                 gave_way = self._shed(ticket, now)
             if gave_way is None:
                 raise self._full(now)
         self._wait(item, ticket, now, now)
         self.policy.add(ticket, now)
-        return Pushed(len(self.policy), gave_way)
+        return len(waiting) - len(self._outside), gave_way
 
     def rejoin(self, item: W, ticket: Ticket, since: float, now: float) -> None:
         """Wait again: it was pre-empted, or its run broke. Never refused: it was admitted already. ``since`` counts for
@@ -130,7 +124,8 @@ class Queue(Generic[W]):
             return None
         self._forget(item.id)
         self._starts.started(now, len(self.waiting))
-        self._let_in()
+        if self._outside:
+            self._let_in()
         return wait
 
     def remove(self, item: W) -> bool:
@@ -175,13 +170,14 @@ class Queue(Generic[W]):
 
     def _wait(self, item: W, ticket: Ticket, since: float, now: float) -> Wait[W]:
         since = finite(since)
-        wait = Wait(item, ticket, since, self.eta_s(len(self.waiting) + 1, now))
-        self.waiting[item.id] = wait
-        self._number += 1
-        heappush(self._by_since, (since, self._number, wait))
-        if len(self._by_since) > 2 * len(self.waiting) + SLACK:
-            self._by_since = [entry for entry in self._by_since if not entry[2].gone]
-            heapify(self._by_since)
+        waiting, by_since = self.waiting, self._by_since
+        wait = Wait(item, ticket, since, self._starts.wait_s(len(waiting) + 1, now))
+        waiting[item.id] = wait
+        self._number = number = self._number + 1
+        heappush(by_since, (since, number, wait))
+        if len(by_since) > 2 * len(waiting) + SLACK:
+            by_since[:] = [entry for entry in by_since if not entry[2].gone]
+            heapify(by_since)
         return wait
 
     def _forget(self, key: str) -> Wait[W]:

@@ -14,26 +14,29 @@ SPARE = 0.1
 
 
 class Rate:
-    """``per_s``: weighted tokens a second in the mean of late; 0 until one was measured."""
+    """``per_s``: weighted tokens a second in the mean of late; 0 until one was measured. ``began``: what was begun with
+    since, and counts with what is served next."""
 
-    __slots__ = ("_amount", "_last", "_since", "_spent", "per_s")
+    __slots__ = ("_amount", "_last", "_since", "_spent", "began", "per_s")
 
     def __init__(self) -> None:
-        self.per_s = 0.0
+        self.per_s = self.began = 0.0
         self._spent = 0.0
         self._amount = 0.0
         self._since = self._last = 0.0
 
     def served(self, amount: float, now: float) -> bool:
         """So much more was; whether ``per_s`` is another now. A clock that goes back begins anew."""
-        if not 0 <= now - self._last <= WINDOW_S:
-            self._since, self._amount = now, 0.0
-        self._last = now
-        if now > self._since:  # else it was served before
-            self._amount += amount
+        amount += self.began
+        self.began = 0.0
+        last, self._last = self._last, now
         if self._spent:
             self._spent = max(self._spent - SPARE * amount, 0.0)
+        if not 0 <= now - last <= WINDOW_S:
+            self._since, self._amount = now, 0.0
         took_s = now - self._since
+        if took_s > 0:  # else it was served before
+            self._amount += amount
         if not took_s >= WINDOW_S:
             return False
         measured = self._amount / took_s
@@ -44,6 +47,8 @@ class Rate:
     def spend(self, tokens: float, most: float) -> bool:
         """Whether so many may be computed again: no more than the spare part of what is served, but ``most`` at once
         (or one that is larger, when nothing else was for long)."""
+        self._amount += self.began
+        self.began = 0.0
         if self._spent and self._spent + tokens > most:
             return False
         self._spent += tokens

@@ -84,10 +84,10 @@ class SloFormula(Base):
         self._number = 0
 
     def add(self, ticket: Ticket, now: float) -> None:
-        if not self._join(ticket):
+        if not self._join(ticket, now):
             return
         ticket.account = tenant = self._of(ticket)
-        arrived = arrival(ticket, now)
+        arrived = ticket.arrived_at
         tenant.target_s = due_at(ticket, arrived, TARGETS_S) - arrived
         tenant.tickets.push(arrived + steps(ticket.priority), ticket)
         if ticket.terms.sheddable and not ticket.begun:

@@ -10,6 +10,7 @@ from headrace.scheduling.ticket_heap import SLACK
 
 if TYPE_CHECKING:
     from headrace.scheduling.accounts import Tenant
+    from headrace.scheduling.policy import Ticket
 
 Entries = list[tuple[float, int, "Tenant"]]
 
@@ -20,13 +21,14 @@ class Urgent:
     A tenant stands aside while its counter is more than the headroom beyond the least. It is moved at most once for
     each time that its counter or its lateness changed, so finding the next one is O(log n). A tenant has one valid
     entry in all of the class, with its ``urgent_number``; others are dropped when they come to the top, or
-    are the majority. ``numbers``: new ones for entries, the same for all of the class. ``bids``, ``aside``: heaps
-    of entries; others may only look at them.
+    are the majority. ``numbers``: new ones for entries, the same for all of the class. ``late``: of tenants with late
+    requests, or of those without. ``bids``, ``aside``: heaps of entries; others may only look at them.
     """
 
-    __slots__ = ("_numbers", "aside", "bids")
+    __slots__ = ("_numbers", "aside", "bids", "late")
 
-    def __init__(self, numbers: Iterator[int]) -> None:
+    def __init__(self, numbers: Iterator[int], *, late: bool) -> None:
+        self.late = late
         self.bids: Entries = []
         self.aside: Entries = []
         self._numbers = numbers
@@ -39,11 +41,12 @@ class Urgent:
                 tenant.bid = entry[2].start_by
                 self.bids = self._push(self.bids, tenant.bid, tenant)
 
-    def first(self, now: float, least: float, headroom: float, before: float) -> Tenant | None:
-        """Who has the least time left, if the first of its tickets must start ``before`` then; what had to start
+    def first(self, now: float, least: float, headroom: float, before: float) -> Ticket | None:
+        """The first ticket of who has the least time left, if it must start ``before`` then; what had to start
         before ``now`` is relegated on the way, and who has late requests by that goes elsewhere. ``least``:
         the least counter of those with somebody waiting."""
-        self._bring_back(least, headroom)
+        if self.aside and self.aside[0][0] - headroom <= least:
+            self._bring_back(least, headroom)
         bids = self.bids
         while bids:
             start, number, tenant = bids[0]
@@ -54,7 +57,7 @@ class Urgent:
                 continue
             if start < now:
                 tenant.relegate(now)
-            if tenant.urgent is not self:
+            if (tenant.late.waiting > 0) is not self.late:
                 heappop(bids)
                 tenant.moves()
                 continue
@@ -69,7 +72,7 @@ class Urgent:
                 tenant.bid = entry[2].start_by
                 heapreplace(bids, (tenant.bid, number, tenant))
             else:
-                return tenant
+                return entry[2]
         return None
 
     def _bring_back(self, least: float, headroom: float) -> None:

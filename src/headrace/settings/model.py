@@ -349,6 +349,20 @@ class Model(Section, frozen=True):
         ]
         | None
     ) = None
+    jobs_apart: Annotated[
+        bool,
+        setting(
+            "Rows of jobs have a `llama` of their own while there are some, that stands still while others wait for a "
+            "first token (Linux, not on a GPU, and if there is memory for it); off where that memory is for others."
+        ),
+    ] = True
+    express: Annotated[
+        bool,
+        setting(
+            "Requests whose first token is due while other tenants have the slots of a `llama` have another one, for "
+            "which all others stand still (where `jobs_apart` would work); off where that memory is for others."
+        ),
+    ] = True
     continuation: Annotated[
         Literal["fast", "exact"],
         setting("`exact`: an answer that was moved is what it would have been; costs a replay."),

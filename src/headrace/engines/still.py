@@ -1,0 +1,158 @@
+"""A process that stands still while others wait for their first tokens on the same processors.
+
+A step of an engine that is busy takes longer than a short prompt does: 65 ms for a token in each of eight slots, half a
+second with prompts among them. Who waits for its end, or shares the next, is late by that. So rows of jobs have a
+process of their own, whose threads run where no others want to, and those who are pressed while others have the slots
+have one as well; the kernel stops the others wherever they are and lets them go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from headrace.domain.delta import Delta, Outcome
+from headrace.domain.errors import HeadraceError
+from headrace.engines.engine import Run, Sink, Work
+from headrace.engines.llama import LlamaEngine
+from headrace.engines.llama_options import LlamaOptions
+
+HELD_S = 5.0
+GOES_S = 0.25
+"""Rows are held so long at most, and then go so long, whoever waits: they go on under any load, if slowly."""
+OTHERS_HELD_S = 3.0
+OTHERS_GO_S = 1.5
+"""The same of the engine of who has more than its share: it has a third of the time at least."""
+
+POSSIBLE = sys.platform == "linux"
+"""Elsewhere a process that stands still does not notice that its parent died, and no class of threads is idle."""
+
+
+def _none() -> int:
+    return 0
+
+
+class Still:
+    """``pid``: of the process; gives 0 while there is none. ``held_s``, ``goes_s``: by turns, while somebody waits;
+    several who wait one after the other get no more."""
+
+    def __init__(self, held_s: float = HELD_S, goes_s: float = GOES_S) -> None:
+        self.pid: Callable[[], int] = _none
+        self._held_s = held_s
+        self._goes_s = goes_s
+        self._awaited = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._held = False
+        self._left_s = held_s
+        self._since = time.monotonic()
+
+    def began(self) -> None:
+        """Somebody waits for a first token. Then one :meth:`came` is owed."""
+        self._awaited += 1
+        if self._awaited == 1:
+            self._hold()
+
+    def came(self) -> None:
+        """One token came, or will not come."""
+        self._awaited -= 1
+        if not self._awaited:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._go()
+
+    def _hold(self) -> None:
+        """For what is left; it comes back while the process goes."""
+        now = time.monotonic()
+        more_s = (now - self._since) * self._held_s / self._goes_s
+        self._left_s = min(self._left_s + more_s, self._held_s)
+        self._since = now
+        self._signal(signal.SIGSTOP)
+        self._held = True
+        self._timer = asyncio.get_running_loop().call_later(self._left_s, self._let)
+
+    def _let(self) -> None:
+        self._go()
+        self._timer = asyncio.get_running_loop().call_later(self._goes_s, self._hold)
+
+    def _go(self) -> None:
+        now = time.monotonic()
+        if self._held:
+            self._left_s = max(self._left_s - (now - self._since), 0.0)
+            self._since = now
+        self._held = False
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        pid = self.pid()
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+Others = Sequence[Still]
+
+
+class LeadingLlama(LlamaEngine):
+    """An engine for whose first tokens other processes stand still."""
+
+    def __init__(
+        self, options: LlamaOptions, environment: Mapping[str, str], cpus: int, others: Others
+    ) -> None:
+        super().__init__(options, environment, cpus)
+        self._others = others
+
+    def stream_infer(self, work: Work, sink: Sink) -> Run:
+        others = [one for one in self._others if one.pid()]
+        if not others:
+            return super().stream_infer(work, sink)
+        run = AwaitedRun(others, sink, work.live)
+        run.run = super().stream_infer(work, run)
+        return run
+
+
+class AwaitedRun:
+    """Sink of a run, and the run itself to who started it. ``live``: its output is wanted as it comes; else what
+    counts is when its prompt is computed."""
+
+    __slots__ = ("_live", "_others", "_sink", "run")
+
+    def __init__(self, others: Others, sink: Sink, live: bool) -> None:
+        self._others = others
+        self._sink = sink
+        self._live = live
+        self.run: Run | None = None
+        for one in others:
+            one.began()
+
+    def cancel(self) -> None:
+        self._came()
+        if self.run is not None:
+            self.run.cancel()
+
+    def deltas(self, deltas: list[Delta]) -> None:
+        if self._others:
+            self._came()
+        self._sink.deltas(deltas)
+
+    def prefill(self, done: int, total: int) -> None:
+        if done >= total and not self._live:
+            self._came()
+        self._sink.prefill(done, total)
+
+    def finished(self, outcome: Outcome, deltas: Sequence[Delta] = ()) -> None:
+        self._came()
+        self._sink.finished(outcome, deltas)
+
+    def failed(self, error: HeadraceError) -> None:
+        self._came()
+        self._sink.failed(error)
+
+    def _came(self) -> None:
+        others, self._others = self._others, ()
+        for one in others:
+            one.came()

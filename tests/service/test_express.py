@@ -1,0 +1,177 @@
+"""Whose first token is due while others have the slots gets one beside them, and nobody is paused for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.service.house import WORDS, House, Witness
+from tests.service.test_scheduling import ask, phases, tenants, tick
+
+from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.tenant import Tenant
+from headrace.engines.lazy import LazyEngine
+from headrace.engines.script import Script
+from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
+from headrace.express import Express
+from headrace.flow import Flow
+from headrace.routing.model import Replica
+from headrace.scheduling.fair_headroom import FairHeadroom
+
+Main = Callable[[Coroutine[Any, Any, Any]], Any]
+SLOTS = 2
+EXPRESS_SLOTS = 1
+LONG = Script(WORDS, when="hello", repeat=30, delay_ms=5)
+TEXT = "".join(WORDS) * 30
+
+
+class Failing(ScriptedEngine):
+    async def load(self) -> None:
+        raise HeadraceError(Code.ENGINE_UNAVAILABLE, "no memory")
+
+
+class Beside:
+    """A house with an engine beside its own; what is said of that; how often it was built."""
+
+    def __init__(self, kind: type[ScriptedEngine] = ScriptedEngine) -> None:
+        self.told: asyncio.Queue[str] = asyncio.Queue()
+        self.kind = kind
+        self.engines: list[ScriptedEngine] = []
+        known = tenants(Tenant(name="heavy"), Tenant(name="light", ttft_ms=5000.0))
+        self.house = House(LONG, slots=SLOTS, tenants=known, prepare=self._prepare)
+        self.house.flow.queue.policy = FairHeadroom(pressed=1.0)  # from the beginning
+
+    def _build(self) -> ScriptedEngine:
+        self.engines.append(self.kind(ScriptedOptions("m", (LONG,), EXPRESS_SLOTS)))
+        return self.engines[-1]
+
+    def _prepare(self, flow: Flow) -> None:
+        engine = LazyEngine(self._build)
+        self.replica: Replica[Any] = Replica("m (express)", engine)
+        self.express = Express(
+            self.replica, engine, flow, self.told.put_nowait, look_s=0.005, idle_s=60.0, delay_s=0.0
+        )
+        flow.express = self.express
+
+    @asynccontextmanager
+    async def open(self, *, loaded: bool = True) -> AsyncIterator[House]:
+        await self.house.open()
+        tasks = [asyncio.create_task(one) for one in (tick(self.house), self.express.run())]
+        if loaded:
+            self.express.wanted()
+            assert await self.told.get() == "loaded"
+            self.house.service.tick(0.0)
+        try:
+            yield self.house
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.house.service.close(0.0)
+
+
+async def heavies(house: House, count: int) -> list[Witness]:
+    """So many of one tenant, of which as many run as there are slots."""
+    heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(count)]
+    await heavy[1].token(4)
+    return heavy
+
+
+def test_who_is_short_of_time_runs_beside_those_who_have_the_slots(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            heavy = await heavies(house, 4)
+            light = Witness(ask(house, "light"), client=False)
+            assert beside.replica.in_use == 1
+            await light.token(1)
+            assert {await one.whole() for one in (light, *heavy)} == {TEXT}
+            assert not any("paused" in phases(one) for one in heavy)
+            assert beside.replica.in_use == house.in_use == 0
+            assert house.flow.running == {}
+
+    run(main())
+
+
+def test_who_has_its_share_that_way_waits_for_a_slot(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            heavy = await heavies(house, 2)
+            first, second = (Witness(ask(house, "light"), client=False) for _ in range(2))
+            await first.token(1)
+            assert not second.tokens
+            assert {await one.whole() for one in (first, second, *heavy)} == {TEXT}
+            assert not any("paused" in phases(one) for one in heavy)
+
+    run(main())
+
+
+def test_nobody_goes_there_while_all_are_of_one_tenant(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            heavy = await heavies(house, 4)
+            assert beside.replica.in_use == 0
+            assert {await one.whole() for one in heavy} == {TEXT}
+
+    run(main())
+
+
+def test_who_has_time_waits_for_its_turn(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            house.flow.queue.policy = FairHeadroom(pressed=0.0)
+            await heavies(house, 2)
+            Witness(ask(house, "light"), client=False)
+            assert beside.replica.in_use == 0
+            assert len(house.flow.queue) == 1
+
+    run(main())
+
+
+def test_it_is_loaded_when_two_tenants_meet_and_until_then_a_slot_is_taken(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open(loaded=False) as house:
+            heavy = await heavies(house, 2)
+            assert not beside.engines
+            light = Witness(ask(house, "light"), client=False)
+            await light.token(1)
+            assert sum("paused" in phases(one) for one in heavy) == 1
+            assert await beside.told.get() == "loaded"
+            assert {await one.whole() for one in (light, *heavy)} == {TEXT}
+
+    run(main())
+
+
+def test_without_memory_for_it_a_slot_is_taken(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside(Failing)
+        async with beside.open(loaded=False) as house:
+            heavy = await heavies(house, 2)
+            for _ in range(2):
+                light = Witness(ask(house, "light"), client=False)
+                await light.token(1)
+                assert await light.whole() == TEXT
+            assert {await one.whole() for one in heavy} == {TEXT}
+            assert len(beside.engines) == 1
+
+    run(main())
+
+
+def test_what_broke_there_goes_on_among_the_others(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            heavy = await heavies(house, 2)
+            light = Witness(ask(house, "light"), client=False)
+            await light.token(3)
+            await beside.engines[0].close()
+            assert {await one.whole() for one in (light, *heavy)} == {TEXT}
+            assert beside.replica.in_use == 0
+
+    run(main())
