@@ -45,7 +45,8 @@ class ModelConfig(msgspec.Struct, frozen=True):
 
 
 class GenaiModel:
-    """``context``: tokens of prompt and answer together. ``ends``: tokens that end an answer."""
+    """``context``: tokens of prompt and answer together. ``batches``: many sequences are computed at once, by GenAI's
+    ``Engine``. ``ends``: tokens that end an answer."""
 
     def __init__(
         self, folder: str, context: int, threads: int, device: Literal["auto", "cpu", "gpu"]

@@ -69,11 +69,10 @@ Order = Start | Cancel | Tokenize | Detokenize
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False, tag="facts"):
-    """Of the model. ``context``: tokens of prompt and answer together. ``batches``: it computes runs together."""
+    """Of the model. ``context``: tokens of prompt and answer together. ``vocabulary``: how many tokens it has."""
 
     context: int
     vocabulary: int
-    batches: bool
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -62,7 +62,7 @@ class Work:
     def __call__(self, orders: queue.SimpleQueue[bytes], send: Callable[[bytes], None]) -> None:
         """Does not return."""
         model = self._model
-        self._said.append(Facts(model.context, model.vocabulary, model.batches))
+        self._said.append(Facts(model.context, model.vocabulary))
         while True:
             self._tell(send)
             while not (self._busy and orders.empty()):
