@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 import os
 import queue
-import signal
 import socket
 import sys
 import threading
@@ -40,7 +39,6 @@ def main() -> None:
     """Serve until the parent is gone or the process is told to end."""
     control = take_over_stdout()
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildOptions)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with(options.parent)
     try:
         work = _loaded(options)
