@@ -255,3 +255,7 @@ def test_threads_and_optimisation_are_as_configured(tmp_path: Path) -> None:
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
     assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
     assert options.execution_mode.name == "ORT_PARALLEL"
+
+
+def test_its_platform_is_called_as_triton_calls_it(tmp_path: Path) -> None:
+    assert engine(onnx_models.identity(tmp_path / "m.onnx")).platform == "onnxruntime_onnx"
