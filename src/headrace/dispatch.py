@@ -103,16 +103,27 @@ class Dispatcher:
     def _look_when_pressed(self, generation: Generation, flow: Flow) -> None:
         """At the next tick, or at once where that may be too late."""
         in_s = generation.ticket.pressed_at - time.monotonic()
-        if 0 < in_s < SOON_S:
+        if 0 < in_s < (SOON_S if flow.express is None else inf):
             asyncio.get_running_loop().call_later(in_s, self._press, generation, flow)
 
     def _press(self, generation: Generation, flow: Flow) -> None:
         """It has little time left now, if it still waits."""
         self._look(flow)
+        self._hurry(generation, flow)
+
+    def _hurry(self, generation: Generation, flow: Flow) -> None:
         if generation.place is None and generation.id in flow.queue.waiting:
             place = self._express(generation, flow)
             if place is not None:
                 self._serve(generation, flow, place, time.monotonic())
+
+    def _hurry_missed(self, flow: Flow) -> None:
+        """Those that found no place for who hurries; there is one now."""
+        if flow.express is not None:
+            missed = list(flow.express.missed)
+            flow.express.missed.clear()
+            for generation in missed:
+                self._hurry(generation, flow)
 
     def _look(self, flow: Flow) -> None:
         self._pump(flow)
@@ -270,7 +281,10 @@ class Dispatcher:
         there = express.wanted()  # soon: who comes next may have to hurry
         if not flow.queue.policy.hurries(ticket, others, now, replica.name):
             return None
-        return express.place() if there else None
+        place = express.place() if there else None
+        if place is None and generation not in express.missed:
+            express.missed.append(generation)
+        return place
 
     def _relieve(self, flow: Flow, now: float) -> None:
         """Who has little time left and stands in an engine's own line has others before it that took their slots in
@@ -427,7 +441,10 @@ class Dispatcher:
         if place is not None:
             generation.place = None
             place.free()
-            self._leave(generation, generation.flow, now)
+            flow: Flow = generation.flow
+            self._leave(generation, flow, now)
+            if flow.express is not None and flow.express.missed:
+                asyncio.get_running_loop().call_soon(self._hurry_missed, flow)
         return place
 
     def _look_at_replicas(self, flow: Flow, now: float) -> None:

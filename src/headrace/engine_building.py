@@ -36,7 +36,6 @@ from headrace.settings.environment import inherited
 from headrace.settings.model import Model
 from headrace.settings.model import Replica as Upstream
 
-EXPRESS_SLOTS = 2
 PATIENCE_S = 10.0 * 365 * 86_400
 """How long an upstream that does not answer is asked again: as long as the server runs."""
 
@@ -162,8 +161,10 @@ class Beside:
         self, options: LlamaOptions, environment: Mapping[str, str], cpus: int
     ) -> LlamaEngine:
         """Of those for whom all others stand still. Raises as :meth:`follow`."""
-        self._check_memory(EXPRESS_SLOTS / shape(options, cpus).slots)
-        own = msgspec.structs.replace(_another(options, "express"), slots=EXPRESS_SLOTS)
+        all_slots = shape(options, cpus).slots
+        slots = max(2, all_slots // 2)
+        self._check_memory(slots / all_slots)
+        own = msgspec.structs.replace(_another(options, "express"), slots=slots)
         return LeadingLlama(own, environment, cpus, [self._rows, self._all])
 
     def _check_memory(self, part: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from headrace.domain.errors import HeadraceError
@@ -10,15 +11,18 @@ from headrace.engines.lazy import LazyEngine
 from headrace.flow import Flow
 from headrace.occasional import LOOK_S, Occasional
 from headrace.routing.model import Place, Replica
+from headrace.streams.generation import Generation
 
 IDLE_S = 3600.0
 """It is loaded when two tenants meet, which is too late for the first of them: so it stays for a while."""
+MISSED = 64
 DELAY_S = 0.5
 """Who comes first has its first token by then, and the load does not make it later."""
 
 
 class Express(Occasional):
-    """``replica``: whose engine is ``engine``; ``leading``: the flow of the model's own."""
+    """``replica``: whose engine is ``engine``; ``leading``: the flow of the model's own. ``missed``: who found no place
+    there, the newest of them."""
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Express(Occasional):
     ) -> None:
         super().__init__(engine, leading, tell, look_s=look_s, idle_s=idle_s, delay_s=delay_s)
         self.replica = replica
+        self.missed: deque[Generation] = deque(maxlen=MISSED)
 
     def place(self) -> Place[Engine] | None:
         """A slot for one that needs it now; None while it has none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -71,6 +72,7 @@ class Express(Beside, Protocol):
     """Where those go whose first token is due while others have the slots: see ``express.py``."""
 
     replica: Replica[Engine]
+    missed: deque[Generation]
 
     def place(self) -> Place[Engine] | None: ...
 

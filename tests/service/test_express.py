@@ -35,16 +35,17 @@ class Failing(ScriptedEngine):
 class Beside:
     """A house with an engine beside its own; what is said of that; how often it was built."""
 
-    def __init__(self, kind: type[ScriptedEngine] = ScriptedEngine) -> None:
+    def __init__(self, kind: type[ScriptedEngine] = ScriptedEngine, script: Script = LONG) -> None:
         self.told: asyncio.Queue[str] = asyncio.Queue()
-        self.kind = kind
+        self.kind, self.script = kind, script
         self.engines: list[ScriptedEngine] = []
-        known = tenants(Tenant(name="heavy"), Tenant(name="light", ttft_ms=5000.0))
+        light, other = (Tenant(name=name, ttft_ms=5000.0) for name in ("light", "other"))
+        known = tenants(Tenant(name="heavy"), light, other)
         self.house = House(LONG, slots=SLOTS, tenants=known, prepare=self._prepare)
         self.house.flow.queue.policy = FairHeadroom(pressed=1.0)  # from the beginning
 
     def _build(self) -> ScriptedEngine:
-        self.engines.append(self.kind(ScriptedOptions("m", (LONG,), EXPRESS_SLOTS)))
+        self.engines.append(self.kind(ScriptedOptions("m", (self.script,), EXPRESS_SLOTS)))
         return self.engines[-1]
 
     def _prepare(self, flow: Flow) -> None:
@@ -105,6 +106,19 @@ def test_who_has_its_share_that_way_waits_for_a_slot(run: Main) -> None:
             assert not second.tokens
             assert {await one.whole() for one in (first, second, *heavy)} == {TEXT}
             assert not any("paused" in phases(one) for one in heavy)
+
+
+def test_who_found_it_full_gets_the_place_that_is_given_back(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside(script=Script(("short",)))
+        async with beside.open() as house:
+            heavy = await heavies(house, 6)
+            asked = [ask(house, name) for name in ("light", "other")]
+            assert list(beside.express.missed) == asked[1:]
+            for one in asked:
+                assert await Witness(one, client=False).whole() == "short"
+            assert not any(one.ended.is_set() for one in heavy)
+            assert not beside.express.missed
 
     run(main())
 
