@@ -11,7 +11,7 @@ SOURCES := src tests $(wildcard benchmarks)
 CLIENTS := build/clients
 ARGS   ?=
 
-.PHONY: serve test fuzz kill-test storm-test browser-test ray-test check format proto bench-gateway bench-protocols bench-streams bench-engine bench-steps clean
+.PHONY: serve test fuzz kill-test storm-test browser-test genai-test ray-test check format proto bench-gateway bench-protocols bench-streams bench-engine bench-steps clean
 
 serve: $(SERVE)  ## set up, fetch the embedded model and serve it on 127.0.0.1:8000
 	@exec $(BIN)/headrace serve $(ARGS)
@@ -70,6 +70,10 @@ fuzz: $(DEV)  ## what is said and asked over any protocol, at random: 50 times t
 	FUZZ=50 $(BIN)/python -m pytest --timeout 0 tests/protocols/test_any_body.py tests/protocols/grpc/test_any_*.py tests/protocols/kserve/test_any_*.py \
 		tests/test_protocols_machine.py $(ARGS)
 
+genai-test: build/genai/.ready  ## the embedded model as ONNX beside llama.cpp: greedy texts, tokens a second; fetches torch
+	@test -d build/genai/model || build/genai/bin/headrace models convert -o build/genai/model
+	build/genai/bin/python -m benchmarks.genai build/genai/model $(ARGS)
+
 storm-test: $(DEV)  ## 1,000 clients leave at once, ten times; nothing may be left of them
 	$(BIN)/python -m tests.storm.storms --storms 10 --clients 1000 $(ARGS)
 
@@ -77,6 +81,11 @@ build/ray/.ready: pyproject.toml
 	@test -x build/ray/bin/python || $(PYTHON) -m venv build/ray
 	@echo "Fetching Ray …"
 	@build/ray/bin/python -m pip install --quiet --disable-pip-version-check -e '.[ray]' pytest pytest-timeout
+	@touch $@
+
+build/genai/.ready: pyproject.toml constraints.txt
+	@test -x build/genai/bin/python || $(PYTHON) -m venv build/genai
+	@PIP_CONSTRAINT=constraints.txt build/genai/bin/python -m pip install --quiet --disable-pip-version-check -e '.[genai-tools]'
 	@touch $@
 
 $(CLIENTS)/.ready: tests/clients/package.json

@@ -71,7 +71,12 @@ if TYPE_CHECKING:  # they import numpy
 
 logger = logging.getLogger("headrace.app")
 
-PROVIDERS = {"openai": "openai", "llama": "llama.cpp", "scripted": "headrace"}
+PROVIDERS = {
+    "openai": "openai",
+    "llama": "llama.cpp",
+    "genai": "onnxruntime-genai",
+    "scripted": "headrace",
+}
 """``gen_ai.provider.name`` by a model's engine."""
 
 Announce = Callable[["App"], None]

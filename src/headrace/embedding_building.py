@@ -51,7 +51,7 @@ def _texts(
     tensors: Any,
 ) -> Texts | None:
     """None for a model that gives no embeddings."""
-    if model.engine in ("openai", "scripted"):
+    if model.engine in ("openai", "genai", "scripted"):
         return UpstreamTexts(flows[model.name].model)
     if not model.embedding.enabled:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Request
 from headrace.engines.connection import Write
 from headrace.engines.engine import Engine
+from headrace.engines.genai import GenaiEngine, GenaiOptions
 from headrace.engines.lazy import LazyEngine
 from headrace.engines.limits import Limits as EngineLimits
 from headrace.engines.llama import LlamaEngine
@@ -23,7 +25,7 @@ from headrace.engines.memory import available, check_memory
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
 from headrace.engines.still import OTHERS_GO_S, OTHERS_HELD_S, POSSIBLE, LeadingLlama, Still
-from headrace.local_engine import LocalEngine
+from headrace.local_engine import Build, LocalEngine
 from headrace.models.bar import Bar
 from headrace.models.pull import pull
 from headrace.models.wanted import ModelFile, Report, Wanted
@@ -36,6 +38,9 @@ from headrace.settings.model import Replica as Upstream
 
 PATIENCE_S = 10.0 * 365 * 86_400
 """How long an upstream that does not answer is asked again: as long as the server runs."""
+
+GENAI_CONTEXT = 4096
+"""Tokens of prompt and answer, as llama.cpp's slots have them: who names no ``max_tokens`` takes memory for all."""
 
 
 MakeLlama = Callable[[LlamaOptions, Mapping[str, str], int], LlamaEngine]
@@ -81,10 +86,30 @@ class EngineBuilder:
                 return [Replica(model.name, ScriptedEngine(script_options(model)))]
             case "llama":
                 return [Replica(model.name, self._llama(model))]
+            case "genai":
+                return [Replica(model.name, self._genai(model))]
             case "onnx":
                 return []  # it generates nothing: see tensor_building.py
 
     def _llama(self, model: Model, make: MakeLlama = LlamaEngine) -> Engine:
+        def build(file: ModelFile) -> Engine:
+            options = llama_options(model, file, self._settings.state_path)
+            return make(options, inherited(), len(os.sched_getaffinity(0)))
+
+        return self._local(model, build)
+
+    def _genai(self, model: Model) -> Engine:
+        if find_spec("onnxruntime_genai") is None:  # which only the engine's process imports
+            text = "models of the engine genai need its package: pip install 'headrace[genai]'"
+            raise HeadraceError(Code.INVALID_REQUEST, text, param="models.engine")
+
+        def build(file: ModelFile) -> Engine:
+            return GenaiEngine(genai_options(model, file, self._settings.state_path), inherited())
+
+        return self._local(model, build)
+
+    def _local(self, model: Model, build: Build) -> Engine:
+        """What ``build`` makes of its file."""
         settings = self._settings
         if model.source is None:
             raise HeadraceError(
@@ -94,10 +119,6 @@ class EngineBuilder:
 
         def fetch(report: Report) -> Awaitable[ModelFile]:
             return pull(settings.cache_path, wanted, report)
-
-        def build(file: ModelFile) -> Engine:
-            options = llama_options(model, file, settings.state_path)
-            return make(options, inherited(), len(os.sched_getaffinity(0)))
 
         return LocalEngine(model.name, fetch, build, Bar)
 
@@ -224,4 +245,19 @@ def llama_options(model: Model, file: ModelFile, state: Path) -> LlamaOptions:
             first_byte_s=max(model.first_byte_timeout_s, 3600.0),
             between_bytes_s=model.between_bytes_timeout_s,
         ),
+    )
+
+
+def genai_options(model: Model, file: ModelFile, state: Path) -> GenaiOptions:
+    """The options of an ONNX Runtime GenAI engine; 0 leaves a choice to it."""
+    return GenaiOptions(
+        name=model.name,
+        folder=str(Path(file.path).parent),
+        state=str(state),
+        version=file.sha256[:12],
+        device=model.device,
+        slots=model.slot_count,
+        context=model.context or GENAI_CONTEXT,
+        threads=model.threads or 0,
+        log_path=state / "engines" / f"{model.name}.log",
     )

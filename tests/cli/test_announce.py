@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,43 @@ def test_the_announcement_says_where_the_state_is_and_no_key() -> None:
     assert "s3cret" not in text
     text = announcement(load(flags={"store.url": "memory:"}, environ={}).settings, "x")
     assert "state: memory only" in text
+
+
+ONNX = """
+[[models]]
+name = "a/b"
+engine = "onnx"
+source = "file:/m.onnx"
+"""
+EMBEDDING = """
+[models.embedding]
+enabled = true
+tokenizer = "file:/tokenizer.json"
+"""
+CHAT = """
+[[models]]
+name = "chat"
+engine = "scripted"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "body"),
+    [
+        (ONNX, "/v2/models/a%2Fb", None),
+        (ONNX + EMBEDDING, "/v1/embeddings", {"model": "a/b", "input": "Why is the sky blue?"}),
+        (ONNX + EMBEDDING + CHAT, "/v1/chat/completions", "chat"),
+    ],
+)
+def test_what_is_to_be_tried_is_what_is_served(
+    tmp_path: Path, text: str, path: str, body: object
+) -> None:
+    file = tmp_path / "h.toml"
+    file.write_text(text)
+    words = shlex.split(curl(load(file, environ={}).settings, "x:1"), comments=True)
+    assert f"http://x:1{path}" in words
+    if body is None:
+        assert "-d" not in words
+    else:
+        asked = json.loads(words[-1])
+        assert body in (asked, asked["model"])

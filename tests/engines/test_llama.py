@@ -296,7 +296,7 @@ def test_a_template_that_wants_roles_in_turn_gets_them(run, engine, done):
                 sink, outcome = await done(llama, Work(chat(), (Prefix("", ()),), turns=turns))
                 assert outcome.reasons == ("length",), outcome
                 assert sink.ids()
-            marks = Marks(chat("Hi."), turns, True)
+            marks = Marks(chat("Hi.").messages, turns, True)
             assert [message.role for message in marks.messages] == ["user", "assistant", "user"]
             assert marks.messages[2].content == "Be brief.\n\nWhy?"
 
@@ -304,7 +304,7 @@ def test_a_template_that_wants_roles_in_turn_gets_them(run, engine, done):
 
 
 def test_a_template_that_hides_earlier_answers_is_told():
-    marks = Marks(chat(), (Turn(Prefix("x", (1,)), Message("user", "y")),))
+    marks = Marks(chat().messages, (Turn(Prefix("x", (1,)), Message("user", "y")),))
     mark = marks.messages[1].content
     assert marks.split(f"a{mark}b") == ("a", 1, "b")
     for rendered in ("ab", f"{mark} {mark}"):

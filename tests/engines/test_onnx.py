@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,43 @@ def test_weights_in_a_file_of_their_own_are_mapped_where_they_are_to_be_shared(
     assert np.allclose(a, b, atol=1e-3)
 
 
+def test_versions_that_share_weights_have_them_in_memory_once(tmp_path: Path) -> None:
+    random = np.random.default_rng(0).standard_normal((1024, 1024), dtype=np.float32)
+    weights = [onnx_models.numpy_helper.from_array(random, "w")]
+    tensors = [onnx_models.tensor(name, "FP32", ("batch", 1024)) for name in ("x", "y")]
+    x = np.ones((1, 1024), np.float32)
+    versions = []
+    for version in ("1", "2"):
+        node = onnx_models.helper.make_node("MatMul", ["x", "w"], ["y"], name=version)
+        whole = onnx_models.write(
+            tmp_path / "whole.onnx", [node], tensors[:1], tensors[1:], weights
+        )
+        path = tmp_path / f"{version}.onnx"
+        (tmp_path / "w.data").unlink(missing_ok=True)
+        onnx.save(onnx.load(whole), path, save_as_external_data=True, location="w.data")
+    for version in ("1", "2"):
+        model = engine(tmp_path / f"{version}.onnx", share_weights=True)
+        model.run({"x": x}, ["y"], {})
+        versions.append(model)
+    sizes = mapped_bytes(tmp_path / "w.data")
+    assert sizes["Rss"] >= 2 * random.nbytes  # both have read all of it …
+    assert sizes["Pss"] < 1.1 * random.nbytes  # … from the same pages
+    assert sizes["Private_Dirty"] == sizes["Anonymous"] == 0
+
+
+def mapped_bytes(path: Path) -> Counter[str]:
+    """What the mappings of a file take, by the names of ``/proc/PID/smaps``: ``Pss`` counts shared pages once."""
+    sizes: Counter[str] = Counter()
+    ours = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if "-" in name.split()[0]:
+            ours = line.endswith(str(path))
+        elif ours and value.endswith(" kB"):
+            sizes[name] += int(value.split()[0]) * 1024
+    return sizes
+
+
 def test_threads_and_optimisation_are_as_configured(tmp_path: Path) -> None:
     path = onnx_models.identity(tmp_path / "m.onnx")
     model = engine(path, graph_optimization="basic", intra_threads=1, inter_threads=2)
@@ -217,3 +255,7 @@ def test_threads_and_optimisation_are_as_configured(tmp_path: Path) -> None:
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 2)
     assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
     assert options.execution_mode.name == "ORT_PARALLEL"
+
+
+def test_its_platform_is_called_as_triton_calls_it(tmp_path: Path) -> None:
+    assert engine(onnx_models.identity(tmp_path / "m.onnx")).platform == "onnxruntime_onnx"

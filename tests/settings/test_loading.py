@@ -151,7 +151,7 @@ def test_a_setting_with_several_values_takes_one_text_a_list_or_commas(file: Pat
         ),
         (
             '[[models]]\nname = "a"\nengine = "vllm"',
-            "models[0].engine: must be one of llama, openai, onnx, scripted (FILE)",
+            "models[0].engine: must be one of llama, openai, genai, onnx, scripted (FILE)",
         ),
         ("[[models]]\nslots = 1", "models[0].name: must be set"),
         ('[models]\nname = "a"', "models: must be a list, not a table"),

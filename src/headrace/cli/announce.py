@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
 
 from headrace import __version__
 from headrace.settings import Settings
@@ -30,18 +33,45 @@ def announcement(
 
 
 def curl(settings: Settings, address: str, *, keyed: bool = False) -> str:
-    """A command that streams an answer which goes on when its reader leaves."""
+    """A command for what is served first of these: a streamed answer, which goes on when its reader leaves; the
+    vector of a text; what a model that takes tensors wants to have."""
+    generating = [model for model in settings.models if model.engine != "onnx"]
+    embedding = [model for model in settings.models if model.embedding.enabled]
+    if generating:
+        return _chat(settings, address, generating[0].name, keyed)
+    if embedding:
+        asked = {"model": embedding[0].name, "input": QUESTION}
+        return _command(settings, address, "/v1/embeddings", keyed, body=asked)
+    name = settings.models[0].name
+    asking = _command(settings, address, f"/v2/models/{quote(name, safe='')}", keyed)
+    return f"{asking}  # its inputs: POST them to …/infer"
+
+
+def _chat(settings: Settings, address: str, model: str, keyed: bool) -> str:
     body = {
-        "model": settings.models[0].name,
+        "model": model,
         "messages": [{"role": "user", "content": QUESTION}],
         "stream": True,
     }
+    leaving = ("-N", "-H", "X-On-Disconnect: continue")
+    return _command(settings, address, "/v1/chat/completions", keyed, leaving, body)
+
+
+def _command(
+    settings: Settings,
+    address: str,
+    path: str,
+    keyed: bool,
+    options: Sequence[str] = (),
+    body: dict[str, Any] | None = None,
+) -> str:
     socket = ["--unix-socket", address] if settings.server.uds else []
     base = "http://localhost" if settings.server.uds else _place(settings, address)
     key = ["-H", "Authorization: Bearer YOUR_KEY"] if keyed else []
-    words = ["curl", "-iN", *socket, f"{base}/v1/chat/completions", *key]
-    words += ["-H", "Content-Type: application/json", "-H", "X-On-Disconnect: continue"]
-    return shlex.join([*words, "-d", json.dumps(body)])
+    words = ["curl", "-i", *socket, f"{base}{path}", *key]
+    if body is not None:
+        words += ["-H", "Content-Type: application/json", *options, "-d", json.dumps(body)]
+    return shlex.join(words)
 
 
 def _place(settings: Settings, address: str) -> str:

@@ -1,4 +1,4 @@
-"""``headrace models list | pull | rm``, and ``optimize | quantize`` for ONNX models."""
+"""``headrace models list | pull | rm``, ``optimize | quantize`` for ONNX models, ``convert`` from GGUF to ONNX."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from headrace.cli import onnx_rewriting
+from headrace.cli import genai_converting, onnx_rewriting
 from headrace.cli.errors import told
 from headrace.cli.model_files import configured, fetched
 from headrace.cli.options import loaded, with_settings
@@ -72,5 +72,6 @@ def _described(cache: ModelCache, entry: Manifest) -> str:
     return "\n".join(lines)
 
 
+command.add_command(genai_converting.convert)
 command.add_command(onnx_rewriting.optimize)
 command.add_command(onnx_rewriting.quantize)

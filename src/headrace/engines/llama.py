@@ -9,9 +9,7 @@ computed again from the beginning (:mod:`headrace.engines.retrace`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,24 +24,20 @@ from headrace.domain.request import Message, Request
 from headrace.domain.tokens import Tokens
 from headrace.engines import llama_body, llama_tools, llama_turns
 from headrace.engines.ask import Asking
-from headrace.engines.base import StreamingEngine, unsupported
+from headrace.engines.base import unsupported
 from headrace.engines.cache_usage import cache_usage
 from headrace.engines.child import Command
 from headrace.engines.dialect import LLAMA
 from headrace.engines.embeddings import embedded, embedding_fields
-from headrace.engines.engine import EngineInfo, Health, Run, Sink, Work
+from headrace.engines.engine import EngineInfo, Run, Sink, Work
 from headrace.engines.fan import FanRun
 from headrace.engines.lane import Lane, LaneFacts, Prompt
 from headrace.engines.llama_client import LlamaClient
 from headrace.engines.llama_options import LlamaOptions, child_options, shape
 from headrace.engines.openai import ModelEntry, ModelList
-from headrace.engines.orphans import TAG, Owner, end_orphans
-from headrace.engines.supervisor import Supervisor
+from headrace.engines.process_engine import Life, ProcessEngine
 from headrace.engines.token_gap import TokenGaps
 from headrace.engines.tokenizer import DETOKENIZE, detokenized, tokenize_fields, tokenized
-
-RETRY_AFTER_S = 1.0
-"""What a client is told while the process is started again."""
 
 
 class Props(msgspec.Struct, gc=False):
@@ -59,21 +53,21 @@ class Endpoint(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
 
 
-QUESTIONS = 20
-"""How often processes that serve are asked what they can before the engine is given up."""
-ASK_AGAIN_S = 0.1
-
-
-class LlamaEngine(StreamingEngine):
+class LlamaEngine(ProcessEngine[LlamaClient]):
     """An :class:`~headrace.engines.engine.Engine` with a llama.cpp process of its own."""
 
     def __init__(self, options: LlamaOptions, environment: Mapping[str, str], cpus: int) -> None:
         """``environment``: of the process; ``cpus``: processors that it may use."""
         self._options = options
         self._shape = shape(options, cpus)
-        self._owner = Owner.this_process(options.state)
-        self._environment = {**environment, TAG: self._owner.tag}
-        self._key = secrets.token_urlsafe(24)
+        life = Life(
+            name=options.name,
+            state=options.state,
+            log_path=options.log_path,
+            rules=options.rules,
+            start_timeout_s=options.start_timeout_s,
+        )
+        super().__init__(life, environment)
         dialect = msgspec.structs.replace(LLAMA, extra=LLAMA.extra | set(options.accepts))
         asking = Asking(options.name, dialect)
         self._accepted = dialect.extra
@@ -82,33 +76,9 @@ class LlamaEngine(StreamingEngine):
         step = 0 if options.device == "gpu" else self._shape.batch
         context = self._shape.context
         self._facts = LaneFacts(gaps, options.max_tokens, asking, context, step)
-        self._supervisor = Supervisor(
-            options.name,
-            self._command,
-            self,
-            log_path=options.log_path,
-            rules=options.rules,
-            start_timeout_s=options.start_timeout_s,
-        )
-        self._client: LlamaClient | None = None
-        self._info: EngineInfo | None = None
         self._calls_tools = True
         self._vocabulary = 0
         """How many tokens the model has; 0: not known."""
-        self._runs: set[FanRun] = set()
-        self._idle = asyncio.Event()
-        self._draining = False
-        self._closing: set[asyncio.Task[None]] = set()
-
-    @property
-    def pid(self) -> int:
-        """Of the engine process; 0 while there is none."""
-        return self._supervisor.pid
-
-    @property
-    def running(self) -> int:
-        """Runs under way."""
-        return len(self._runs)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -121,33 +91,6 @@ class LlamaEngine(StreamingEngine):
         """The file that it serves."""
         return self._options.model_path
 
-    @property
-    def client(self) -> LlamaClient:
-        """Of the living process, for who wants to look into it. Raises what says why there is none."""
-        return self._serving()
-
-    async def load(self) -> None:
-        end_orphans(self._options.state)
-        await self._supervisor.start()
-        questions = 0
-        while self._info is None:
-            if await self._supervisor.settled() != "ready" or (client := self._client) is None:
-                raise HeadraceError(Code.ENGINE_UNAVAILABLE, self._supervisor.health()[1])
-            try:
-                self._info = await self._learn(client)
-            except HeadraceError:
-                # It may have died while it was asked; the next one is asked again.
-                questions += 1
-                if questions == QUESTIONS:
-                    raise
-                await asyncio.sleep(ASK_AGAIN_S)
-
-    def info(self) -> EngineInfo:
-        return self._info or super().info()
-
-    def health(self) -> tuple[Health, str]:
-        return self._supervisor.health()
-
     def check(self, request: Request) -> None:
         llama_body.check(request, self._accepted, bool(self._options.mmproj))
         if request.tools and not self._calls_tools:  # llama.cpp would leave them out silently
@@ -157,10 +100,7 @@ class LlamaEngine(StreamingEngine):
         llama_turns.check(request)
 
     def stream_infer(self, work: Work, sink: Sink) -> Run:
-        choices = work.request.choices
-        run = FanRun(sink, choices, choices, self._over)
-        self._runs.add(run)
-        self._idle.clear()
+        run = self._new_run(sink, work.request.choices)
         asyncio.get_running_loop().call_soon(self._begin, run, work)
         return run
 
@@ -196,36 +136,9 @@ class LlamaEngine(StreamingEngine):
     async def cache_usage(self) -> float | None:
         return await cache_usage(self._serving())
 
-    async def drain(self, limit_s: float) -> None:
-        """Take no new runs; return when those under way are over, or after ``limit_s``."""
-        self._draining = True
-        if self._runs:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), limit_s)
-
-    async def close(self) -> None:
-        self._fail_all(HeadraceError(Code.ENGINE_UNAVAILABLE, "The engine was closed."))
-        await self._supervisor.stop()
-        if self._client is not None:
-            await self._client.close()
-        await asyncio.gather(*self._closing)
-
-    # What the supervisor says.
-
-    def serving(self, port: int) -> None:
-        """A process serves: its slots are free, its caches empty."""
+    def _connect(self, port: int) -> LlamaClient:
         shape = self._shape
-        self._client = LlamaClient(port, self._key, shape.slots, shape.early, self._options.limits)
-
-    def died(self, why: str) -> None:
-        """The process is gone, and with it every run."""
-        client, self._client = self._client, None
-        text = f"The engine process of {self._options.name} is gone: {why}."
-        self._fail_all(HeadraceError(Code.ENGINE_FAILED, text))
-        if client is not None:
-            task = asyncio.get_running_loop().create_task(client.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        return LlamaClient(port, self._key, shape.slots, shape.early, self._options.limits)
 
     def _command(self) -> Command:
         told = child_options(self._options, self._shape, os.getpid(), self._key)
@@ -277,7 +190,7 @@ class LlamaEngine(StreamingEngine):
 
     def _render_turns(self, client: LlamaClient, run: FanRun, work: Work, plain: bool) -> None:
         """The same for a chat with turns; ``plain`` where its template has refused their roles."""
-        marks = llama_turns.Marks(work.request, work.turns, plain)
+        marks = llama_turns.Marks(work.request.messages, work.turns, plain)
         again = partial(self._render_turns, client, run, work, True)
 
         def rendered(body: bytes) -> None:
@@ -312,26 +225,6 @@ class LlamaEngine(StreamingEngine):
             if work.turns:
                 prompt = llama_turns.completion(request.prompts[0], work.turns)
             Lane(client, self._facts, run, work, index).start(prompt)
-
-    def _over(self, run: FanRun) -> None:
-        self._runs.discard(run)
-        if not self._runs:
-            self._idle.set()
-
-    def _fail_all(self, error: HeadraceError) -> None:
-        for run in list(self._runs):
-            run.failed(error)
-
-    def _serving(self) -> LlamaClient:
-        """The living process's client. Raises what says why there is none."""
-        if self._draining:
-            raise HeadraceError(Code.SHUTTING_DOWN, "The engine takes no new requests.")
-        if self._client is None:
-            state, reason = self.health()
-            code = Code.MODEL_LOADING if state == "starting" else Code.ENGINE_UNAVAILABLE
-            text = f"The engine of {self._options.name} is {state}: {reason}."
-            raise HeadraceError(code, text, retry_after_s=RETRY_AFTER_S)
-        return self._client
 
     async def _learn(self, client: LlamaClient) -> EngineInfo:
         options, shape = self._options, self._shape

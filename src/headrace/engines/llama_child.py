@@ -1,28 +1,22 @@
 """The llama.cpp engine process: ``python -m headrace.engines.llama_child``.
 
 Reads one JSON line of :class:`ChildOptions` from standard input, serves llama.cpp's HTTP on a free
-loopback port, and says so with one JSON line on standard output: ``{"port": N}``, or ``{"error": why}``.
-It must not outlive its parent: the kernel kills it with the parent (Linux), and the end of standard
-input, which only a living parent holds open, ends it everywhere else. llama.cpp's own messages go to
-standard error.
+loopback port, and says so with one JSON line on standard output. llama.cpp's own messages go to standard
+error.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-_PR_SET_PDEATHSIG = 1
-PARENT_GONE = 3
-"""Exit status of a child that found its parent gone."""
+from headrace.engines.own_process import end_with, say, take_over_stdout
+
 Pooling = Literal["mean", "cls", "last"]
 
 
@@ -56,52 +50,24 @@ class ChildOptions(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Serve until the parent is gone or the process is told to end."""
-    control = _take_over_stdout()
+    control = take_over_stdout()
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildOptions)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
-    _die_with(options.parent)
+    end_with(options.parent)
     if options.spare:
         _stand_back()
-    threading.Thread(target=_exit_at_eof, name="parent-watch", daemon=True).start()
     try:
         server = _serve(options)
     except Exception as error:  # noqa: BLE001  the one boundary of this process: say why, then end
-        _say(control, {"error": f"{type(error).__name__}: {error}"})
+        say(control, {"error": f"{type(error).__name__}: {error}"})
         os._exit(1)
-    _say(control, {"port": int(server.listening_address.rpartition(":")[2])})
+    say(control, {"port": int(server.listening_address.rpartition(":")[2])})
     signal.pause()
-
-
-def _take_over_stdout() -> int:
-    """Keep standard output for the one line; whatever C++ prints there goes to standard error."""
-    control = os.dup(1)
-    os.dup2(2, 1)
-    return control
-
-
-def _say(control: int, value: dict[str, Any]) -> None:
-    os.write(control, json.dumps(value).encode() + b"\n")
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the parent's thread that started it ends."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(PARENT_GONE)
 
 
 def _stand_back() -> None:
     """All threads from now on run where no others want to; where memory is short, this process goes first."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def _exit_at_eof() -> None:
-    while sys.stdin.buffer.readline():
-        """The parent says nothing more; its end says enough."""
-    os._exit(PARENT_GONE)
 
 
 def _serve(options: ChildOptions) -> Any:

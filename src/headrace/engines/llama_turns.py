@@ -32,12 +32,14 @@ class Marks:
 
     __slots__ = ("_marks", "_turns", "messages")
 
-    def __init__(self, request: Request, turns: Sequence[Turn], plain: bool = False) -> None:
+    def __init__(
+        self, conversation: Sequence[Message], turns: Sequence[Turn], plain: bool = False
+    ) -> None:
         """``plain``: for a template that wants a user's message and an answer in turn. What was added is the
         user's then, and joined to the message before if nothing was said between."""
         self._turns = [turn for turn in turns if turn.said.text]
         self._marks: list[str] = []
-        messages = list(request.messages)
+        messages = list(conversation)
         for turn in turns:
             if turn.said.text:
                 mark = f"turn{secrets.token_hex(12)}"

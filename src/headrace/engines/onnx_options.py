@@ -52,11 +52,12 @@ class OnnxOptions(msgspec.Struct, frozen=True):
     provider_options: Mapping[str, Mapping[str, Any]] = {}
 
 
-def open_session(path: str, options: OnnxOptions) -> Any:
-    """An ``onnxruntime.InferenceSession`` of the model file. Blocks. Raises ``ENGINE_UNAVAILABLE`` for a provider that
-    is not there, unless it may be done without; and whatever ONNX Runtime does."""
+def open_session(path: str, options: OnnxOptions, runtime: Any = onnxruntime) -> Any:
+    """An ``onnxruntime.InferenceSession`` of the model file. Blocks. ``runtime``: the package, or what stands for one
+    with other providers. Raises ``ENGINE_UNAVAILABLE`` for a provider that is not there, unless it may be done
+    without; and whatever ONNX Runtime does."""
     wanted = [NAMES[provider] for provider in options.providers]
-    there = onnxruntime.get_available_providers()
+    there = runtime.get_available_providers()
     usable = [name for name in wanted if name in there]
     _look(options, wanted, usable, f"this onnxruntime has {', '.join(there)}")
     chosen = [
@@ -66,7 +67,7 @@ def open_session(path: str, options: OnnxOptions) -> Any:
     ]
     if NAMES["cpu"] not in usable:
         chosen.append((NAMES["cpu"], {}))
-    session = onnxruntime.InferenceSession(path, _session_options(options), providers=chosen)
+    session = runtime.InferenceSession(path, _session_options(options), providers=chosen)
     session.disable_fallback()
     _look(options, usable, session.get_providers(), "its libraries, or the device, cannot be used")
     return session

