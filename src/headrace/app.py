@@ -152,7 +152,10 @@ class App:
                 said = {"state": state, "model": plan.model, "replica": plan.name}
                 self.topics.publish("model", {**said, "version": plan.version})
 
-        return build(self.settings, self.batch_queue, news, self.limiting.take_request)
+        def busy() -> bool:
+            return self.service.busy
+
+        return build(self.settings, self.batch_queue, news, self.limiting.take_request, busy)
 
     def _build_service(self) -> Service:
         return Service(
