@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,9 +18,10 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.asking import caller_of, check_takes_json
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import JSON, Call
-from headrace.protocols.embedding_port import Embedder
+from headrace.protocols.embedding_port import Embedded, Embedder
 from headrace.protocols.openai_request import Identity, Name, Priority, TokenId
 from headrace.protocols.router import Route
+from headrace.protocols.tracing import Attributes, worked
 
 MAX_INPUTS = 2048
 """Of one request, as OpenAI has it."""
@@ -82,11 +84,23 @@ class EmbeddingEndpoint:
         request = EmbeddingRequest(
             body.model, inputs, body.dimensions, body.user, body.priority or 0
         )
-        embeddings, call.reservation = await self._known.embed(request, caller_of(call))
+        work = self._known.embed(request, caller_of(call))
+        learnt = partial(_learnt, body.model)
+        embedded = await worked(call.span, f"embeddings {body.model}", work, learnt)
+        embeddings, call.reservation = embedded
         tokens = embeddings.prompt_tokens
         data = await _data(embeddings.vectors, body.encoding_format or "float")
         usage = EmbeddingUsage(tokens, tokens)
         call.respond(200, [JSON], _encode(EmbeddingList("list", data, body.model, usage)))
+
+
+def _learnt(model: str, embedded: Embedded) -> Attributes:
+    """https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/"""
+    return {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.request.model": model,
+        "gen_ai.usage.input_tokens": embedded.embeddings.prompt_tokens,
+    }
 
 
 async def _data(vectors: Sequence[Any], format: Format) -> Any:
