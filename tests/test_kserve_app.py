@@ -300,7 +300,9 @@ def test_metadata_statistics_and_repository_of_real_models(folder: Path) -> None
             assert metadata["inputs"] == [
                 {"name": name, "datatype": "INT32", "shape": [-1, 2]} for name in ("a", "b")
             ]
-            assert client.get("/v2/models/sum/config").json()["max_batch_size"] == 32
+            config = client.get("/v2/models/sum/config").json()
+            assert config["max_batch_size"] == 32
+            assert (config["platform"], config["backend"]) == ("onnxruntime_onnx", "onnxruntime")
             inputs = [
                 {"name": name, "datatype": "INT32", "shape": [2, 2], "data": [1, 2, 3, 4]}
                 for name in ("a", "b")

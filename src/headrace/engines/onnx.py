@@ -31,7 +31,7 @@ _LONGEST_REASON = 400
 class OnnxEngine:
     """``path``: of an ``.onnx`` or ``.ort`` file; files that it names for its weights are beside it."""
 
-    platform = "onnx_onnxruntime"
+    platform = "onnxruntime_onnx"
 
     def __init__(self, path: str, options: OnnxOptions, quiet: QuietCollector) -> None:
         """Loads; blocks. ``quiet``: for captures of CUDA graphs. Raises ``ENGINE_UNAVAILABLE`` with what is wrong."""
