@@ -80,6 +80,8 @@ WAYS: dict[str, tuple[str, Open]] = {
     "one memcpy": ("http", tensor_wires.memcpy),
     "one memcpy in shared memory": ("http", tensor_wires.memcpy_shared),
 }
+TURNS = ("in place, in turns with a memcpy", "that memcpy, of the same memory")
+"""A copy in a loop has its caches to itself; one of those between which something else happens has not."""
 
 
 def write_identity(path: Path) -> None:
@@ -113,7 +115,23 @@ def measure(servers: Servers, size: int, arguments: argparse.Namespace) -> dict[
     for _ in range(arguments.rounds):
         for name, once in ways.items():
             figures[name] += _timed(once, arguments.seconds)
+    if not arguments.only or set(TURNS) & set(arguments.only):
+        pair = tensor_wires.in_turns(servers.ports["http"], array)
+        figures |= dict(zip(TURNS, _in_turns(pair, arguments), strict=True))
     return figures
+
+
+def _in_turns(
+    pair: tuple[RoundTrip, RoundTrip], arguments: argparse.Namespace
+) -> tuple[list[float], list[float]]:
+    found: tuple[list[float], list[float]] = ([], [])
+    end = time.perf_counter() + arguments.seconds * arguments.rounds
+    while not found[0] or time.perf_counter() < end:
+        for once, figures in zip(pair, found, strict=True):
+            began = time.perf_counter()
+            once()
+            figures.append((time.perf_counter() - began) * 1e6)
+    return found
 
 
 def _timed(once: RoundTrip, seconds: float) -> list[float]:
@@ -133,7 +151,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each way in a round")
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--only", nargs="*", choices=WAYS)
+    parser.add_argument("--only", nargs="*", choices=[*WAYS, *TURNS])
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})

@@ -109,6 +109,31 @@ def test_a_name_that_is_allowed_and_any_name_with_a_key_are_good(run: Run, tmp_p
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("server", "status"),
+    [
+        ("", 403),
+        ('allowed_host = "evil.example"', 200),
+        ('allowed_host = "*"', 200),
+        ('ops_host = "0.0.0.0"', 200),  # a cluster's scraper, by whatever address
+        ('api_key = ["k"]', 403),  # this port has no keys
+    ],
+)
+def test_the_figures_of_the_operations_port_are_for_names_of_this_machine(
+    run: Run, tmp_path: Path, server: str, status: int
+) -> None:
+    async def main() -> None:
+        async with Whole(tmp_path).running(f"ops_port = 0\n{server}") as app:
+            _, port = app.operations.address
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as talking:
+                said = {"host": "evil.example"}
+                assert (await talking.get("/metrics")).status_code == 200
+                assert (await talking.get("/metrics", headers=said)).status_code == status
+                assert (await talking.get("/livez", headers=said)).status_code == 200
+
+    run(main())
+
+
 def test_a_unix_socket_is_reached_by_any_name(run: Run, tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "socket"

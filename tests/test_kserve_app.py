@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import secrets
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,6 +200,69 @@ def test_outputs_come_in_place_and_regions_are_gone_with_the_server(folder: Path
     assert "/dev/shm/headrace-test" not in Path("/proc/self/maps").read_text()
 
 
+CLIENT = """
+import sys, time
+import numpy as np, tritonclient.{wire} as triton
+from tritonclient.utils import shared_memory
+
+address, key = sys.argv[1:]
+handle = shared_memory.create_shared_memory_region("mine", key, 4096)
+client = triton.InferenceServerClient(address)
+lease = {{"x-shared-memory-lease": "true"}}
+client.register_system_shared_memory("mine", key, 4096, headers=lease)
+print("registered", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_of_a_killed_tritonclient_nothing_is_left(folder: Path, wire: str) -> None:
+    def work(app: App) -> None:
+        key = f"headrace-test-{os.getpid()}-{secrets.token_hex(4)}"
+        command = [sys.executable, "-c", CLIENT.format(wire=wire), address(app, wire), key]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE) as process,
+            httpx.Client(base_url=f"http://{address(app, 'http')}", timeout=30) as client,
+        ):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"registered\n"
+            path = Path("/dev/shm") / key
+            assert path.exists()
+            process.kill()
+            process.wait()
+            until = time.monotonic() + 5  # what is promised
+            while client.get("/v2/systemsharedmemory/status").json():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert not path.exists()
+
+    serve(folder, work)
+
+
+def test_16_mb_in_place_touch_no_memory_of_the_servers_own(folder: Path) -> None:
+    """A copy of them would be 4,096 pages that are new to the process."""
+
+    def work(app: App) -> None:
+        size = 16 << 20
+        with shared(2 * size) as (key, _), httpx.Client(timeout=30) as client:
+            url = f"http://{address(app, 'http')}"
+            region = {"key": key, "byte_size": 2 * size}
+            client.post(f"{url}/v2/systemsharedmemory/region/r/register", json=region)
+            tensor = {"name": "x", "datatype": "FP32", "shape": [1, size // 4]}
+            said = {
+                "inputs": [tensor | {"parameters": place(0, size)}],
+                "outputs": [{"name": "y", "parameters": place(size, size)}],
+            }
+            faults = []
+            for _ in range(5):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                assert client.post(f"{url}/v2/models/same_fp32/infer", json=said).is_success
+                faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        assert min(faults) * 4096 < 64 * 1024, faults
+
+    serve(folder, work)
+
+
 MISTAKES = [
     ("sum", {"a": [[1, 2]]}, "b"),
     ("sum", {"a": [[1, 2]], "b": [[1, 2]], "c": [[1, 2]]}, "c"),
@@ -233,7 +300,9 @@ def test_metadata_statistics_and_repository_of_real_models(folder: Path) -> None
             assert metadata["inputs"] == [
                 {"name": name, "datatype": "INT32", "shape": [-1, 2]} for name in ("a", "b")
             ]
-            assert client.get("/v2/models/sum/config").json()["max_batch_size"] == 32
+            config = client.get("/v2/models/sum/config").json()
+            assert config["max_batch_size"] == 32
+            assert (config["platform"], config["backend"]) == ("onnxruntime_onnx", "onnxruntime")
             inputs = [
                 {"name": name, "datatype": "INT32", "shape": [2, 2], "data": [1, 2, 3, 4]}
                 for name in ("a", "b")
@@ -308,9 +377,9 @@ def test_where_keys_are_sealed_memory_is_viewed_and_limits_hold(folder: Path) ->
     serve(folder, work, server, limits)
 
 
-def place(offset: int) -> dict[str, Any]:
+def place(offset: int, size: int = 16) -> dict[str, Any]:
     return {
         "shared_memory_region": "r",
         "shared_memory_offset": offset,
-        "shared_memory_byte_size": 16,
+        "shared_memory_byte_size": size,
     }

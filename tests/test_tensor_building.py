@@ -75,7 +75,7 @@ def test_every_setting_reaches_the_engine_or_the_batcher(settings: Settings) -> 
         provider_options={"cuda": {"device_id": 1}},
     )
     queue = BatchQueue()
-    served = build(settings, queue, lambda *_: None, lambda *_: None)._models["m"]
+    served = build(settings, queue, lambda *_: None, lambda *_: None, bool)._models["m"]
     assert served.load == "first_use"
     assert [one.plan.version for one in served.versions] == ["old", "new"]
     plan = served.newest.plan
@@ -88,13 +88,21 @@ def test_a_model_is_as_large_as_all_its_files(run: Run, settings: Settings, tmp_
     whole = onnx_models.large(tmp_path / "whole.onnx", 10_000)
     external: Any = {"save_as_external_data": True, "location": "w.data", "size_threshold": 0}
     onnx.save(onnx.load(whole), tmp_path / "m.onnx", **external)
-    plan = build(settings, BatchQueue(), lambda *_: None, lambda *_: None)._models["m"].newest.plan
+    plan = (
+        build(settings, BatchQueue(), lambda *_: None, lambda *_: None, bool)
+        ._models["m"]
+        .newest.plan
+    )
     file = run(plan.fetch())
     sizes = [(tmp_path / name).stat().st_size for name in ("m.onnx", "w.data")]
     assert file.size_bytes == sum(sizes) > 40_000
 
 
 def test_a_file_that_is_not_there_is_one_line(run: Run, settings: Settings) -> None:
-    plan = build(settings, BatchQueue(), lambda *_: None, lambda *_: None)._models["m"].newest.plan
+    plan = (
+        build(settings, BatchQueue(), lambda *_: None, lambda *_: None, bool)
+        ._models["m"]
+        .newest.plan
+    )
     with pytest.raises(HeadraceError, match=r"there is no model file .*m\.onnx"):
         run(plan.fetch())

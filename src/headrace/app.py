@@ -27,6 +27,7 @@ from headrace.front.outbox import Outbox
 from headrace.front.sockets import named
 from headrace.grpc_building import Grpc, wanted
 from headrace.protocols.api import Api, ApiOptions
+from headrace.protocols.hosts import Hosts
 from headrace.protocols.port import Admin
 from headrace.reloading import Reloading, Reread, build_registry, on_hangup
 from headrace.routing.model import Model, Replica
@@ -49,7 +50,7 @@ from headrace.server_building import (
 )
 from headrace.service import TICK_S, Service
 from headrace.settings import Settings
-from headrace.settings.checking import check_open, hosts
+from headrace.settings.checking import check_open, hosts, operations_hosts
 from headrace.settings.environment import inherited
 from headrace.settings.model import Model as ModelSettings
 from headrace.streams.disk import log_bytes
@@ -174,7 +175,10 @@ class App:
                 said = {"state": state, "model": plan.model, "replica": plan.name}
                 self.topics.publish("model", {**said, "version": plan.version})
 
-        return build(self.settings, self.batch_queue, news, self.limiting.take_request)
+        def busy() -> bool:
+            return self.service.busy
+
+        return build(self.settings, self.batch_queue, news, self.limiting.take_request, busy)
 
     def _build_service(self) -> Service:
         return Service(
@@ -224,6 +228,7 @@ class App:
             more=[route for each in with_routes for route in each.routes],
             tracer=self.tracing.tracer,
             tensors=self.tensors,
+            described=None if self.v2 is None else self.v2.described,
         )
 
     async def run(self, announce: Announce | None = None) -> int:
@@ -426,14 +431,23 @@ class App:
         server = self.settings.server
         if server.ops_port is None:
             return None
+        names = operations_hosts(self.settings)
         try:
             port = OperationsPort(
-                server.ops_host, server.ops_port, self.exposition, self.service.readiness
+                server.ops_host,
+                server.ops_port,
+                self.exposition,
+                self.service.readiness,
+                foreign=_no_names if names is None else Hosts(names).foreign,
             )
         except OSError as error:
             raise named(error, f"{server.ops_host}:{server.ops_port}") from error
         port.start()
         return port
+
+
+def _no_names(_: bytes | None) -> None:
+    """No name is foreign."""
 
 
 def _waiting(flow: Flow) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headrace import __version__
+from headrace.protocols.kserve.described import described
 from headrace.protocols.kserve.endpoints import V2Endpoints
 from headrace.protocols.port import Service
 from headrace.protocols.router import Route
@@ -17,7 +18,8 @@ if TYPE_CHECKING:  # a package that not every server has
 
 
 class V2:
-    """``routes``: for the HTTP API. ``body_bytes``: the most that a request may have."""
+    """``routes``: for the HTTP API; ``described``: what its document says of them. ``body_bytes``: the most that a
+    request may have."""
 
     def __init__(self, service: Service, tensors: Tensors, body_bytes: int) -> None:
         self._service = service
@@ -25,6 +27,7 @@ class V2:
         self._memory = Regions()
         endpoints = V2Endpoints(service, tensors, self._memory, __version__, body_bytes)
         self.routes: Sequence[Route] = endpoints.routes()
+        self.described = described()
 
     def over_grpc(self) -> OpenInference:
         """The same over gRPC. Raises ``ImportError`` if its packages are missing."""

@@ -154,6 +154,7 @@ def front_options(
         tls=tls,
         refuse=api.refuse,
         uploads=api.uploads,
+        maps=api.maps,
         opens=opens,
         limits=FrontLimits(
             body_bytes=server.max_body_bytes,

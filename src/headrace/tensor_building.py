@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import msgspec
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.quiet_collector import QuietCollector
 from headrace.engines.tensor_engine import TensorEngine
+from headrace.engines.tensor_runs import Quiet
 from headrace.models.bar import Bar
 from headrace.models.onnx_weights import size_bytes
 from headrace.models.pull import pull
@@ -38,25 +40,39 @@ except ImportError as error:
 
 
 def build(
-    settings: Settings, queue: BatchQueue, news: News, take_request: TakeRequest
+    settings: Settings,
+    queue: BatchQueue,
+    news: News,
+    take_request: TakeRequest,
+    busy: Callable[[], bool],
 ) -> TensorService:
-    """The service of all models whose engine is ``onnx``. ``queue``: what may wait for each."""
+    """The service of all models whose engine is ``onnx``. ``queue``: what may wait for each. ``busy``: whether the
+    server has anything else to do."""
     mib = settings.server.tensor_memory_mib
-    quiet = QuietCollector()
+    collector = QuietCollector()
+
+    def quiet() -> bool:
+        return service.under_way <= 1 and not busy()
+
     models = (model for model in settings.models if model.engine == "onnx")
-    return TensorService(
-        [_served(settings, model, queue, quiet) for model in models],
+    service = TensorService(
+        [_served(settings, model, queue, collector, quiet) for model in models],
         budget_bytes=None if mib is None else mib * 2**20,
         news=news,
         take_request=take_request,
     )
+    return service
 
 
-def _served(settings: Settings, model: Model, queue: BatchQueue, quiet: QuietCollector) -> Served:
+def _served(
+    settings: Settings, model: Model, queue: BatchQueue, collector: QuietCollector, quiet: Quiet
+) -> Served:
     files = [(one.version, Wanted(one.source, one.sha256)) for one in model.versions]
     if model.source is not None:
         files = [("1", Wanted(model.source, model.sha256))]
-    versions = tuple(TensorVersion(_plan(settings, model, queue, quiet, *file)) for file in files)
+    versions = tuple(
+        TensorVersion(_plan(settings, model, queue, collector, quiet, *file)) for file in files
+    )
     return Served(model.name, model.aliases, int(time.time()), model.onnx.load, versions)
 
 
@@ -64,7 +80,8 @@ def _plan(
     settings: Settings,
     model: Model,
     queue: BatchQueue,
-    quiet: QuietCollector,
+    collector: QuietCollector,
+    quiet: Quiet,
     version: str,
     wanted: Wanted,
 ) -> Plan:
@@ -74,12 +91,13 @@ def _plan(
         model=model.name,
         version=version,
         fetch=partial(_fetch, settings.cache_path, name, wanted),
-        open=partial(_open, onnx_options(name, model), quiet),
+        open=partial(_open, onnx_options(name, model), collector),
         max_batch_size=batching.max_batch_size,
         max_wait_ms=batching.max_wait_ms,
         preferred=batching.preferred_batch_sizes,
         instances=batching.instances,
         queue=queue,
+        quiet=quiet,
         forbid_nan=model.onnx.forbid_nan,
         idle_s=model.onnx.unload_idle_s,
     )
@@ -96,8 +114,8 @@ async def _fetch(cache: Path, name: str, wanted: Wanted) -> ModelFile:
     return msgspec.structs.replace(file, size_bytes=size)
 
 
-def _open(options: OnnxOptions, quiet: QuietCollector, file: ModelFile) -> TensorEngine:
-    return OnnxEngine(file.path, options, quiet)
+def _open(options: OnnxOptions, collector: QuietCollector, file: ModelFile) -> TensorEngine:
+    return OnnxEngine(file.path, options, collector)
 
 
 def onnx_options(name: str, model: Model) -> OnnxOptions:

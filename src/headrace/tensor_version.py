@@ -20,7 +20,7 @@ from headrace.domain.tensors import (
     TensorResponse,
 )
 from headrace.engines.tensor_engine import TensorEngine
-from headrace.engines.tensor_runs import Outputs, Pending, TensorRuns
+from headrace.engines.tensor_runs import Outputs, Pending, Quiet, TensorRuns
 from headrace.models.wanted import ModelFile
 from headrace.scheduling.batcher import BatchOptions, BatchQueue
 from headrace.scheduling.batching import Batching
@@ -35,7 +35,7 @@ RETRY_S = 30.0
 class Plan(msgspec.Struct, frozen=True):
     """How a version is served. ``fetch``: brings its file; ``open``: loads it, on a thread. Both raise
     ``ENGINE_UNAVAILABLE``. ``max_batch_size``: None for what the model's own names say. ``idle_s``: it is unloaded
-    when nobody asked for so long."""
+    when nobody asked for so long. ``quiet``: whether nobody else is served."""
 
     model: str
     version: str
@@ -46,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
     preferred: tuple[int, ...] = ()
     instances: int = 1
     queue: BatchQueue = msgspec.field(default_factory=BatchQueue)
+    quiet: Quiet = bool  # never
     forbid_nan: bool = False
     idle_s: float | None = None
 
@@ -65,7 +66,7 @@ class Loaded:
         self._counts = counts
         self._names = tuple(spec.name for spec in engine.outputs)
         self._types = {spec.name: spec.datatype for spec in engine.outputs}
-        self._runs = TensorRuns(engine, plan.instances, plan.name, self._ran)
+        self._runs = TensorRuns(engine, plan.instances, plan.name, self._ran, plan.quiet)
         options = BatchOptions(
             max(most, 1), plan.max_wait_ms, plan.preferred, plan.instances, plan.queue
         )

@@ -82,6 +82,8 @@ class TensorService:
         self._loading = TensorLoading(budget_bytes, news)
         self._take_request = take_request
         self._closing = False
+        self.under_way = 0
+        """Requests that were let in and not answered yet."""
 
     # What protocols ask.
 
@@ -176,9 +178,11 @@ class TensorService:
         if version.loaded is None or version.held:
             await self._loading.ready(version)
         self._loading.began(version)
+        self.under_way += 1
         try:
             return await version.infer(request, came_at)
         finally:
+            self.under_way -= 1
             self._loading.ended(version)
 
     def _let_in(self, name: str, version: str, caller: Caller) -> TensorVersion:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import h2.config
 import h2.connection
 import h2.events
 import hpack
 import pytest
 
-from headrace.front.http2_frames import FRAME_BYTES, block, status_field
+from headrace.front.http2_frames import FRAME_BYTES, Frames, block, status_field
 from headrace.front.limits import Limits
 
 LENGTHS = (0, 1, 126, 127, 128, 254, 255, 300, 20_000)
@@ -114,3 +116,23 @@ def test_heads_that_are_alike_are_shared_and_bounded(wire):
             await raw.close()
 
     wire.run(main())
+
+
+def test_what_is_in_a_frame_is_not_described_for_a_log_that_is_not_kept():
+    """The library would write each DATA frame again, and all of it in hexadecimal."""
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    fields = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "a")]
+    client.send_headers(1, fields)
+    client.send_data(1, bytes(10_000))
+    frames = Frames(Limits())
+    frames.begin()
+    called = set()
+    sys.setprofile(lambda frame, event, function: called.add(getattr(function, "__name__", "")))
+    try:
+        events = frames.receive_data(client.data_to_send())
+    finally:
+        sys.setprofile(None)
+    (data,) = [event for event in events if isinstance(event, h2.events.DataReceived)]
+    assert data.data == bytes(10_000)
+    assert "hexlify" not in called

@@ -245,6 +245,24 @@ def test_tls_carries_http_1(wire, certificate, protocols):
     wire.run(main())
 
 
+def test_a_long_body_over_tls_is_put_where_it_stays(wire, certificate):
+    async def main():
+        body = os.urandom(1 << 20)
+        post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+        handler = wire.Recorder()
+        tls = ServerTls(Tls(certificate=certificate))
+        async with wire.serve(handler, tls=tls, maps=lambda head: True) as front:
+            client = await wire.Client.open(front, trusting(certificate))
+            for _ in range(2):
+                assert (await client.ask(post + body)).status == 200
+                assert (await client.ask(GET)).status == 200
+            assert isinstance(handler.seen[0].body, memoryview)
+            assert [bytes(exchange.body) for exchange in handler.seen] == [body, b""] * 2
+            await client.close()
+
+    wire.run(main())
+
+
 def test_alpn_chooses_http_2(wire, certificate):
     async def main():
         handler = wire.Recorder()

@@ -23,8 +23,16 @@ class Server:
         self.ready = (True, "smollm2-135m is ready")
         self.metrics = Metrics()
         self.metrics.model("m").of("chat").admitted_count += 1
-        self.port = OperationsPort("127.0.0.1", 0, Exposition(self.metrics), lambda: self.ready)
+        self.foreign: str | None = None
+        self.hosts: list[bytes | None] = []
+        self.port = OperationsPort(
+            "127.0.0.1", 0, Exposition(self.metrics), lambda: self.ready, self._foreign
+        )
         self.port.start()
+
+    def _foreign(self, host: bytes | None) -> str | None:
+        self.hosts.append(host)
+        return self.foreign
 
     def get(self, path: str, accept: str = "*/*") -> tuple[HTTPResponse, bytes]:
         connection = HTTPConnection(*self.port.address, timeout=TIMEOUT_S)
@@ -86,6 +94,16 @@ def test_it_answers_while_the_serving_loop_is_blocked(server: Server) -> None:
     assert seen == [200, 200, 200]
 
 
+def test_figures_are_not_for_who_calls_by_a_foreign_name_but_probes_are(server: Server) -> None:
+    server.foreign = "evil.example"
+    response, body = server.get("/metrics")
+    assert response.status == 403
+    assert "'evil.example'" in json.loads(body)["error"]
+    assert [server.get(path)[0].status for path in ("/livez", "/readyz")] == [200, 200]
+    host, port = server.port.address
+    assert server.hosts == [f"{host}:{port}".encode()]
+
+
 def test_silent_connections_beyond_the_bound_are_closed(server: Server) -> None:
     silent = [
         HTTPConnection(*server.port.address, timeout=TIMEOUT_S) for _ in range(MAX_CONNECTIONS)
@@ -104,7 +122,9 @@ def test_silent_connections_beyond_the_bound_are_closed(server: Server) -> None:
 
 def test_a_taken_port_is_an_error_at_once(server: Server) -> None:
     with pytest.raises(OSError, match="in use"):
-        OperationsPort(*server.port.address, Exposition(Metrics()), lambda: (True, ""))
+        OperationsPort(
+            *server.port.address, Exposition(Metrics()), lambda: (True, ""), lambda _: None
+        )
 
 
 def test_closing_twice_is_closing_once(server: Server) -> None:

@@ -198,6 +198,10 @@ class _Model(BaseHTTPRequestHandler):
             self._json({"error": {"message": "out of order"}}, 500)
         elif body.get("stream"):
             self._stream()
+        elif self.path.endswith("/embeddings"):
+            vector = {"object": "embedding", "index": 0, "embedding": "AACAPwAAAAA="}
+            usage = {"prompt_tokens": 7, "total_tokens": 7}
+            self._json({"object": "list", "data": [vector], "model": "m", "usage": usage})
         else:
             message = {"role": "assistant", "content": "The mill turns."}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}

@@ -117,6 +117,8 @@ class OnnxEngine:
             else:
                 binding.bind_ortvalue_output(name, self._value(name, place))
         session.run_with_iobinding(binding, options)
+        if len(places) == len(outputs):
+            return [places[name] for name in outputs]
         return [_array(value) for value in binding.get_outputs()]
 
     def _run_texts(self, inputs: Arrays, outputs: Sequence[str]) -> Sequence[Array]:

@@ -23,7 +23,7 @@ class TensorEngine(Protocol):
 
     @property
     def platform(self) -> str:
-        """As KServe names it: ``onnxruntime_onnx``."""
+        """As Triton names it, backend and format: ``onnxruntime_onnx``."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]: ...

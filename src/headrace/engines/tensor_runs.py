@@ -1,20 +1,21 @@
 """Requests for one version as runs of its engine: joined along their first dimension, divided again.
 
 A request that runs alone is not copied: its arrays are the engine's inputs, and its memory for outputs is written by
-the engine. Runs are on threads of this version's own, as many as it may have at once.
+the engine. Runs are on threads of this version's own, as many as it may have at once, unless handing one over would
+take longer than it does: see :mod:`headrace.engines.run_times`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
 
 import msgspec
 import numpy as np
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.run_threads import RunThreads
+from headrace.engines.run_times import RunTimes
 from headrace.engines.tensor_engine import Arrays, TensorEngine
 from headrace.engines.tensor_memory import Array, moved
 
@@ -37,32 +38,56 @@ Ran = Callable[[int, float], None]
 """Hears of a run of the engine: how many rows, how many seconds."""
 
 
-class TensorRuns:
-    """The runs of one loaded version. ``threads``: how many at once."""
+Quiet = Callable[[], bool]
+"""Whether nobody else is being served."""
 
-    def __init__(self, engine: TensorEngine, threads: int, name: str, ran: Ran) -> None:
+
+class TensorRuns:
+    """The runs of one loaded version. ``threads``: how many at once. ``quiet``: asked on the event loop, before a run
+    that may hold it up; not where runs are meant to be beside each other."""
+
+    def __init__(
+        self, engine: TensorEngine, threads: int, name: str, ran: Ran, quiet: Quiet
+    ) -> None:
         self._engine = engine
         self._specs = {spec.name: spec for spec in engine.outputs}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"tensors {name}")
+        self._threads = RunThreads(threads, f"tensors {name}")
+        self._times = RunTimes()
+        self._steady = all(spec.datatype != "BYTES" for spec in engine.inputs)
+        """Whether a shape tells how much there is to do."""
         self._ran = ran
+        self._quiet = quiet if threads == 1 else bool
 
     async def run(self, pending: Sequence[Pending]) -> Sequence[Outputs | HeadraceError]:
         """The outputs of each, or what is wrong with its own. Raises :class:`HeadraceError` if all failed together."""
         began = monotonic()
+        rows = 0
         for one in pending:
             one.began_at = began
-        compute = self._alone if len(pending) == 1 else self._joined
-        made = await asyncio.get_running_loop().run_in_executor(self._pool, compute, pending)
-        self._ran(sum(one.rows for one in pending), monotonic() - began)
+            rows += one.rows
+        kind = (rows, *[array.shape[1:] for array in pending[0].inputs.values()])
+        if self._steady and self._times.may_hold_up(kind, self._quiet):
+            made = self._compute(kind, pending)
+        else:
+            made = await self._threads.run(self._compute, kind, pending)
+        self._ran(rows, monotonic() - began)
         return made
 
     async def close(self) -> None:
         """Free the engine, once its runs are over."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.close)
-        self._pool.shutdown(wait=False)
+        await self._threads.run(self._engine.close)
+        self._threads.close()
 
-    def _alone(self, pending: Sequence[Pending]) -> Sequence[Outputs | HeadraceError]:
-        (one,) = pending
+    def _compute(
+        self, kind: Hashable, pending: Sequence[Pending]
+    ) -> Sequence[Outputs | HeadraceError]:
+        began = monotonic()
+        try:
+            return self._alone(pending[0]) if len(pending) == 1 else self._joined(pending)
+        finally:
+            self._times.took(kind, monotonic() - began)
+
+    def _alone(self, one: Pending) -> Sequence[Outputs | HeadraceError]:
         return [dict(self._engine.run(one.inputs, one.outputs, one.into))]
 
     def _joined(self, pending: Sequence[Pending]) -> Sequence[Outputs | HeadraceError]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from headrace.front.body import ChunkedBody, OpenBody, SizedBody
 from headrace.front.connections import Connections
 from headrace.front.exchange import Head
+from headrace.front.mapped_body import LARGE_BYTES, MappedBody
 from headrace.front.refusal import Refusal
 
 SLOWEST_BODY = 16 * 1024
@@ -20,7 +23,7 @@ class Arrival:
         self,
         shared: Connections,
         head: Head,
-        body: SizedBody | ChunkedBody | OpenBody,
+        body: SizedBody | MappedBody | ChunkedBody | OpenBody,
     ) -> None:
         self.head = head
         self.body = body
@@ -31,12 +34,16 @@ class Arrival:
     def take(self, data: bytes) -> bytes | None:
         """What follows the body, or None: more is to come. Raises :class:`Refusal` 400, 413 or 503."""
         rest = self.body.feed(data)
-        self.moved = self._shared.now
-        self._taken += len(data)
-        self._shared.arriving_bytes += len(data)
-        if rest is None and self._shared.arriving_bytes > self._shared.limits.arriving_bytes:
-            raise Refusal(503, "too many large requests at once; try again soon")
+        self.count(len(data), complete=rest is not None)
         return rest
+
+    def count(self, size: int, *, complete: bool) -> None:
+        """So many bytes more of it are here. Raises :class:`Refusal` 503."""
+        self.moved = self._shared.now
+        self._taken += size
+        self._shared.arriving_bytes += size
+        if not complete and self._shared.arriving_bytes > self._shared.limits.arriving_bytes:
+            raise Refusal(503, "too many large requests at once; try again soon")
 
     def late(self, now: float) -> bool:
         """Whether the body stands still, or comes slower than ``SLOWEST_BODY``."""
@@ -44,7 +51,12 @@ class Arrival:
         return now - self.moved > limit or now - self._since > limit + self._taken / SLOWEST_BODY
 
     def close(self) -> bytes:
-        """The body as far as it is here."""
+        """The body as far as it is here; of a long one a view, where its handler takes that."""
         self._shared.arriving_bytes -= self._taken
         self._taken = 0
-        return bytes(self.body.content)
+        content = self.body.content
+        maps = self._shared.maps
+        viewed = isinstance(content, memoryview)
+        if not viewed and len(content) >= LARGE_BYTES and maps is not None:
+            viewed = maps(self.head)
+        return cast(bytes, memoryview(content)) if viewed else bytes(content)

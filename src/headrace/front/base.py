@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from headrace.front.exchange import Head, Headers
+from headrace.front.exchange import Head, Headers, Part
 
 _log = logging.getLogger("headrace.front")
 
@@ -20,6 +20,7 @@ class BaseExchange(msgspec.Struct, eq=False):
     """Of HTTP/1.1 or HTTP/2. Kept when the exchange is over: see :attr:`open`."""
     head: Head
     body: bytes
+    """A ``memoryview`` where the front was told that the handler takes it."""
     on_gone: Callable[[], None] | None = None
     on_drain: Callable[[], None] | None = None
     on_data: Callable[[bytes], None] | None = None
@@ -97,6 +98,9 @@ class BaseExchange(msgspec.Struct, eq=False):
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         raise NotImplementedError
+
+    def respond_parts(self, status: int, headers: Headers, parts: Sequence[Part]) -> None:
+        self.respond(status, headers, b"".join(parts))
 
     def abort(self) -> None:
         raise NotImplementedError

@@ -59,10 +59,12 @@ class Connections:
         outbox: Outbox | None = None,
         opens: Opens | None = None,
         uploads: Opens | None = None,
+        maps: Opens | None = None,
     ) -> None:
         self.handler = handler
         self.opens = opens
         self.uploads = uploads
+        self.maps = maps
         self.refuse = refuse
         self.limits = limits
         self.http2 = http2

@@ -16,6 +16,9 @@ Headers = Sequence[tuple[bytes, bytes]] | bytes
 """Fields of an answer. As bytes: whole lines, each with its CRLF, made by one who knows that no value of
 them has a line break or NUL in it; they are not looked at again."""
 
+Part = bytes | memoryview
+"""Of a body; a view is one of bytes."""
+
 HIGH_WATER_BYTES = 64 * 1024
 """Unsent bytes of one exchange above which :meth:`Exchange.send` says stop."""
 
@@ -89,6 +92,9 @@ class Exchange(Protocol):
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """The whole answer at once; ``content-length`` is added."""
+
+    def respond_parts(self, status: int, headers: Headers, parts: Sequence[Part]) -> None:
+        """The same, of a body in parts, which stay as they are until they are sent: none is copied over HTTP/1.1."""
 
     def start(self, status: int, headers: Headers) -> None:
         """The head of a streamed answer."""

@@ -19,9 +19,10 @@ import msgspec
 from headrace.front.arrival import Arrival
 from headrace.front.body import ChunkedBody, SizedBody
 from headrace.front.connections import Connections
-from headrace.front.exchange import HIGH_WATER_BYTES, Head
+from headrace.front.exchange import HIGH_WATER_BYTES, Head, Part
 from headrace.front.head import CHUNKED
 from headrace.front.http1_exchange import Http1Exchange
+from headrace.front.mapped_body import LARGE_BYTES, Filling, MappedBody
 from headrace.front.peer import certificate_names, peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.streamed import Streamed
@@ -59,6 +60,7 @@ class Http1Connection(asyncio.Protocol):
     __slots__ = (
         "_arrival",
         "_exchange",
+        "_filling",
         "_head",
         "_input",
         "_progress",
@@ -91,6 +93,8 @@ class Http1Connection(asyncio.Protocol):
         self._progress = 0
         self._exchange: Http1Exchange | None = None
         self._arrival: Arrival | None = None
+        self._filling = False
+        """Whether the transport fills the memory of a long body, and calls :meth:`came`."""
         self._streamed: Streamed | None = None
         """The body that the request under way still gets."""
         self._head = _NO_HEAD
@@ -250,18 +254,21 @@ class Http1Connection(asyncio.Protocol):
         if parser.length > shared.limits.body_bytes:
             said = f"the body is longer than {shared.limits.body_bytes} bytes"
             return self._refuse(413, said, head)
-        body = (
-            ChunkedBody(shared.limits.body_bytes)
-            if parser.length == CHUNKED
-            else SizedBody(parser.length)
-        )
-        self._arrival = Arrival(shared, head, body)
+        self._arrival = Arrival(shared, head, self._body_of(head, parser.length))
         self._input = data
         self._state = _BODY
         self._since = shared.now
         if parser.expects_continue and not data and not head.http10:
             self.send(_CONTINUE)
         return True
+
+    def _body_of(self, head: Head, length: int) -> SizedBody | MappedBody | ChunkedBody:
+        shared = self.shared
+        if length == CHUNKED:
+            return ChunkedBody(shared.limits.body_bytes)
+        if length >= LARGE_BYTES and shared.maps is not None and shared.maps(head):
+            return MappedBody(length)
+        return SizedBody(length)
 
     def _collect(self) -> bool:
         """Take what is there of the body. False: more is to come."""
@@ -274,11 +281,47 @@ class Http1Connection(asyncio.Protocol):
         except Refusal as refusal:
             return self._refuse(refusal.status, refusal.message, arrival.head)
         if rest is None:
+            if isinstance(arrival.body, MappedBody):
+                self._fill(arrival.body)
             return False
         self._input = rest
         self._arrival = None
         self._serve(arrival.head, arrival.close())
         return True
+
+    def _fill(self, body: MappedBody) -> None:
+        """Have what comes put where it belongs."""
+        self._filling = True
+        self._listen(Filling(self, body))
+
+    def came(self, size: int) -> None:
+        """So much of a body was put there."""
+        arrival = self._arrival
+        assert arrival is not None
+        assert isinstance(arrival.body, MappedBody)
+        complete = arrival.body.came(size)
+        try:
+            arrival.count(size, complete=complete)
+        except Refusal as refusal:
+            self._refuse(refusal.status, refusal.message, arrival.head)
+            return
+        if complete:
+            self._end_filling()
+            self._arrival = None
+            self._serve(arrival.head, arrival.close())
+
+    def _end_filling(self) -> None:
+        if self._filling:
+            self._filling = False
+            self._listen(self)
+
+    def _listen(self, protocol: asyncio.BaseProtocol) -> None:
+        """Have it told what comes: a transport looks only when it begins to read."""
+        if self._reading:
+            self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        if self._reading:
+            self.transport.resume_reading()
 
     def _serve_before_body(self, head: Head, data: bytes) -> None:
         """Have a request answered that gets its body while it comes."""
@@ -349,7 +392,7 @@ class Http1Connection(asyncio.Protocol):
         self.keep = False
         return _CLOSE
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: Part) -> None:
         """Give bytes to the client; :attr:`paused` says when it has enough."""
         self.written += len(data)
         self.shared.outbox.write(self.transport, data)
@@ -378,6 +421,7 @@ class Http1Connection(asyncio.Protocol):
         self._state = _LINGER
         self._since = self.shared.now
         self._lose()
+        self._end_filling()
         self._read(True)
         self.shared.outbox.flush()
         if self.transport.can_write_eof():

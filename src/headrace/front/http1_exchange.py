@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from headrace.front.answer import BODYLESS, lines
 from headrace.front.base import BaseExchange
-from headrace.front.exchange import Headers
+from headrace.front.exchange import Headers, Part
 
 if TYPE_CHECKING:
     from headrace.front.http1 import Http1Connection
@@ -67,6 +68,20 @@ class Http1Exchange(BaseExchange, eq=False):
             data = self._answer(status, headers, body)
         connection.written += len(data)
         shared.outbox.write(connection.transport, data)
+        self.framing = _OVER
+        self.on_gone = self.on_drain = None
+        connection.answered()
+
+    def respond_parts(self, status: int, headers: Headers, parts: Sequence[Part]) -> None:
+        if self.framing or self.head.method == "HEAD" or status in BODYLESS:
+            self.respond(status, headers, b"".join(parts))
+            return
+        connection: Http1Connection = self.connection
+        length = sum(map(len, parts))
+        more = b"%bcontent-length: %d\r\n" % (connection.closing_line(self.head), length)
+        connection.send(connection.shared.heads.head(status, headers, more) + parts[0])
+        for part in parts[1:]:
+            connection.send(part)
         self.framing = _OVER
         self.on_gone = self.on_drain = None
         connection.answered()

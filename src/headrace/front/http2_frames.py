@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.events import Event
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream
+from hyperframe.frame import Frame
 
 from headrace.front.limits import Limits
 
@@ -78,6 +80,11 @@ class Frames(H2Connection):
         self.initiate_connection()
         self.increment_flow_control_window(_CONNECTION_WINDOW_BYTES)
 
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        """The library describes each frame for a log that is not kept; what is in it need not be."""
+        frame._body_repr = _undescribed  # type: ignore[method-assign]
+        return super()._receive_frame(frame)
+
     def room(self, window: H2Stream) -> int:
         """Bytes that may be sent on a stream."""
         return min(self.outbound_flow_control_window, window.outbound_flow_control_window)
@@ -116,6 +123,10 @@ class Frames(H2Connection):
         """A frame that says that no further stream is taken. After the library's own it lets no stream end."""
         last = self.highest_inbound_stream_id
         return _head(0, 8, _GOAWAY, 0, 0) + struct.pack(">LL", last, ErrorCodes.NO_ERROR)
+
+
+def _undescribed() -> str:
+    return ""
 
 
 def status_field(status: int) -> bytes:

@@ -36,7 +36,8 @@ class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how to listen. ``port`` 0 takes a free one; ``uds`` (a path) instead of host and port.
     ``reuse_port``: several processes share one port. ``refuse`` renders refusals and must not raise.
     ``opens``: requests whose handler is called before their body has come; None: none. ``uploads``: the same over
-    HTTP/1.1 as well, and however long their body is."""
+    HTTP/1.1 as well, and however long their body is. ``maps``: requests whose body may be any buffer, which a long one
+    then is over HTTP/1.1."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -47,6 +48,7 @@ class FrontOptions(msgspec.Struct, frozen=True, kw_only=True):
     refuse: Refuse = plain_refusal
     opens: Opens | None = None
     uploads: Opens | None = None
+    maps: Opens | None = None
 
 
 class Front:
@@ -126,6 +128,7 @@ async def listen(handler: Handler, options: FrontOptions, outbox: Outbox | None 
         outbox=outbox,
         opens=options.opens,
         uploads=options.uploads,
+        maps=options.maps,
     )
     servers: list[asyncio.AbstractServer] = []
     try:

@@ -28,7 +28,7 @@ DIRECT_WRITES = 15
 class Transport(Protocol):
     """The part of ``asyncio.Transport`` that is needed."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes | memoryview) -> None: ...
 
     def is_closing(self) -> bool: ...
 
@@ -43,13 +43,13 @@ class Outbox:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: list[tuple[Transport, bytes]] = []
+        self._waiting: list[tuple[Transport, bytes | memoryview]] = []
         self._bytes = 0
         self._scheduled = False
         self._lonely = 0
         self._direct = 0
 
-    def write(self, transport: Transport, data: bytes) -> None:
+    def write(self, transport: Transport, data: bytes | memoryview) -> None:
         """Send, at the end of this turn at the latest. Dropped if the transport closes before."""
         waiting = self._waiting
         size = len(data)

@@ -18,6 +18,7 @@ from headrace.protocols.admin_models import AdminModels
 from headrace.protocols.allowances import ANTHROPIC_NAMES, NAMES
 from headrace.protocols.anthropic import Messages
 from headrace.protocols.batches import BatchEndpoints
+from headrace.protocols.buffers import takes_buffer
 from headrace.protocols.call import JSON, Call, request_ids
 from headrace.protocols.embedding_port import Embedder
 from headrace.protocols.embeddings import EmbeddingEndpoint
@@ -30,7 +31,7 @@ from headrace.protocols.hosts import Hosts, check_host
 from headrace.protocols.infer import Infer
 from headrace.protocols.jobs_port import Jobs
 from headrace.protocols.models import ModelEndpoints
-from headrace.protocols.openapi import OpenApi
+from headrace.protocols.openapi import Described, OpenApi
 from headrace.protocols.operations import Metrics, Operations
 from headrace.protocols.port import Admin, Service
 from headrace.protocols.responses import Responses
@@ -64,7 +65,8 @@ class Api:
     """``handle`` is the front's handler. ``metrics``: what ``/metrics`` shows, None to have none. ``admin``: what
     ``/admin`` does, likewise. ``embedder``: None where no model gives embeddings. ``jobs``: what runs files of
     requests, None to have none. ``more``: routes of protocols that are optional. ``tracer``: records requests that
-    need a key for models; None to record none. ``tensors``: None without models that take tensors."""
+    need a key for models; None to record none. ``tensors``: None without models that take tensors. ``described``: what
+    ``/openapi.json`` says of ``more``."""
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Api:
         more: Sequence[Route] = (),
         tracer: Tracer | None = None,
         tensors: Tensors | None = None,
+        described: Described | None = None,
     ) -> None:
         self._service = service
         self._tracer = tracer
@@ -102,7 +105,7 @@ class Api:
             *BatchEndpoints(jobs).routes(),
             *AdminEndpoints(admin).routes(),
             *AdminModels(service, tensors).routes(),
-            *OpenApi(options.version).routes(),
+            *OpenApi(options.version, described).routes(),
             *more,
         )
         self._router = Router(self.routes)
@@ -152,6 +155,11 @@ class Api:
     def uploads(head: Head) -> bool:
         """Whether a request's body is taken as it comes, however long it is."""
         return takes_as_it_comes(head)
+
+    @staticmethod
+    def maps(head: Head) -> bool:
+        """Whether a request's body may be any buffer."""
+        return takes_buffer(head)
 
     async def close(self) -> None:
         """Cancel the handlers that wait; streams end with their logs."""

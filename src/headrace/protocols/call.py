@@ -19,7 +19,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.trace import Trace
 from headrace.protocols.allowances import Named
 from headrace.protocols.errors import Header, error_headers
-from headrace.protocols.exchange import Exchange
+from headrace.protocols.exchange import Exchange, Part
 from headrace.protocols.port import Reservation
 from headrace.protocols.terms import Terms
 from headrace.protocols.tracing import Span
@@ -94,6 +94,14 @@ class Call(msgspec.Struct, eq=False):
             ) from None
 
     def respond(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        self.exchange.respond(status, self._with_common(headers), body)
+
+    def respond_parts(self, status: int, headers: Sequence[Header], parts: Sequence[Part]) -> None:
+        """The same, of a body in parts: see :meth:`Exchange.respond_parts`."""
+        self.exchange.respond_parts(status, self._with_common(headers), parts)
+
+    def _with_common(self, headers: Sequence[Header]) -> list[Header]:
+        """What every answer has beside its own headers."""
         took = b"%d" % ((perf_counter() - self.started) * 1000)
         id = self.request_id.encode()
         common = self.terms.common
@@ -101,9 +109,7 @@ class Call(msgspec.Struct, eq=False):
             common = ((id_header, id), *common)
         if self.reservation is not None:
             common = (*common, *_fields(self._left()))
-        self.exchange.respond(
-            status, [*headers, (_TOOK, took), (b"x-request-id", id), *common], body
-        )
+        return [*headers, (_TOOK, took), (b"x-request-id", id), *common]
 
     def answer(self, generation_id: str, body: bytes) -> None:
         """Answer from a generation's log with JSON, in one piece."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -17,9 +18,10 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.asking import caller_of, check_takes_json
 from headrace.protocols.body import Body, refuse, require_json_body
 from headrace.protocols.call import JSON, Call
-from headrace.protocols.embedding_port import Embedder
+from headrace.protocols.embedding_port import Embedded, Embedder
 from headrace.protocols.openai_request import Identity, Name, Priority, TokenId
 from headrace.protocols.router import Route
+from headrace.protocols.tracing import Attributes, worked
 
 MAX_INPUTS = 2048
 """Of one request, as OpenAI has it."""
@@ -78,7 +80,11 @@ class EmbeddingEndpoint:
         check_takes_json(call)
         if self._known is None:
             raise HeadraceError(Code.NOT_FOUND, "This server gives no embeddings.")
-        found, call.reservation = await self._known.embed(asked.request, caller_of(call))
+        model = asked.request.model
+        work = self._known.embed(asked.request, caller_of(call))
+        learnt = partial(_learnt, model)
+        embedded = await worked(call.span, f"embeddings {model}", work, learnt)
+        found, call.reservation = embedded
         call.respond(200, [JSON], await rendered(asked, found))
 
 
@@ -100,6 +106,15 @@ async def rendered(asked: EmbeddingsAsked, found: Embeddings) -> bytes:
     usage = EmbeddingUsage(found.prompt_tokens, found.prompt_tokens)
     data = await _data(found.vectors, asked.format)
     return _encode(EmbeddingList("list", data, asked.request.model, usage))
+
+
+def _learnt(model: str, embedded: Embedded) -> Attributes:
+    """https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/"""
+    return {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.request.model": model,
+        "gen_ai.usage.input_tokens": embedded.embeddings.prompt_tokens,
+    }
 
 
 async def _data(vectors: Sequence[Any], format: Format) -> Any:

@@ -12,6 +12,9 @@ Headers = Sequence[tuple[bytes, bytes]] | bytes
 """Fields of an answer. As bytes: whole lines, each with its CRLF, made by one who knows that no value of
 them has a line break or NUL in it; the front does not look at them again."""
 
+Part = bytes | memoryview
+"""Of a body; a view is one of bytes."""
+
 
 class Head(Protocol):
     """What a request's head says. All requests share one that differ in nothing but the length of their
@@ -67,6 +70,9 @@ class Exchange(Protocol):
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """The whole answer at once; ``content-length`` is added."""
+
+    def respond_parts(self, status: int, headers: Headers, parts: Sequence[Part]) -> None:
+        """The same, of a body in parts, which stay as they are until they are sent: none is copied over HTTP/1.1."""
 
     def start(self, status: int, headers: Headers) -> None:
         """The head of a streamed answer."""

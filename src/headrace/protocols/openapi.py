@@ -578,11 +578,19 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
+class Described(NamedTuple):
+    """Paths of a protocol that not every server has, and the types that they name."""
+
+    paths: Json
+    schemas: Json
+
+
 class OpenApi:
     """Made once, on the first request for it."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, more: Described | None = None) -> None:
         self._version = version
+        self._more = more
         self._document: bytes | None = None
 
     def routes(self) -> Sequence[Route]:
@@ -590,11 +598,11 @@ class OpenApi:
 
     def document(self, call: Call, _: str) -> None:
         if self._document is None:
-            self._document = msgspec.json.encode(describe(self._version))
+            self._document = msgspec.json.encode(describe(self._version, self._more))
         call.json(msgspec.Raw(self._document))
 
 
-def describe(version: str) -> Json:
+def describe(version: str, more: Described | None = None) -> Json:
     """The whole document."""
     types = [Health, ErrorAnswer, AnthropicError] + [
         kind[0] if isinstance(kind, list) else kind
@@ -606,6 +614,9 @@ def describe(version: str) -> Json:
     paths: dict[str, Json] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    if more is not None:
+        paths |= more.paths
+        components |= more.schemas
     return {
         "openapi": "3.1.0",
         "info": {"title": "Headrace", "version": version},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
+from headrace.domain.errors import HeadraceError
 from headrace.domain.trace import Trace
-from headrace.protocols.exchange import Exchange, Head, Headers
+from headrace.protocols.exchange import Exchange, Head, Headers, Part
 from headrace.protocols.port import Generation
 
 CLIENT_LEFT = 499
@@ -22,9 +25,36 @@ class Span(Protocol):
     def about(self, generation: Generation) -> None:
         """It is about a generation that another request began: its trace leads to that one's."""
 
+    def did(self, name: str, began: int, attributes: Attributes, fault: str | None = None) -> None:
+        """A part of it is over, which began at so many Unix nanoseconds. ``fault`` as below."""
+
     def end(self, attributes: Attributes, fault: str | None = None) -> None:
         """It was answered, as ``attributes`` say. ``fault``: what went wrong by ours or an engine's, in words;
         None: nothing. Idempotent."""
+
+
+T = TypeVar("T")
+
+
+async def worked(
+    span: Span | None, name: str, work: Awaitable[T], learnt: Callable[[T], Attributes]
+) -> T:
+    """What ``work`` gives: a request's work that leaves no log, as a span of its own within the request's. ``learnt``:
+    what its result says of it."""
+    if span is None:
+        return await work
+    began = time.time_ns()
+    try:
+        result = await work
+    except HeadraceError as error:
+        fault = error.message if error.meaning.http >= 500 else None
+        span.did(name, began, {"error.type": error.code.value}, fault)
+        raise
+    except asyncio.CancelledError:
+        span.did(name, began, {"error.type": LEFT})
+        raise
+    span.did(name, began, learnt(result))
+    return result
 
 
 class Tracer(Protocol):
@@ -103,6 +133,10 @@ class TracedExchange:
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         self._exchange.respond(status, headers, body)
+        self._over(status)
+
+    def respond_parts(self, status: int, headers: Headers, parts: Sequence[Part]) -> None:
+        self._exchange.respond_parts(status, headers, parts)
         self._over(status)
 
     def start(self, status: int, headers: Headers) -> None:

@@ -53,6 +53,13 @@ def hosts(settings: Settings) -> tuple[str, ...] | None:
     return None if _exposed(settings.server) or "*" in allowed else allowed
 
 
+def operations_hosts(settings: Settings) -> tuple[str, ...] | None:
+    """The same of the operations port, which never needs a key: a cluster calls it by whatever address it has."""
+    server = settings.server
+    here = _is_loopback(server.ops_host) and "*" not in server.allowed_host
+    return server.allowed_host if here else None
+
+
 def _exposed(server: Server) -> dict[str, str]:
     """The addresses that other machines reach, by the settings that say so."""
     hosts = {} if server.uds else {"host": server.host}

@@ -23,14 +23,20 @@ SILENCE_S = 5.0
 
 Ready = Callable[[], tuple[bool, str]]
 """Whether some model can serve, and the reason; called from this port's threads, so it only reads."""
+Foreign = Callable[[bytes | None], str | None]
+"""The name in a ``Host`` if it is none that the port answers to with figures: the page of any site may have its own
+name lead here (DNS rebinding)."""
 
 
 class OperationsPort:
-    """``/livez``, ``/readyz``, ``/metrics`` on a port of their own. Port 0 takes a free one."""
+    """``/livez``, ``/readyz``, ``/metrics`` on a port of their own. Port 0 takes a free one. ``foreign``: probes are
+    answered by any name."""
 
-    def __init__(self, host: str, port: int, exposition: Exposition, ready: Ready) -> None:
+    def __init__(
+        self, host: str, port: int, exposition: Exposition, ready: Ready, foreign: Foreign
+    ) -> None:
         """Binds at once. Raises ``OSError`` when the port is taken."""
-        answers = _Answers(exposition, ready)
+        answers = _Answers(exposition, ready, foreign)
         self._server = _Server((host, port), answers)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
@@ -59,11 +65,12 @@ class OperationsPort:
 class _Answers:
     """Path → status, content type, body."""
 
-    def __init__(self, exposition: Exposition, ready: Ready) -> None:
+    def __init__(self, exposition: Exposition, ready: Ready, foreign: Foreign) -> None:
         self._exposition = exposition
         self._ready = ready
+        self._foreign = foreign
 
-    def answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
+    def answer(self, path: str, accept: str, host: str | None) -> tuple[int, str, bytes]:
         match path:
             case "/livez":
                 return _json(200, {"status": "ok"})
@@ -72,9 +79,18 @@ class _Answers:
                 status = "ok" if ready else "unavailable"
                 return _json(200 if ready else 503, {"status": status, "reason": reason})
             case "/metrics":
+                name = self._foreign(None if host is None else host.encode("latin-1", "replace"))
+                if name is not None:
+                    return _json(403, {"error": _FOREIGN.format(name[:80])})
                 return 200, *self._exposition.render(accept)
             case _:
                 return _json(404, {"error": "not found; here are /livez, /readyz and /metrics"})
+
+
+_FOREIGN = (
+    "This port needs no key, and so its figures are only for who calls it by a name of this machine, not by {!r}; "
+    "whoever runs it can allow the name (--allowed-host)."
+)
 
 
 def _json(status: int, body: dict[str, Any]) -> tuple[int, str, bytes]:
@@ -118,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         status, content_type, body = self.server.answers.answer(
-            path, self.headers.get("accept", "")
+            path, self.headers.get("accept", ""), self.headers.get("host")
         )
         self.send_response(status)
         self.send_header("content-type", content_type)

@@ -19,6 +19,12 @@ class Recorder(Protocol):
     def link_to(self, generation: Begun) -> Link | None:
         """Where a generation is recorded, if it is."""
 
+    def part(self, span: Span) -> None:
+        """Take the span of a part of one."""
+
+    def new_id(self) -> int:
+        """Of a span: random, never 0."""
+
     def over(self, request: RequestTrace, span: Span) -> None:
         """Take the span of a request that has ended."""
 
@@ -52,6 +58,25 @@ class RequestTrace:
         if self._recorder is not None:
             link = self._recorder.link_to(generation)
             self._links += () if link is None else (link,)
+
+    def did(self, name: str, began: int, attributes: Attributes, fault: str | None = None) -> None:
+        """A part of it is over, which began at so many Unix nanoseconds."""
+        recorder = self._recorder
+        if recorder is None:
+            return
+        span = Span(
+            name=name,
+            kind="internal",
+            trace=self.trace_id,
+            id=recorder.new_id(),
+            parent=self.span_id,
+            tracestate=self._tracestate,
+            start=began,
+            end=time.time_ns(),
+            attributes=dict(attributes),
+            error=None if fault is None else fault[:MAX_MESSAGE],
+        )
+        recorder.part(span)
 
     def end(self, attributes: Attributes, fault: str | None = None) -> None:
         """It was answered, as ``attributes`` say. ``fault``: what went wrong by our fault or an engine's.

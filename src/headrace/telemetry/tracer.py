@@ -33,7 +33,7 @@ class Tracer:
         self._bound = sampler.bound
         self._bits = random.Random().getrandbits
         # A span that nobody records is nobody's parent: one number does for all.
-        self._told = b"traceparent: 00-%%032x-%016x-00\r\n" % self._new_id()
+        self._told = b"traceparent: 00-%%032x-%016x-00\r\n" % self.new_id()
         # Bounded by the requests and the generations under way.
         self._requests: dict[str, RequestTrace] = {}
         self._generations: dict[str, GenerationTrace] = {}
@@ -48,9 +48,9 @@ class Tracer:
         if low >= self._bound:
             if said is None:
                 return None
-            traceparent = _NOT_RECORDED % (self._bits(128) or 1, self._new_id())
+            traceparent = _NOT_RECORDED % (self._bits(128) or 1, self.new_id())
         else:
-            traceparent = _RECORDED % (self._bits(64), low, self._new_id())
+            traceparent = _RECORDED % (self._bits(64), low, self.new_id())
         return Trace(traceparent, "", "" if said is None else said.baggage)
 
     def unrecorded(self) -> bytes:
@@ -71,7 +71,7 @@ class Tracer:
         trace = generation.caller.trace
         if trace is None or not trace.sampled:
             return None
-        place = Place(self._spans, self._new_id, self._generations)
+        place = Place(self._spans, self.new_id, self._generations)
         recorded = GenerationTrace(place, generation, trace, self._metrics.model(model))
         generation.meter = recorded
         self._generations[generation.id] = recorded
@@ -81,7 +81,7 @@ class Tracer:
         """A generation of an earlier process ended now, since nobody goes on with it."""
         trace = begun.caller.trace
         if trace is not None and trace.sampled:
-            self._spans.put(cut_off(begun, trace, end, self._new_id()))
+            self._spans.put(cut_off(begun, trace, end, self.new_id()))
 
     def link_to(self, generation: Begun) -> Link | None:
         """Where a generation is recorded: the span of its own if it is under way, or that of the request that
@@ -108,13 +108,17 @@ class Tracer:
         for request in list(self._requests.values()):
             request.end({"error.type": STOPPED})
 
+    def part(self, span: Span) -> None:
+        """For a request's span to call: a part of it is over."""
+        self._spans.put(span)
+
     def over(self, request: RequestTrace, span: Span) -> None:
         """For a request's span to call."""
         if self._requests.get(request.request_id) is request:  # clients choose these ids
             del self._requests[request.request_id]
         self._spans.put(span)
 
-    def _new_id(self) -> int:
+    def new_id(self) -> int:
         """Of a span: random, never 0."""
         return self._bits(64) or 1
 
@@ -124,5 +128,5 @@ class Tracer:
             if not sampled:
                 return said
             return Trace(said.traceparent[:53] + "00", said.tracestate, said.baggage)
-        traceparent = f"{said.traceparent[:36]}{self._new_id():016x}-01"
+        traceparent = f"{said.traceparent[:36]}{self.new_id():016x}-01"
         return Trace(traceparent, said.tracestate, said.baggage)

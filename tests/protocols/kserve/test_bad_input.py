@@ -58,13 +58,13 @@ JSON: list[tuple[str, Any, str]] = [
     (
         "a parameter of another type",
         of(tensor(), parameters={"binary_data_output": 1}),
-        "`parameters.binary_data_output` must be true or false",
+        "`parameters.binary_data_output` is not valid: expected `bool | null`, got `int`",
     ),
     ("a negative priority", of(tensor(), parameters={"priority": -1}), "`parameters.priority`"),
     (
         "a timeout as text",
         of(tensor(), parameters={"timeout": "5"}),
-        "`parameters.timeout` must be",
+        "`parameters.timeout` is not valid: expected `int | null`, got `str`",
     ),
     ("a sequence", of(tensor(), parameters={"sequence_id": 7}), "`parameters.sequence_id` is for"),
     (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from typing import Any, NamedTuple
 import grpc
 import httpx
 import pytest
+from tests import onnx_models
+from tests.tensor_house import TensorHouse
 
 from headrace.protocols.grpc import open_inference_pb2 as pb
 
@@ -23,7 +27,8 @@ Json = dict[str, Any]
 
 class Mistake(NamedTuple):
     """An inference: its model, its only input as JSON has it, its bytes, and what it asks for. ``raw``: whether
-    the bytes are sent. ``key``: of who asks; ``alpha`` has registered the region ``r``."""
+    the bytes are sent. ``key``: of who asks; ``alpha`` has registered the region ``r``. ``onnx``: the model is a real
+    one: ``identity`` takes FP32 of [batch, 4], and no NaN."""
 
     tensor: Json
     data: bytes = bytes(8)
@@ -33,6 +38,7 @@ class Mistake(NamedTuple):
     output: Json | None = None
     key: str = "alpha"
     raw: bool = True
+    onnx: bool = False
 
 
 def tensor(**fields: Any) -> Json:
@@ -53,7 +59,21 @@ def shared(offset: int, size: int, region: str = "r", **fields: Any) -> Mistake:
     return Mistake(tensor() | place(offset, size, region), raw=False, **fields)
 
 
+def real(shape: list[int], data: bytes | None = None, **fields: Any) -> Mistake:
+    output = fields.pop("output", None)
+    said = {"name": "x", "datatype": "FP32", "shape": shape} | fields
+    return Mistake(said, data or bytes(4 * math.prod(shape)), "identity", output=output, onnx=True)
+
+
 ROWS: dict[str, Mistake] = {
+    "an input of another shape than the model's": real([1, 3]),
+    "an input of another rank": real([4]),
+    "an input of another type": real([1, 4], datatype="INT32"),
+    "an input that the model has not": real([1, 4], name="z"),
+    "an output that the model has not": real([1, 4], output={"name": "z"}),
+    "a batch that is larger than the model's largest": real([33, 4]),
+    "a batch of nothing": real([0, 4], b""),
+    "NaN where the model forbids it": real([1, 4], struct.pack("<4f", 1, math.nan, 2, 3)),
     "a tensor whose bytes are cut off": Mistake(tensor(), bytes(7)),
     "more bytes than the shape has": Mistake(tensor(), bytes(12)),
     "a shape with a dimension below 0": Mistake(tensor(shape=[1, -2])),
@@ -71,6 +91,7 @@ ROWS: dict[str, Mistake] = {
     "a version that is not there": Mistake(tensor(), version="9"),
     "a priority that is no number": Mistake(tensor(), parameters={"priority": "high"}),
     "a sequence": Mistake(tensor(), parameters={"sequence_id": 7}),
+    "a classification": Mistake(tensor(), output={"parameters": {"classification": 3}}),
     "a place outside of its region": shared(8, SIZE),
     "a place of another size than the tensor": shared(0, 12),
     "an output that is larger than its place": shared(0, 8, output=place(8, 4)),
@@ -149,12 +170,17 @@ def _grpc(said: Json) -> Json:
 
 @pytest.mark.parametrize("title", ROWS)
 def test_a_mistake_has_the_status_that_the_table_says(
-    kit: Any, v2: Any, title: str, region: str
+    kit: Any, v2: Any, title: str, region: str, tmp_path: Path
 ) -> None:
+    mistake = ROWS[title]
+    tensors = v2.Lines()
+    if mistake.onnx:
+        path = onnx_models.identity(tmp_path / "identity.onnx")
+        tensors = TensorHouse().add("identity", path, forbid_nan=True).build()
+
     async def main() -> None:
-        mistake = ROWS[title]
         keys = {"alpha": "alpha", "beta": "beta"}
-        async with v2.serving(kit.Service(kit.hello, keys=keys), v2.Lines()) as server:
+        async with v2.serving(kit.Service(kit.hello, keys=keys), tensors) as server:
             server.memory.register("alpha", "r", region, 0, SIZE, alone=False, leased=False)
             headers = {"authorization": f"Bearer {mistake.key}"}
             said = {

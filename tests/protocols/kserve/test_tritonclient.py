@@ -16,7 +16,12 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype, shared_memory
+from tritonclient.utils import (
+    InferenceServerException,
+    np_to_triton_dtype,
+    serialize_byte_tensor,
+    shared_memory,
+)
 
 WIRES = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 ARRAYS: dict[str, Any] = {
@@ -156,6 +161,105 @@ def test_its_shared_memory(kit: Any, v2: Any, wire: str) -> None:
                 assert key not in str(client.get_system_shared_memory_status(**options))
         finally:
             shared_memory.destroy_shared_memory_region(handle)
+
+    with_server(kit, v2, work)
+
+
+@pytest.mark.parametrize("datatype", ["BYTES", "BF16", "FP16"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_its_shared_memory_of_types_that_numpy_has_not(
+    kit: Any, v2: Any, wire: str, datatype: str
+) -> None:
+    """In and out: strings have their lengths before them there, as on the wire."""
+    array = ARRAYS[datatype]
+    packed = {"BYTES": serialize_byte_tensor}.get(datatype)
+    said = array if packed is None else packed(array)
+    size = len(said.item()) if datatype == "BYTES" else array.size * 2
+
+    def work(address: str, _: Any) -> None:
+        module = WIRES[wire]
+        key = f"/headrace-test-{os.getpid()}-{secrets.token_hex(4)}"
+        handle = shared_memory.create_shared_memory_region("both", key, 4096)
+        try:
+            shared_memory.set_shared_memory_region(handle, [said])
+            with module.InferenceServerClient(address) as client:
+                client.register_system_shared_memory("both", key, 4096)
+                tensor = module.InferInput("in", list(array.shape), datatype)
+                tensor.set_shared_memory("both", size)
+                output = module.InferRequestedOutput("out")
+                output.set_shared_memory("both", 1024, offset=2048)
+                client.infer(f"identity_{datatype.lower()}", [tensor], outputs=[output])
+                kind = np.bytes_ if datatype == "BYTES" else array.dtype
+                found = shared_memory.get_contents_as_numpy(handle, kind, array.shape, 2048)
+                assert found.astype(array.dtype).tolist() == array.tolist()
+                del found
+        finally:
+            shared_memory.destroy_shared_memory_region(handle)
+
+    with_server(kit, v2, work)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_its_calls_that_come_back_later(kit: Any, v2: Any, wire: str) -> None:
+    """``async_infer``: a promise over HTTP, a callback over gRPC."""
+
+    def work(address: str, _: Any) -> None:
+        module = WIRES[wire]
+        array = ARRAYS["FP32"]
+        options = {"concurrency": 4} if wire == "http" else {}
+        with module.InferenceServerClient(address, **options) as client:
+            asked = [("identity_fp32", inputs(module, array, "FP32"))] * 8
+            if wire == "http":
+                promises = [client.async_infer(*one) for one in asked]
+                results = [promise.get_result(timeout=20) for promise in promises]
+            else:
+                answers: queue.Queue[Any] = queue.Queue()
+                for one in asked:
+                    client.async_infer(*one, lambda result, error: answers.put((result, error)))
+                found = [answers.get(timeout=20) for _ in asked]
+                assert [error for _, error in found] == [None] * 8
+                results = [result for result, _ in found]
+            for result in results:
+                assert result.as_numpy("out").tolist() == array.tolist()
+
+    with_server(kit, v2, work)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_what_is_not_done_here_is_said(kit: Any, v2: Any, wire: str) -> None:
+    def work(address: str, tensors: Any) -> None:
+        module = WIRES[wire]
+        asked = inputs(module, ARRAYS["FP32"], "FP32")
+        wanted = module.InferRequestedOutput("out", class_count=2)
+        refused: list[tuple[dict[str, Any], str]] = [
+            ({"outputs": [wanted]}, "`outputs[0].parameters.classification` is not done here"),
+            ({"sequence_id": 7, "sequence_start": True}, "`parameters.sequence_id` is for models"),
+        ]
+        with module.InferenceServerClient(address) as client:
+            for options, said in refused:
+                with pytest.raises(InferenceServerException) as raised:
+                    client.infer("identity_fp32", asked, **options)
+                assert said in str(raised.value)
+            client.infer("identity_fp32", asked, parameters={"anything": "else"})
+            assert len(tensors.taken) == 1
+
+    with_server(kit, v2, work)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_memory_of_gpus_is_forgotten_as_its_examples_begin_and_never_taken(
+    kit: Any, v2: Any, wire: str
+) -> None:
+    def work(address: str, _: Any) -> None:
+        with WIRES[wire].InferenceServerClient(address) as client:
+            client.unregister_system_shared_memory()
+            client.unregister_cuda_shared_memory()
+            client.unregister_cuda_shared_memory("frames")
+            options = {"as_json": True} if wire == "grpc" else {}
+            assert not client.get_cuda_shared_memory_status(**options)
+            with pytest.raises(InferenceServerException) as raised:
+                client.register_cuda_shared_memory("frames", b"aGFuZGxl", 0, 4096)
+            assert "'frames' is of a GPU, whose memory is not shared here" in str(raised.value)
 
     with_server(kit, v2, work)
 

@@ -17,7 +17,7 @@ from headrace.protocols.grpc.open_inference_messages import infer_asked, infer_r
 from headrace.protocols.grpc.open_inference_raw import RawRequest, RawResponse, read_request
 from headrace.protocols.grpc.rpcs import Answer, Method, methods_of
 from headrace.protocols.grpc.status import OK
-from headrace.protocols.kserve import facts
+from headrace.protocols.kserve import facts, gpu_memory
 from headrace.protocols.kserve.endpoints import LEASE
 from headrace.protocols.kserve.running import answered
 from headrace.protocols.memory_port import Memory
@@ -55,6 +55,9 @@ class OpenInference:
             "SystemSharedMemoryStatus": self.regions,
             "SystemSharedMemoryRegister": self.register,
             "SystemSharedMemoryUnregister": self.unregister,
+            "CudaSharedMemoryStatus": self.gpu_regions,
+            "CudaSharedMemoryRegister": self.register_gpu,
+            "CudaSharedMemoryUnregister": self.unregister_gpu,
         }
         found = methods_of(self.service, answers, {"ModelStreamInfer": self.stream})
         return [_with_terms(method) for method in found]
@@ -69,7 +72,8 @@ class OpenInference:
     async def run(self, call: RpcCall, said: RawRequest) -> RawResponse:
         """The answer to one request. Raises what is wrong with it."""
         asked = infer_asked(said, self._memory, call.tenant)
-        return infer_response(await answered(self._tensors, self._memory, asked, caller_of(call)))
+        caller = caller_of(call)
+        return infer_response(await answered(self._tensors, self._memory, asked, caller, call.span))
 
     def live(self, call: RpcCall, _: pb.ServerLiveRequest) -> None:
         call.answer(pb.ServerLiveResponse(live=True))
@@ -135,6 +139,16 @@ class OpenInference:
     def unregister(self, call: RpcCall, said: pb.SystemSharedMemoryUnregisterRequest) -> None:
         self._memory.unregister(call.tenant, said.name)
         call.answer(pb.SystemSharedMemoryUnregisterResponse())
+
+    def gpu_regions(self, call: RpcCall, said: pb.CudaSharedMemoryStatusRequest) -> None:
+        gpu_memory.listed(said.name)
+        call.answer(pb.CudaSharedMemoryStatusResponse())
+
+    def register_gpu(self, call: RpcCall, said: pb.CudaSharedMemoryRegisterRequest) -> None:
+        gpu_memory.register(said.name)
+
+    def unregister_gpu(self, call: RpcCall, _: pb.CudaSharedMemoryUnregisterRequest) -> None:
+        call.answer(pb.CudaSharedMemoryUnregisterResponse())
 
 
 class InferStream:

@@ -7,17 +7,22 @@ of the published definitions, and is parsed without looking at its elements.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 from headrace.domain.errors import Code
 from headrace.domain.tensors import Datatype, Tensor
-from headrace.protocols.body import refuse
+from headrace.protocols.body import convert_part, refuse
 from headrace.protocols.grpc import open_inference_pb2 as pb
 from headrace.protocols.grpc.open_inference_raw import RawRequest, RawResponse
 from headrace.protocols.kserve.asked import (
     MAX_ID,
     MAX_TENSORS,
+    NOTHING,
+    NOTHING_MORE,
     Asked,
+    RequestParameters,
+    TensorParameters,
+    Wanted,
     asked,
     place_of,
     place_parameters,
@@ -59,11 +64,10 @@ def infer_asked(request: RawRequest, memory: Memory, tenant: str) -> Asked:
     if len(said.id) > MAX_ID:
         raise refuse("id", f"must have at most {MAX_ID} characters")
     outputs = [
-        wanted_output(each.name, _plain(each.parameters), f"outputs[{index}].parameters")
-        for index, each in enumerate(said.outputs)
+        _output(each, f"outputs[{index}].parameters") for index, each in enumerate(said.outputs)
     ]
     inputs = _inputs(request, memory, tenant)
-    parameters = _plain(said.parameters)
+    parameters = _typed_parameters(said.parameters, NOTHING_MORE, "parameters")
     return asked(said.model_name, said.model_version, said.id, inputs, outputs, parameters)
 
 
@@ -87,13 +91,18 @@ def infer_response(answered: Answered) -> RawResponse:
     return RawResponse(made, raw)
 
 
+def _output(each: pb.ModelInferRequest.InferRequestedOutputTensor, path: str) -> Wanted:
+    return wanted_output(each.name, _typed_parameters(each.parameters, NOTHING, path), path)
+
+
 def _inputs(request: RawRequest, memory: Memory, tenant: str) -> list[Tensor]:
     inputs = []
     raw = request.raw
     taken = 0
     for index, each in enumerate(request.message.inputs):
         path = f"inputs[{index}]"
-        place = place_of(_plain(each.parameters), f"{path}.parameters")
+        at = f"{path}.parameters"
+        place = place_of(_typed_parameters(each.parameters, NOTHING, at), at)
         if place is not None:
             tensor = shared_tensor(
                 each.name, each.datatype, each.shape, place, memory, tenant, path
@@ -136,11 +145,16 @@ def _typed(each: pb.ModelInferRequest.InferInputTensor, path: str) -> Tensor:
     return Tensor(each.name, datatype, shape, numbers(values, datatype, shape, where))
 
 
-def _plain(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
-    """As JSON would have them."""
+P = TypeVar("P", TensorParameters, RequestParameters)
+
+
+def _typed_parameters(given: Mapping[str, pb.InferParameter], none: P, path: str) -> P:
+    """As JSON would have them; ``none``: without any. Raises ``INVALID_REQUEST``."""
+    if not given:
+        return none
     made = {}
-    for name, value in parameters.items():
+    for name, value in given.items():
         kind = value.WhichOneof("parameter_choice")
         if kind is not None:
             made[name] = getattr(value, kind)
-    return made
+    return convert_part(made, type(none), path)

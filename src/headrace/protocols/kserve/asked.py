@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
 
 from headrace.domain.tensors import Tensor, TensorRequest
 from headrace.protocols.body import refuse
@@ -13,13 +16,35 @@ from headrace.protocols.memory_port import Memory
 MAX_TENSORS = 256
 """Inputs of a request, and outputs that it asks for."""
 MAX_ID = 1024
-_REGION = "shared_memory_region"
-_SIZE = "shared_memory_byte_size"
-_OFFSET = "shared_memory_offset"
 _MICROSECONDS = 1e-6
-_LAST = 2**31
 
-Parameters = Mapping[str, Any]
+Whole = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+class TensorParameters(msgspec.Struct, frozen=True, gc=False):
+    """What is said of an input or an output beside its name. Others are not looked at, as Triton has it."""
+
+    shared_memory_region: str | None = None
+    shared_memory_byte_size: int | None = None
+    shared_memory_offset: int | None = None
+    binary_data_size: int | None = None
+    binary_data: bool | None = None
+    classification: int | None = None
+
+
+class RequestParameters(msgspec.Struct, frozen=True, gc=False):
+    """What is said of a request. ``timeout``: microseconds. The first three are for models with state."""
+
+    sequence_id: Any = None
+    sequence_start: Any = None
+    sequence_end: Any = None
+    priority: Whole | None = None
+    timeout: Whole | None = None
+    binary_data_output: bool | None = None
+
+
+NOTHING = TensorParameters()
+NOTHING_MORE = RequestParameters()
 
 
 class Place(NamedTuple):
@@ -46,45 +71,38 @@ class Asked(NamedTuple):
     binary: bool
 
 
-def parameter(parameters: Parameters, name: str, kind: type, at: str = "parameters") -> Any:
-    """Its value, None if it is not there. Raises ``INVALID_REQUEST`` for another type."""
-    value = parameters.get(name)
-    if value is None or type(value) is kind:
-        return value
-    raise refuse(f"{at}.{name}", f"must be {_SAID[kind]}")
-
-
-_SAID: dict[type, str] = {int: "a whole number", bool: "true or false", str: "a text"}
-
-
-def place_of(parameters: Parameters, at: str) -> Place | None:
-    """Where a tensor is in shared memory, if it is there. Raises ``INVALID_REQUEST``."""
-    region = parameter(parameters, _REGION, str, at)
-    size = parameter(parameters, _SIZE, int, at)
-    offset = parameter(parameters, _OFFSET, int, at)
+def place_of(parameters: TensorParameters, at: str) -> Place | None:
+    """Where a tensor is in shared memory, if it is there. Raises ``INVALID_REQUEST``. ``at``: their path."""
+    region = parameters.shared_memory_region
+    size = parameters.shared_memory_byte_size
+    offset = parameters.shared_memory_offset
     if region is None:
         if size is not None or offset is not None:
-            raise refuse(f"{at}.{_REGION}", "is required beside its size and offset")
+            said = "is required beside its size and offset"
+            raise refuse(f"{at}.shared_memory_region", said)
         return None
     if size is None:
-        raise refuse(f"{at}.{_SIZE}", "is required")
+        raise refuse(f"{at}.shared_memory_byte_size", "is required")
     return Place(region, offset or 0, size)
 
 
 def place_parameters(place: Place) -> dict[str, str | int]:
     """What the answer says of an output in shared memory."""
-    said: dict[str, str | int] = {_REGION: place.region, _SIZE: place.size}
+    said: dict[str, str | int] = {
+        "shared_memory_region": place.region,
+        "shared_memory_byte_size": place.size,
+    }
     if place.offset:
-        said[_OFFSET] = place.offset
+        said["shared_memory_offset"] = place.offset
     return said
 
 
-def wanted_output(name: str, parameters: Parameters, at: str) -> Wanted:
+def wanted_output(name: str, parameters: TensorParameters, at: str) -> Wanted:
     """Raises ``INVALID_REQUEST``."""
-    if parameter(parameters, "classification", int, at):
+    if parameters.classification:
         raise refuse(f"{at}.classification", "is not done here")
     place = place_of(parameters, at)
-    binary = parameter(parameters, "binary_data", bool, at)
+    binary = parameters.binary_data
     if place is not None and binary:
         raise refuse(f"{at}.binary_data", "and shared memory exclude each other")
     return Wanted(name, binary, place)
@@ -112,27 +130,24 @@ def asked(
     id: str,
     inputs: Sequence[Tensor],
     outputs: Sequence[Wanted],
-    parameters: Parameters,
+    parameters: RequestParameters,
 ) -> Asked:
     """A request of all these. Raises ``INVALID_REQUEST``."""
     _check_names("inputs", [tensor.name for tensor in inputs])
     _check_names("outputs", [output.name for output in outputs])
-    for name in ("sequence_id", "sequence_start", "sequence_end"):
-        if parameters.get(name):
-            raise refuse(f"parameters.{name}", "is for models with state; there are none here")
-    priority = _whole(parameters, "priority")
-    timeout = _whole(parameters, "timeout")
+    if parameters.sequence_id or parameters.sequence_start or parameters.sequence_end:
+        raise refuse("parameters.sequence_id", "is for models with state; there are none here")
+    timeout = parameters.timeout
     request = TensorRequest(
         model,
         inputs,
         [output.name for output in outputs],
         version,
         id,
-        priority=priority,
+        priority=parameters.priority or 0,
         timeout_s=timeout * _MICROSECONDS if timeout else None,
     )
-    binary = parameter(parameters, "binary_data_output", bool) or False
-    return Asked(request, outputs, binary)
+    return Asked(request, outputs, parameters.binary_data_output or False)
 
 
 def _check_names(path: str, names: Sequence[str]) -> None:
@@ -141,10 +156,3 @@ def _check_names(path: str, names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise refuse(path, f"has {twice[:200]!r} twice")
-
-
-def _whole(parameters: Parameters, name: str) -> int:
-    value: int = parameter(parameters, name, int) or 0
-    if not 0 <= value < _LAST:
-        raise refuse(f"parameters.{name}", f"must be a whole number from 0 to {_LAST - 1}")
-    return value

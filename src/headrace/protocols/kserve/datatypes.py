@@ -39,9 +39,11 @@ def checked_shape(shape: Sequence[int], path: str) -> tuple[int, ...]:
     """Raises ``INVALID_REQUEST`` for what is no shape of a tensor that is there."""
     if len(shape) > MAX_RANK:
         raise refuse(f"{path}.shape", f"has more than {MAX_RANK} dimensions")
-    if any(length < 0 for length in shape):
+    if shape and min(shape) < 0:
         raise refuse(f"{path}.shape", "has a dimension below 0")
-    if math.prod([length or 1 for length in shape]) > _MOST:  # numpy asks of empty ones, too
+    if (
+        math.prod([length or 1 for length in shape] if 0 in shape else shape) > _MOST
+    ):  # numpy asks of empty ones, too
         raise refuse(f"{path}.shape", "is of more elements than any memory has")
     return tuple(shape)
 

@@ -15,7 +15,7 @@ from headrace.protocols.asking import caller_of
 from headrace.protocols.body import Body, check_plain, coding_of
 from headrace.protocols.call import Call
 from headrace.protocols.inflating import ANY, inflated
-from headrace.protocols.kserve import facts
+from headrace.protocols.kserve import facts, gpu_memory
 from headrace.protocols.kserve.errors import V2
 from headrace.protocols.kserve.request import decode_infer, json_size
 from headrace.protocols.kserve.response import LENGTH, respond
@@ -27,6 +27,7 @@ from headrace.protocols.tensor_port import Tensors
 
 _MODEL = "/v2/models/{model:path}"
 _REGION = "/v2/systemsharedmemory/region/{region:path}"
+_GPU_REGION = "/v2/cudasharedmemory/region/{region:path}"
 LEASE = b"x-shared-memory-lease"
 """``true``: the file of a region that is registered is removed when no process has it open any more."""
 _COMPRESSED = frozenset((b"gzip", b"deflate"))
@@ -97,6 +98,11 @@ class V2Endpoints:
             route("GET", _REGION + "/status", self.regions),
             route("POST", _REGION + "/register", self.register),
             route("POST", _REGION + "/unregister", self.unregister),
+            route("GET", "/v2/cudasharedmemory/status", self.gpu_regions),
+            route("POST", "/v2/cudasharedmemory/unregister", self.unregister_gpu),
+            route("GET", _GPU_REGION + "/status", self.gpu_regions),
+            route("POST", _GPU_REGION + "/register", self.register_gpu),
+            route("POST", _GPU_REGION + "/unregister", self.unregister_gpu),
         )
 
     async def infer(self, call: Call, path: str) -> None:
@@ -104,7 +110,8 @@ class V2Endpoints:
         body = await self._inflated(call)
         size = json_size(call.header(LENGTH), body)
         asked = decode_infer(body, size, model, version, self._memory, call.tenant)
-        respond(call, await answered(self._tensors, self._memory, asked, caller_of(call)))
+        caller = caller_of(call)
+        respond(call, await answered(self._tensors, self._memory, asked, caller, call.span))
 
     def server(self, call: Call, _: str) -> None:
         call.json(facts.server(self._version))
@@ -165,6 +172,17 @@ class V2Endpoints:
     def unregister(self, call: Call, name: str) -> None:
         _check_page(call)
         self._memory.unregister(call.tenant, name)
+        call.json({})
+
+    def gpu_regions(self, call: Call, name: str) -> None:
+        call.json(gpu_memory.listed(name))
+
+    def register_gpu(self, call: Call, name: str) -> None:
+        _check_page(call)
+        gpu_memory.register(name)
+
+    def unregister_gpu(self, call: Call, _: str) -> None:
+        _check_page(call)
         call.json({})
 
     async def _inflated(self, call: Call) -> bytes:

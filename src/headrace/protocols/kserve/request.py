@@ -5,7 +5,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -16,9 +16,12 @@ from headrace.protocols.body import COMPLAINTS, invalid_json, invalid_request, r
 from headrace.protocols.kserve.asked import (
     MAX_ID,
     MAX_TENSORS,
+    NOTHING,
+    NOTHING_MORE,
     Asked,
+    RequestParameters,
+    TensorParameters,
     asked,
-    parameter,
     place_of,
     shared_tensor,
     wanted_output,
@@ -34,13 +37,13 @@ class InputBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: Annotated[str, Meta(min_length=1)]
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: TensorParameters = NOTHING
     data: msgspec.Raw = msgspec.Raw()
 
 
 class OutputBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: Annotated[str, Meta(min_length=1)]
-    parameters: dict[str, Any] = {}
+    parameters: TensorParameters = NOTHING
 
 
 class InferBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -48,7 +51,7 @@ class InferBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     inputs: Annotated[list[InputBody], Meta(min_length=1, max_length=MAX_TENSORS)]
     id: Annotated[str, Meta(max_length=MAX_ID)] = ""
-    parameters: dict[str, Any] = {}
+    parameters: RequestParameters = NOTHING_MORE
     outputs: Annotated[list[OutputBody], Meta(max_length=MAX_TENSORS)] = []
 
 
@@ -107,7 +110,7 @@ def _input(
     """A tensor, and how many bytes of the rest of the body it took."""
     at = f"{path}.parameters"
     place = place_of(each.parameters, at)
-    size = parameter(each.parameters, "binary_data_size", int, at)
+    size = each.parameters.binary_data_size
     data = memoryview(each.data)
     has_json = data not in _NO_DATA
     if (place is not None) + (size is not None) + has_json != 1:

@@ -34,7 +34,7 @@ def respond(call: Call, answered: Answered) -> None:
         call.respond(200, [JSON], head)
         return
     headers = [_BYTES, (LENGTH, b"%d" % len(head))]
-    call.respond(200, headers, b"".join([head, *pieces]))
+    call.respond_parts(200, headers, [head, *pieces])
 
 
 def _output(output: Output, pieces: list[memoryview]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from headrace.protocols.kserve.asked import Asked, Place, Wanted
 from headrace.protocols.kserve.datatypes import bytes_of
 from headrace.protocols.memory_port import Memory
 from headrace.protocols.tensor_port import Tensors
+from headrace.protocols.tracing import Attributes, Span, worked
 
 
 class Output(NamedTuple):
@@ -28,22 +29,32 @@ class Answered(NamedTuple):
     outputs: Sequence[Output]
 
 
-async def answered(tensors: Tensors, memory: Memory, asked: Asked, caller: Caller) -> Answered:
+async def answered(
+    tensors: Tensors, memory: Memory, asked: Asked, caller: Caller, span: Span | None
+) -> Answered:
     """Run it; outputs for shared memory are there when this returns. Raises as :meth:`Tensors.infer`, and
-    ``INVALID_REQUEST`` for an output that is larger than its place."""
+    ``INVALID_REQUEST`` for an output that is larger than its place. ``span``: of the request, if it is recorded."""
     request = asked.request
     by_name = {wanted.name: wanted for wanted in asked.outputs}
     request.into = _rooms(asked.outputs, memory, caller.tenant)
-    response = await tensors.infer(request, caller)
+    work = tensors.infer(request, caller)
+    response = await worked(span, f"infer {request.model}", work, _learnt)
     outputs = []
     for tensor in response.outputs:
-        wanted = by_name.get(tensor.name) or Wanted(tensor.name)
-        if wanted.place is not None:
-            wanted = _put(tensor, wanted, wanted.place, request, memory, caller.tenant)
-        if wanted.binary is None:
-            wanted = wanted._replace(binary=asked.binary)
+        wanted = by_name.get(tensor.name)
+        if wanted is None:
+            wanted = Wanted(tensor.name, asked.binary)
+        elif wanted.place is not None:
+            place = _put(tensor, wanted.place, request, memory, caller.tenant)
+            wanted = Wanted(tensor.name, False, place)
+        elif wanted.binary is None:
+            wanted = Wanted(tensor.name, asked.binary)
         outputs.append(Output(tensor, wanted))
     return Answered(response, outputs)
+
+
+def _learnt(response: TensorResponse) -> Attributes:
+    return {"headrace.model": response.model, "headrace.model.version": response.version}
 
 
 def _rooms(outputs: Sequence[Wanted], memory: Memory, tenant: str) -> dict[str, Any]:
@@ -59,20 +70,15 @@ def _rooms(outputs: Sequence[Wanted], memory: Memory, tenant: str) -> dict[str, 
 
 
 def _put(
-    tensor: Tensor,
-    wanted: Wanted,
-    place: Place,
-    request: TensorRequest,
-    memory: Memory,
-    tenant: str,
-) -> Wanted:
-    """Have an output in its place, with its true size. Raises ``INVALID_REQUEST`` if it is larger."""
+    tensor: Tensor, place: Place, request: TensorRequest, memory: Memory, tenant: str
+) -> Place:
+    """Have an output in its place, and say that with its true size. Raises ``INVALID_REQUEST`` if it is larger."""
     room = request.into.get(tensor.name)
     if room is not None and np.may_share_memory(room, tensor.array):
-        return wanted._replace(place=place._replace(size=tensor.array.nbytes))
+        return Place(place.region, place.offset, tensor.array.nbytes)
     data = bytes_of(tensor)
     if len(data) > place.size:
         said = f"has {len(data)} bytes; the place for it has {place.size}"
         raise refuse(f"outputs.{tensor.name}", said)
     memory.find(tenant, place.region).write(place.offset, data)
-    return wanted._replace(place=place._replace(size=len(data)))
+    return Place(place.region, place.offset, len(data))

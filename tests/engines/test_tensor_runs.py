@@ -1,0 +1,120 @@
+"""Where runs of an engine are done: on its threads, or in the event loop where that is quicker."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.domain.tensors import Datatype, TensorSpec
+from headrace.engines.tensor_engine import Arrays
+from headrace.engines.tensor_runs import Pending, TensorRuns
+
+
+class Noting:
+    """An engine that notes on which threads it runs; ``y`` is ``x``."""
+
+    platform = "noting"
+    batch_dimension: Any = "named"
+
+    def __init__(self, datatype: Datatype = "FP32") -> None:
+        self.inputs = (TensorSpec("x", datatype, (-1, 1)),)
+        self.outputs = (TensorSpec("y", datatype, (-1, 1)),)
+        self.threads: list[threading.Thread] = []
+        self.failure: Exception | None = None
+
+    def run(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> Arrays:
+        self.threads.append(threading.current_thread())
+        if self.failure is not None:
+            raise self.failure
+        return dict.fromkeys(outputs, inputs["x"])
+
+    def close(self) -> None:
+        self.threads.append(threading.current_thread())
+
+
+def pending(rows: int = 1) -> Pending:
+    return Pending({"x": np.ones((rows, 1), np.float32)}, ["y"], rows=rows)
+
+
+def runs_of(
+    engine: Noting, quiet: Callable[[], bool] = lambda: True, threads: int = 1
+) -> TensorRuns:
+    return TensorRuns(engine, threads, "m:1", lambda rows, seconds: None, quiet)
+
+
+def here(engine: Noting) -> list[bool]:
+    """Whether each run was on the thread of the test."""
+    return [thread is threading.current_thread() for thread in engine.threads]
+
+
+def test_the_first_run_of_a_kind_is_on_a_thread_and_what_was_brief_then_in_the_loop() -> None:
+    engine = Noting()
+
+    async def main() -> None:
+        runs = runs_of(engine)
+        await runs.run([pending()])
+        assert here(engine) == [False]
+        while not here(engine)[-1]:  # on a busy machine a run may have taken long
+            await runs.run([pending()])
+        (made,) = await runs.run([pending(2)])
+        assert isinstance(made, dict)
+        assert made["y"].shape == (2, 1)
+        await runs.close()
+
+    asyncio.run(main())
+    assert here(engine)[-2:] == [False, False]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_model_of_texts_is_never_in_the_loop(threads: int) -> None:
+    engine = Noting("BYTES")
+
+    async def main() -> None:
+        runs = runs_of(engine, threads=threads)
+        for _ in range(3):
+            await runs.run([pending()])
+        await runs.close()
+
+    asyncio.run(main())
+    assert here(engine) == [False] * 4
+
+
+def test_an_engines_failure_is_told_on_both_ways() -> None:
+    engine = Noting()
+
+    async def main() -> None:
+        runs = runs_of(engine)
+        while not engine.threads or not here(engine)[-1]:
+            await runs.run([pending()])
+        engine.failure = ValueError("broken")
+        for kind in (1, 2):
+            with pytest.raises(ValueError, match="broken"):
+                await runs.run([pending(kind)])
+        await runs.close()
+
+    asyncio.run(main())
+    assert here(engine)[-2:] == [False, False]
+
+
+def test_nothing_of_a_run_is_held_when_it_is_over() -> None:
+    """There are clients' pages among its arrays."""
+
+    async def main() -> None:
+        runs = runs_of(Noting("BYTES"))
+        one = pending()
+        gone = weakref.ref(one.inputs["x"])
+        await runs.run([one])
+        del one
+        await runs.run([pending()])  # so that the thread is done with the first
+        gc.collect()
+        assert gone() is None
+        await runs.close()
+
+    asyncio.run(main())

@@ -1,0 +1,122 @@
+"""Long bodies that are put where they stay, beside others that come as they always do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from headrace.front.exchange import Exchange
+from headrace.front.limits import Limits
+from headrace.front.listen import Front, FrontOptions, listen
+from headrace.front.mapped_body import LARGE_BYTES
+
+LONG = os.urandom(3 * LARGE_BYTES + 5)
+LENGTH = b"content-length: %d\r\n" % len(LONG)
+FIRST = b"POST /v2/models/m HTTP/1.1\r\nhost: h\r\n" + LENGTH + b"\r\n"
+
+
+class Kept:
+    """A handler that keeps bodies, and answers with two parts: how long one was, and the body itself."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.bodies.append(exchange.body)
+        said = b"%d " % len(exchange.body)
+        exchange.respond_parts(200, [], [said, memoryview(exchange.body)])
+
+
+async def opened(handler: Any, **limits: Any) -> Front:
+    options = FrontOptions(
+        port=0, maps=lambda head: head.path.startswith("/v2/"), limits=Limits(**limits)
+    )
+    return await listen(handler, options)
+
+
+async def connected(front: Front) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", front.port, limit=1 << 24)
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    size = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    assert head.startswith(b"http/1.1 200")
+    return await reader.readexactly(size)
+
+
+def test_a_long_body_is_a_view_and_what_follows_it_is_the_next_request(wire: Any) -> None:
+    async def main() -> None:
+        kept = Kept()
+        front = await opened(kept)
+        reader, writer = await connected(front)
+        for first in (100, len(LONG)):  # of the body, in one piece with its head
+            writer.write(FIRST + LONG[:first])
+            await asyncio.sleep(0)
+            writer.write(LONG[first:] + FIRST.replace(LENGTH, b"content-length: 2\r\n") + b"hi")
+            assert await answer(reader) == b"%d %b" % (len(LONG), LONG)
+            assert await answer(reader) == b"2 hi"
+        assert [type(body) for body in kept.bodies] == [memoryview, bytes] * 2
+        assert front.arriving_bytes == 0
+        writer.close()
+        await front.close(0)
+
+    wire.run(main())
+
+
+def test_elsewhere_it_is_bytes(wire: Any) -> None:
+    async def main() -> None:
+        kept = Kept()
+        front = await opened(kept)
+        reader, writer = await connected(front)
+        writer.write(FIRST.replace(b"/v2/", b"/v1/") + LONG)
+        assert await answer(reader) == b"%d %b" % (len(LONG), LONG)
+        assert [type(body) for body in kept.bodies] == [bytes]
+        writer.close()
+        await front.close(0)
+
+    wire.run(main())
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_nothing(wire: Any) -> None:
+    async def main() -> None:
+        kept = Kept()
+        front = await opened(kept)
+        for abrupt in (False, True):
+            reader, writer = await connected(front)
+            writer.write(FIRST + LONG[:LARGE_BYTES])
+            await wire.eventually(lambda: front.arriving_bytes >= LARGE_BYTES)
+            if abrupt:
+                writer.transport.abort()
+            else:
+                writer.write_eof()
+                assert await reader.read() == b""
+            await wire.eventually(lambda: not front.arriving_bytes and not front.connections)
+            writer.close()
+        assert not kept.bodies
+        await front.close(0)
+
+    wire.run(main())
+
+
+@pytest.mark.parametrize("limit", ["arriving_bytes", "body_s"])
+def test_one_that_is_refused_can_be_read_while_its_client_still_sends(
+    wire: Any, limit: str
+) -> None:
+    async def main() -> None:
+        value = LARGE_BYTES if limit == "arriving_bytes" else 0.0
+        front = await opened(Kept(), **{limit: value})
+        reader, writer = await connected(front)
+        writer.write(FIRST + LONG[: 2 * LARGE_BYTES])
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503" if limit == "arriving_bytes" else b"HTTP/1.1 408")
+        writer.write(LONG[2 * LARGE_BYTES :])
+        await reader.read()
+        assert front.arriving_bytes == 0
+        writer.close()
+        await front.close(0)
+
+    wire.run(main())

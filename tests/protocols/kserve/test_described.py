@@ -1,0 +1,61 @@
+"""``/v2`` in the OpenAPI document is true: of the routes, of the examples, of what is answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+
+from headrace.protocols.kserve.described import described
+from headrace.protocols.kserve.endpoints import V2Endpoints
+from headrace.protocols.openapi import describe
+from headrace.shared_memory.regions import Regions
+
+
+def test_it_has_the_routes_and_no_others(kit: Any, v2: Any) -> None:
+    endpoints = V2Endpoints(kit.Service(kit.hello), v2.Lines(), Regions(), "1")
+    routed = {(each.method, each.path.replace(":path", "")) for each in endpoints.routes()}
+    paths = described().paths
+    assert {(method.upper(), path) for path in paths for method in paths[path]} == routed
+
+
+def test_it_is_in_the_document_beside_all_others() -> None:
+    document = describe("1", described())
+    text = json.dumps(document)
+    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names <= set(document["components"]["schemas"])
+    assert {"InferBody", "V2InferBody", "V2Error"} <= names
+    assert {"/v1/infer", "/v2/models/{model}/infer"} <= set(document["paths"])
+    ids = [one["operationId"] for path in document["paths"].values() for one in path.values()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_answers_have_what_is_said_of_them_and_examples_are_taken(kit: Any, v2: Any) -> None:
+    def url(path: str) -> str:
+        return path.format(model="identity_fp32", region="r")
+
+    async def main() -> None:
+        async with (
+            v2.serving(kit.Service(kit.hello), v2.Lines()) as server,
+            httpx.AsyncClient(base_url=server.url, timeout=30) as client,
+        ):
+            for path, methods in described().paths.items():
+                for method, said in methods.items():
+                    body = said.get("requestBody", {}).get("content", {})
+                    example = body.get("application/json", {}).get("example")
+                    text = json.dumps(example).replace('"x"', '"in"').replace('"y"', '"out"')
+                    sent = {"content": text} if example else {}
+                    answer = await client.request(method, url(path), **sent)
+                    content = said["responses"][str(answer.status_code)]["content"]
+                    schema = content["application/json"]["schema"]
+                    if "$ref" in schema:
+                        said_ = answer.json()["error"]
+                        assert "'r'" in said_ or "/my-frames" in said_  # regions that are not there
+                        continue
+                    found = answer.json()
+                    found = found[:1] if isinstance(found, list) else [found]
+                    schema = schema.get("items", schema)
+                    assert all(set(schema.get("required", ())) <= one.keys() for one in found)
+
+    kit.run(main())
