@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input, cut
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.standing import USUAL, Standing
 from headrace.engines.engine import Engine
 from headrace.routing.model import Model
 from headrace.scheduling.batcher import BatchOptions
@@ -76,7 +77,10 @@ class UpstreamTexts:
     def __init__(self, model: Model[Engine]) -> None:
         self._model = model
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+    full = False
+    """Its upstreams have queues of their own."""
+
+    async def embed(self, request: EmbeddingRequest, standing: Standing = USUAL) -> Embeddings:
         ready = self._model.least_busy()
         if not ready:
             raise _not_ready(self._model)
@@ -107,12 +111,16 @@ class LlamaTexts:
         self._dimensions = dimensions
         self._batching: Batching[Sequence[Input], Sequence[Any]] = Batching(self._run, options)
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+    @property
+    def full(self) -> bool:
+        return self._batching.full
+
+    async def embed(self, request: EmbeddingRequest, standing: Standing = USUAL) -> Embeddings:
         ids = await in_pieces(list(enumerate(request.inputs)), self._tokens)
         pieces = [ids[at : at + self._rows] for at in range(0, len(ids), self._rows)]
 
         async def submit(piece: Sequence[Input]) -> Sequence[Any]:
-            return await self._batching.submit(piece, rows=len(piece), priority=request.priority)
+            return await self._batching.submit(piece, rows=len(piece), standing=standing)
 
         found = await in_pieces(pieces, submit)
         vectors = [vector for piece in found for vector in piece]

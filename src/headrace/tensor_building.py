@@ -22,6 +22,7 @@ from headrace.models.wanted import ModelFile, Wanted
 from headrace.scheduling.batcher import BatchQueue
 from headrace.settings import Settings
 from headrace.settings.model import Model
+from headrace.standings import Stand
 from headrace.tensor_loading import News
 from headrace.tensor_version import Plan, TensorVersion
 from headrace.tensors import Served, TakeRequest, TensorService
@@ -38,7 +39,7 @@ except ImportError as error:
 
 
 def build(
-    settings: Settings, queue: BatchQueue, news: News, take_request: TakeRequest
+    settings: Settings, queue: BatchQueue, news: News, stand: Stand, take_request: TakeRequest
 ) -> TensorService:
     """The service of all models whose engine is ``onnx``. ``queue``: what may wait for each."""
     mib = settings.server.tensor_memory_mib
@@ -48,6 +49,7 @@ def build(
         [_served(settings, model, queue, quiet) for model in models],
         budget_bytes=None if mib is None else mib * 2**20,
         news=news,
+        stand=stand,
         take_request=take_request,
     )
 
@@ -57,7 +59,8 @@ def _served(settings: Settings, model: Model, queue: BatchQueue, quiet: QuietCol
     if model.source is not None:
         files = [("1", Wanted(model.source, model.sha256))]
     versions = tuple(TensorVersion(_plan(settings, model, queue, quiet, *file)) for file in files)
-    return Served(model.name, model.aliases, int(time.time()), model.onnx.load, versions)
+    created, load = int(time.time()), model.onnx.load
+    return Served(model.name, model.aliases, created, load, versions, model.fallback)
 
 
 def _plan(

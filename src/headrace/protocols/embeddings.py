@@ -82,11 +82,11 @@ class EmbeddingEndpoint:
         request = EmbeddingRequest(
             body.model, inputs, body.dimensions, body.user, body.priority or 0
         )
-        embeddings, call.reservation = await self._known.embed(request, caller_of(call))
+        embeddings, call.reservation, model = await self._known.embed(request, caller_of(call))
         tokens = embeddings.prompt_tokens
         data = await _data(embeddings.vectors, body.encoding_format or "float")
         usage = EmbeddingUsage(tokens, tokens)
-        call.respond(200, [JSON], _encode(EmbeddingList("list", data, body.model, usage)))
+        call.respond(200, [JSON], _encode(EmbeddingList("list", data, model, usage)))
 
 
 async def _data(vectors: Sequence[Any], format: Format) -> Any:

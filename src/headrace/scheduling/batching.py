@@ -14,7 +14,9 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.standing import USUAL, Standing
 from headrace.scheduling.batcher import Batch, Batcher, BatchOptions, Entry, full, too_late
+from headrace.scheduling.queue import Overflow
 
 _logger = logging.getLogger("headrace.scheduling")
 
@@ -24,6 +26,8 @@ R = TypeVar("R")
 Run = Callable[[Sequence[T]], Awaitable[Sequence[R | HeadraceError]]]
 """Computes items of one key, together; an error in an item's place is that item's. Raises :class:`HeadraceError` if
 all failed together."""
+
+_OVERFLOWS = {str(one): one for one in Overflow}
 
 OF_THE_ENGINE = frozenset(
     (Code.ENGINE_UNAVAILABLE, Code.ENGINE_TIMEOUT, Code.MODEL_LOADING, Code.SHUTTING_DOWN)
@@ -46,6 +50,11 @@ class Batching(Generic[T, R]):
         self._closed = False
 
     @property
+    def full(self) -> bool:
+        """Whether who comes now would find no room."""
+        return self._batcher.full
+
+    @property
     def waiting(self) -> int:
         """Requests that wait for a run."""
         return self._batcher.waiting
@@ -61,17 +70,26 @@ class Batching(Generic[T, R]):
         *,
         key: Hashable = None,
         rows: int = 1,
-        priority: int = 0,
-        deadline: float = math.inf,
+        standing: Standing = USUAL,
     ) -> R:
-        """Its result, of a run together with others of this ``key``. ``deadline``: monotonic seconds by which that run
-        must have begun. Cancelled, it leaves its run, if that has not begun. Raises the item's own error,
-        ``INVALID_REQUEST`` for too many rows, ``QUEUE_FULL``, ``QUEUE_TIMEOUT`` and ``SHUTTING_DOWN``."""
+        """Its result, of a run together with others of this ``key``. Cancelled, it leaves its run, if that has not
+        begun. Raises the item's own error, ``INVALID_REQUEST`` for too many rows, ``QUEUE_FULL``, ``QUEUE_TIMEOUT``
+        and ``SHUTTING_DOWN``."""
         if self._closed:
             raise _closed()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
-        entry = Entry(item, key, rows, priority, deadline, answer)
+        overflow = _OVERFLOWS[standing.overflow]
+        entry = Entry(
+            item,
+            key,
+            rows,
+            standing.priority,
+            standing.deadline,
+            overflow,
+            standing.sheddable,
+            answer,
+        )
         gave_way = self._batcher.add(entry, monotonic())
         if gave_way is not None:
             _refuse(gave_way, full(self._batcher.waiting))
