@@ -65,7 +65,10 @@ class Dimensions(msgspec.Struct, frozen=True):
 
 
 def check_length(index: int, tokens: int, most: int) -> None:
-    """Raise ``CONTEXT_LENGTH`` if the input of this index is too long."""
+    """Raise ``CONTEXT_LENGTH`` if the input of this index is too long, ``INVALID_REQUEST`` if nothing is in it."""
+    if not tokens:
+        text = f"`input[{index}]` has no tokens: there is nothing that a vector could be of."
+        raise HeadraceError(Code.INVALID_REQUEST, text, param=f"input[{index}]")
     if tokens > most:
         text = f"`input[{index}]` is {tokens} tokens; this model takes {most} at most. Make it shorter."
         raise HeadraceError(Code.CONTEXT_LENGTH, text, param=f"input[{index}]")

@@ -99,6 +99,22 @@ def test_who_comes_during_a_run_is_in_the_next(run: Run) -> None:
     run(main())
 
 
+def test_the_next_run_begins_before_anybody_hears_of_the_last(run: Run) -> None:
+    async def main() -> None:
+        engine = Engine()
+        batching = batching_of(engine, 1)
+        heard: list[int] = []
+
+        async def ask(item: int) -> None:
+            await batching.submit(item)
+            heard.append(len(engine.runs))
+
+        await asyncio.gather(ask(1), ask(2))
+        assert heard == [2, 2]
+
+    run(main())
+
+
 def test_who_leaves_before_its_run_is_not_computed(run: Run) -> None:
     async def main() -> None:
         engine = Engine()

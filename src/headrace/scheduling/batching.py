@@ -149,39 +149,44 @@ class Batching(Generic[T, R]):
         self._decide()
 
     async def _carry_out(self, batch: Batch[T]) -> None:
+        """The next run begins before anybody hears of this one: what answers cost does not keep the engine idle."""
         entries = batch.entries
         well = False
         try:
-            well = await self._run_some(entries, _Trials(len(entries)))
+            found = await self._run_once(entries)
+            well = not isinstance(found, HeadraceError)
+            if isinstance(found, HeadraceError):
+                await self._divide(entries, found, _Trials(len(entries)))
         finally:
             self._batcher.ended(batch, monotonic(), well=well)
             if not self._closed:
                 self._decide()
+        if not isinstance(found, HeadraceError):
+            _settle(entries, found)
 
-    async def _run_some(self, entries: Sequence[Entry[T]], trials: _Trials) -> bool:
-        """Run these, and where they fail together their halves, so that only who is to blame fails. Whether the first
-        run did."""
-        error = await self._run_once(entries)
-        if error is None:
-            return True
+    async def _divide(
+        self, entries: Sequence[Entry[T]], error: HeadraceError, trials: _Trials
+    ) -> None:
+        """They failed together: run their halves, so that only who is to blame fails."""
         left = [entry for entry in entries if not entry.answer.done()]
         if len(left) < 2 or error.code in OF_THE_ENGINE or not trials.another():
             for entry in left:
                 _refuse(entry, error)
-            return False
+            return
         middle = len(left) // 2
-        await self._run_some(left[:middle], trials)
-        await self._run_some(left[middle:], trials)
-        return False
+        for half in (left[:middle], left[middle:]):
+            found = await self._run_once(half)
+            if isinstance(found, HeadraceError):
+                await self._divide(half, found, trials)
+            else:
+                _settle(half, found)
 
-    async def _run_once(self, entries: Sequence[Entry[T]]) -> HeadraceError | None:
-        """What all of them failed with together; None if each has its own result."""
+    async def _run_once(self, entries: Sequence[Entry[T]]) -> Sequence[object] | HeadraceError:
+        """What each of them has; or what all of them failed with together."""
         try:
             results = await self._run([entry.item for entry in entries])
             if len(results) != len(entries):
                 raise RuntimeError(f"{len(results)} results for {len(entries)} items")
-            for entry, result in zip(entries, results, strict=True):
-                _settle(entry, result)
         except HeadraceError as error:
             return error
         except Exception:
@@ -189,7 +194,7 @@ class Batching(Generic[T, R]):
             return HeadraceError(
                 Code.INTERNAL, "The server failed at this request; its log says why."
             )
-        return None
+        return results
 
 
 class _Trials:
@@ -204,14 +209,15 @@ class _Trials:
         return self._left >= 0
 
 
-def _settle(entry: Entry[T], result: object) -> None:
-    answer = entry.answer
-    if answer.done():  # its caller left
-        return
-    if isinstance(result, HeadraceError):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)
+def _settle(entries: Sequence[Entry[T]], results: Sequence[object]) -> None:
+    for entry, result in zip(entries, results, strict=True):
+        answer = entry.answer
+        if answer.done():  # its caller left
+            continue
+        if isinstance(result, HeadraceError):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
 
 
 def _refuse(entry: Entry[T], error: HeadraceError) -> None:
