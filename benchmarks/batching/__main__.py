@@ -1,7 +1,8 @@
 """``python -m benchmarks.batching``: what the dynamic batcher reaches.
 
 simulate  throughput and waits over batch size and longest wait, simulated: a table and a picture. Beside it the usual
-          batcher, which keeps an idle engine waiting. The picture needs matplotlib (pip install matplotlib)
+          batcher, which keeps an idle engine waiting. The picture (--png) is drawn in an environment that has
+          matplotlib, made when it is first asked for
 cost      µs of CPU that the batcher takes for a request, and how long a single one waits on an idle machine
 model     the MiniLM model (int8, ONNX Runtime): concurrent callers of the batcher against a bare loop with full batches
 peers     the same file behind Headrace, MLServer, LitServe, Mosec and BentoML: throughput with 64 clients, beside a
@@ -34,7 +35,6 @@ def main() -> None:
     parser.add_argument("--cores", default="0", help="peers: of the server; the load has core 1")
     parser.add_argument("--size", type=int, help="peers: rows of a batch, instead of what was best")
     parser.add_argument("--wait-ms", type=float, default=5.0, help="peers: with --size")
-    parser.add_argument("--workers", type=int, default=0, help="peers: of MLServer, with --size")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     match chosen.what:
@@ -49,7 +49,7 @@ def main() -> None:
 
             batches = None
             if chosen.size is not None:
-                batches = peers.Batches(chosen.size, chosen.wait_ms, chosen.workers)
+                batches = peers.Batches(chosen.size, chosen.wait_ms)
             conditions = peers.Conditions(
                 chosen.clients, chosen.mixed, chosen.seconds, chosen.cores, batches
             )

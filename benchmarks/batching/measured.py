@@ -119,6 +119,19 @@ def model(clients: int, rounds: int, seconds: float = 3.0) -> None:
         f"MiniLM int8, {LENGTH} tokens a row, {clients} callers, {rounds} rounds of {seconds:g} s"
     )
     table.show(title, ["", "rows/s (median)", "least", "most"], rows, json_too=results)
+    direct, alone = uvloop.run(_single(session, requests=int(40 * rounds * seconds)))
+    rows = [
+        ["without a batcher", *_spread(direct)],
+        ["with it", *_spread(alone)],
+        ["difference of each pair", *_spread([b - a for a, b in zip(direct, alone, strict=True)])],
+    ]
+    title = f"One request at a time, {len(direct)} pairs by turns"
+    table.show(title, ["", "median ms", "p90 ms"], rows, json_too=[direct, alone])
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 9 // 10]
 
 
 def _bare(session: Any, size: int, seconds: float) -> float:
@@ -130,20 +143,23 @@ def _bare(session: Any, size: int, seconds: float) -> float:
     return runs * size / (time.perf_counter() - began)
 
 
-async def _batched(session: Any, clients: int, size: int, seconds: float) -> float:
-    """Callers that ask again at once, each with a row of its own."""
+def _run_of(session: Any) -> Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]:
+    """Computes rows together, on a thread."""
     import numpy as np
-
-    loop = asyncio.get_running_loop()
 
     def compute(items: Sequence[Any]) -> Sequence[Any]:
         whole = {name: np.concatenate([one[name] for one in items]) for name in items[0]}
         return list(session.run(None, whole)[0])
 
     async def run(items: Sequence[Any]) -> Sequence[Any]:
-        return await loop.run_in_executor(None, compute, items)
+        return await asyncio.get_running_loop().run_in_executor(None, compute, items)
 
-    batching: Batching[Any, Any] = Batching(run, BatchOptions(size))
+    return run
+
+
+async def _batched(session: Any, clients: int, size: int, seconds: float) -> float:
+    """Callers that ask again at once, each with a row of its own."""
+    batching: Batching[Any, Any] = Batching(_run_of(session), BatchOptions(size))
     done = 0
     ends = time.perf_counter() + seconds
 
@@ -157,3 +173,23 @@ async def _batched(session: Any, clients: int, size: int, seconds: float) -> flo
     began = time.perf_counter()
     await asyncio.gather(*[client() for _ in range(clients)])
     return done / (time.perf_counter() - began)
+
+
+async def _single(session: Any, requests: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of a request with nobody else there: without a batcher and with it, by turns."""
+    run, fed = _run_of(session), feeds(session, 1)
+    batching: Batching[Any, Any] = Batching(run, BatchOptions(64))
+    took: tuple[list[float], list[float]] = ([], [])
+
+    async def direct() -> Any:
+        return await run([fed])
+
+    async def batched() -> Any:
+        return await batching.submit(fed, key=LENGTH)
+
+    for _ in range(requests):
+        for ask, found in zip((direct, batched), took, strict=True):
+            began = time.perf_counter()
+            await ask()
+            found.append(1000 * (time.perf_counter() - began))
+    return took

@@ -50,12 +50,10 @@ max_tokens = 256
 
 
 class Batches(NamedTuple):
-    """``size``: rows of a batch, ``wait_ms``: the longest wait for more; ``workers``: of MLServer, 0: none beside its
-    server."""
+    """``size``: rows of a batch, ``wait_ms``: the longest wait for more."""
 
     size: int = 64
     wait_ms: float = 5.0
-    workers: int = 0
 
 
 class Conditions(NamedTuple):
@@ -171,10 +169,11 @@ def bentoml(place: Place) -> Peer:
 
 
 def mlserver(place: Place) -> Peer:
+    """Without its pool of processes: on one core they only add a way between them."""
     port = free_port()
-    size, wait_ms, workers = place.batches
+    size, wait_ms = place.batches
     of_server = {"host": "127.0.0.1", "http_port": port, "grpc_port": free_port(), "debug": False}
-    of_server |= {"metrics_port": free_port(), "parallel_workers": workers}
+    of_server |= {"metrics_port": free_port(), "parallel_workers": 0}
     of_model = {"name": "minilm", "max_batch_size": size, "max_batch_time": wait_ms / 1000}
     of_model |= {"implementation": "benchmarks.batching.servers.mlserver_runtime.Runtime"}
     (place.folder / "settings.json").write_text(json.dumps(of_server))
@@ -196,8 +195,16 @@ PEERS: Mapping[str, Start] = {
     "Mosec": mosec,
     "BentoML": bentoml,
 }
-BEST: Mapping[str, Batches] = {name: Batches() for name in PEERS}
-"""Of the sizes and waits tried with ``--size``, ``--wait-ms`` and ``--workers``, what served most."""
+BEST: Mapping[str, Batches] = {
+    "Headrace": Batches(32),
+    "MLServer": Batches(),
+    "LitServe": Batches(),
+    "Mosec": Batches(wait_ms=1.0),
+    "BentoML": Batches(),
+}
+"""Of the sizes and waits tried with ``--size`` and ``--wait-ms``, what served most."""
+BARE_SIZES = (8, 32, 64)
+"""Rows of the loop's runs: what is best for it depends on the machine's caches."""
 
 
 def compare(conditions: Conditions, rounds: int, only: str) -> None:
@@ -238,11 +245,16 @@ def _waits(found: list[Report]) -> list[float | None]:
 
 
 def _bare(conditions: Conditions) -> tuple[float, float]:
-    """Rows a second, and CPU milliseconds a row, of the loop without a server, in the server's place."""
-    command = [sys.executable, "-m", "benchmarks.batching.servers.bare", "64"]
+    """Rows a second, and CPU milliseconds a row, of the loop without a server, in the server's place: with the size of
+    runs that is best for it."""
+    return max(_bare_of(conditions, size) for size in BARE_SIZES)
+
+
+def _bare_of(conditions: Conditions, size: int) -> tuple[float, float]:
+    command = [sys.executable, "-m", "benchmarks.batching.servers.bare", str(size)]
     env = {"MINILM": str(minilm()), "MINILM_TOKENIZER": str(tokenizer())}
     output = subprocess.run(
-        ["taskset", "-c", conditions.cores, *command, str(conditions.seconds)],
+        ["taskset", "-c", conditions.cores, *command, str(conditions.seconds / 2)],
         check=True,
         capture_output=True,
         text=True,

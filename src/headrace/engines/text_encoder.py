@@ -39,8 +39,6 @@ class TextTokenizer:
         """Texts get the model's special tokens; ids are taken as they are. Raises ``INVALID_REQUEST`` naming the
         input for ids that are none."""
         if isinstance(inputs[0], str):
-            if len(inputs) == 1:
-                return [self._tokenizer.encode(inputs[0]).ids]
             return [one.ids for one in self._tokenizer.encode_batch_fast(list(inputs))]
         for index, ids in enumerate(inputs):
             if any(id >= self._size for id in ids):  # type: ignore[operator]  # they are ids, all of them
