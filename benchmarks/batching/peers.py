@@ -25,7 +25,8 @@ from benchmarks.load import Load, Report
 from benchmarks.peers import Package, environment
 
 BESIDE = ("numpy", "onnxruntime==1.32.0", "tokenizers==0.23.3")
-MLSERVER = Package("mlserver", "1.7.1", beside=BESIDE)
+MLSERVER = Package("mlserver", "1.7.1", beside=(*BESIDE, "uvloop==0.21.0"))
+"""With a later uvloop its processes die when they start."""
 LITSERVE = Package("litserve", "0.2.19", beside=BESIDE)
 MOSEC = Package("mosec", "0.9.8", beside=BESIDE)
 BENTOML = Package("bentoml", "1.4.40", beside=BESIDE)
@@ -169,11 +170,11 @@ def bentoml(place: Place) -> Peer:
 
 
 def mlserver(place: Place) -> Peer:
-    """Without its pool of processes: on one core they only add a way between them."""
+    """The model is in a process of its own, as is its default: so batches gather while one is computed."""
     port = free_port()
     size, wait_ms = place.batches
     of_server = {"host": "127.0.0.1", "http_port": port, "grpc_port": free_port(), "debug": False}
-    of_server |= {"metrics_port": free_port(), "parallel_workers": 0}
+    of_server |= {"metrics_port": free_port(), "parallel_workers": 1}
     of_model = {"name": "minilm", "max_batch_size": size, "max_batch_time": wait_ms / 1000}
     of_model |= {"implementation": "benchmarks.batching.servers.mlserver_runtime.Runtime"}
     (place.folder / "settings.json").write_text(json.dumps(of_server))
