@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.admission.tenants import Tenants
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Caller
 from headrace.domain.tensors import NUMPY_TYPES, Tensor, TensorRequest, TensorResponse, TensorSpec
@@ -17,6 +18,7 @@ from headrace.engines.onnx_options import OnnxOptions
 from headrace.engines.quiet_collector import QuietCollector
 from headrace.engines.tensor_engine import Arrays, TensorEngine
 from headrace.models.wanted import ModelFile
+from headrace.standings import Standings
 from headrace.tensor_version import Plan, TensorVersion
 from headrace.tensors import Served, TensorService
 
@@ -62,6 +64,8 @@ class TensorHouse:
         self._options = options
         self._plans: dict[str, list[Plan]] = {}
         self._load: dict[str, Any] = {}
+        self._fallback: dict[str, str | None] = {}
+        self.tenants = Tenants()
 
     def add(
         self,
@@ -70,6 +74,7 @@ class TensorHouse:
         open: Callable[[ModelFile], TensorEngine] = open_onnx,
         *,
         load: str = "first_use",
+        fallback: str | None = None,
         **options: Any,
     ) -> TensorHouse:
         """A version; the last one of a model is its newest."""
@@ -82,6 +87,7 @@ class TensorHouse:
         plan = Plan(model, version or "1", fetch, open, **options)
         self._plans.setdefault(model, []).append(plan)
         self._load[model] = load
+        self._fallback[model] = fallback
         return self
 
     def build(self) -> TensorService:
@@ -89,10 +95,20 @@ class TensorHouse:
             self.news.append((version.plan.name, state))
 
         served = [
-            Served(model, (), 0, self._load[model], tuple(map(TensorVersion, plans)))
+            Served(
+                model,
+                (),
+                0,
+                self._load[model],
+                tuple(map(TensorVersion, plans)),
+                self._fallback[model],
+            )
             for model, plans in self._plans.items()
         ]
-        return TensorService(served, budget_bytes=self._budget, news=hear, **self._options)
+        stand = Standings(self.tenants.of).of
+        return TensorService(
+            served, budget_bytes=self._budget, news=hear, stand=stand, **self._options
+        )
 
 
 def tensor(name: str, values: Any, datatype: Any = "FP32") -> Tensor:

@@ -238,3 +238,14 @@ def test_who_waits_when_it_closes_is_told(run: Run) -> None:
         await running
 
     run(main())
+
+
+def test_an_input_of_no_tokens_is_named_and_nothing_is_computed(run: Run) -> None:
+    async def main() -> None:
+        engine = Engine()
+        with pytest.raises(HeadraceError, match="has no tokens") as refused:
+            await embed(llama(engine), (1, 2), ())
+        assert (refused.value.code, refused.value.param) == (Code.INVALID_REQUEST, "input[1]")
+        assert not engine.asked
+
+    run(main())

@@ -13,13 +13,17 @@ import pytest
 from headrace.admission.day import DayBudgets
 from headrace.admission.limiter import Rules
 from headrace.admission.sizes import Sizes
+from headrace.admission.tenants import Tenants
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.limits import Limits
 from headrace.domain.request import Caller
+from headrace.domain.standing import Standing
+from headrace.domain.tenant import Tenant
 from headrace.embedding import EmbeddingModel, EmbeddingService
 from headrace.limiting import Limiting
 from headrace.protocols.port import ModelCard
+from headrace.standings import Standings
 from headrace.telemetry.metrics import Metrics
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -31,13 +35,15 @@ class Texts:
 
     def __init__(self, tokens: int = 10) -> None:
         self.tokens = tokens
+        self.full = False
         self.failure: HeadraceError | None = None
         self.may = asyncio.Event()
         self.may.set()
         self.began = asyncio.Event()
         self.closed = False
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+    async def embed(self, request: EmbeddingRequest, standing: Standing) -> Embeddings:
+        self.standing = standing
         self.began.set()
         await self.may.wait()
         if self.failure is not None:
@@ -60,11 +66,17 @@ class House:
         self.limiting.load(time.time())
         self.metrics = Metrics()
         self.meter = self.metrics.model("m").of("embeddings")
-        models = {"m": EmbeddingModel(texts, self.meter)}
-        self.service = EmbeddingService(models, self.find, self.limiting)
+        self.other = Texts(1)
+        models = {
+            "m": EmbeddingModel(texts, self.meter, "spare"),
+            "other": EmbeddingModel(self.other, self.metrics.model("other").of("embeddings")),
+        }
+        self.tenants = Tenants()
+        stand = Standings(self.tenants.of).of
+        self.service = EmbeddingService(models, self.find, stand, self.limiting)
 
     def find(self, name: str) -> ModelCard:
-        known = {"m": "m", "alias": "m", "chat": "chat"}
+        known = {"m": "m", "alias": "m", "chat": "chat", "other": "other", "spare": "other"}
         if name not in known:
             raise HeadraceError(Code.MODEL_NOT_FOUND, "unknown", param="model")
         return ModelCard(known[name], (), 0, "t", "1", 0, 0, 0, 0, True)
@@ -199,3 +211,29 @@ def test_what_cannot_be_loaded_is_logged(run: Run, caplog: pytest.LogCaptureFixt
     texts.failure = HeadraceError(Code.ENGINE_UNAVAILABLE, "no tokenizer")
     run(House(texts).service.load())
     assert "no tokenizer" in caplog.text
+
+
+def test_what_computes_them_is_told_how_the_request_stands(run: Run) -> None:
+    async def main() -> None:
+        texts = Texts()
+        house = House(texts)
+        house.tenants.replace([Tenant(name="shop", level="batch", overflow="wait", sheddable=True)])
+        await house.embed("a")
+        assert texts.standing == Standing(6, overflow="wait", sheddable=True)
+
+    run(main())
+
+
+def test_who_finds_the_queue_full_and_spills_is_served_by_the_fallback(run: Run) -> None:
+    async def main() -> None:
+        texts = Texts()
+        house = House(texts)
+        house.tenants.replace([Tenant(name="shop", overflow="spill")])
+        assert (await house.embed("a")).model == "alias"
+        texts.full = True
+        found = await house.embed("a")
+        assert (found.model, found.embeddings.prompt_tokens) == ("other", 1)
+        house.tenants.replace([Tenant(name="shop", overflow="wait")])
+        assert (await house.embed("a")).model == "alias"
+
+    run(main())

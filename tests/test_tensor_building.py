@@ -9,11 +9,14 @@ from typing import Any
 import onnx
 import pytest
 
+from headrace.admission.tenants import Tenants
 from headrace.domain.errors import HeadraceError
 from headrace.engines.onnx_options import OnnxOptions
 from headrace.scheduling.batcher import BatchQueue
 from headrace.settings import Settings, load
+from headrace.standings import Standings
 from headrace.tensor_building import build, onnx_options
+from headrace.tensors import Served
 from tests import onnx_models
 
 Run = Callable[[Any], Any]
@@ -24,6 +27,7 @@ cache_dir = "{folder}/cache"
 [[models]]
 name = "m"
 engine = "onnx"
+fallback = "other"
 [[models.versions]]
 version = "old"
 source = "file:{folder}/m.onnx"
@@ -49,6 +53,10 @@ max_batch_size = 8
 max_wait_ms = 2
 preferred_batch_sizes = [4, 8]
 instances = 2
+[[models]]
+name = "other"
+engine = "onnx"
+source = "file:{folder}/m.onnx"
 """
 
 
@@ -57,6 +65,12 @@ def settings(tmp_path: Path) -> Settings:
     file = tmp_path / "h.toml"
     file.write_text(CONFIG.format(folder=tmp_path))
     return load(file, environ={}).settings
+
+
+def built(settings: Settings, queue: BatchQueue) -> Served:
+    stand = Standings(Tenants().of).of
+    news = take = lambda *_: None
+    return build(settings, queue, news, stand, take, bool)._models["m"]
 
 
 def test_every_setting_reaches_the_engine_or_the_batcher(settings: Settings) -> None:
@@ -75,8 +89,8 @@ def test_every_setting_reaches_the_engine_or_the_batcher(settings: Settings) -> 
         provider_options={"cuda": {"device_id": 1}},
     )
     queue = BatchQueue()
-    served = build(settings, queue, lambda *_: None, lambda *_: None, bool)._models["m"]
-    assert served.load == "first_use"
+    served = built(settings, queue)
+    assert (served.load, served.fallback) == ("first_use", "other")
     assert [one.plan.version for one in served.versions] == ["old", "new"]
     plan = served.newest.plan
     assert (plan.max_batch_size, plan.max_wait_ms, plan.preferred) == (8, 2.0, (4, 8))
@@ -88,21 +102,13 @@ def test_a_model_is_as_large_as_all_its_files(run: Run, settings: Settings, tmp_
     whole = onnx_models.large(tmp_path / "whole.onnx", 10_000)
     external: Any = {"save_as_external_data": True, "location": "w.data", "size_threshold": 0}
     onnx.save(onnx.load(whole), tmp_path / "m.onnx", **external)
-    plan = (
-        build(settings, BatchQueue(), lambda *_: None, lambda *_: None, bool)
-        ._models["m"]
-        .newest.plan
-    )
+    plan = built(settings, BatchQueue()).newest.plan
     file = run(plan.fetch())
     sizes = [(tmp_path / name).stat().st_size for name in ("m.onnx", "w.data")]
     assert file.size_bytes == sum(sizes) > 40_000
 
 
 def test_a_file_that_is_not_there_is_one_line(run: Run, settings: Settings) -> None:
-    plan = (
-        build(settings, BatchQueue(), lambda *_: None, lambda *_: None, bool)
-        ._models["m"]
-        .newest.plan
-    )
+    plan = built(settings, BatchQueue()).newest.plan
     with pytest.raises(HeadraceError, match=r"there is no model file .*m\.onnx"):
         run(plan.fetch())

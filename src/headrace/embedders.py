@@ -10,6 +10,7 @@ import msgspec
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input, cut
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.standing import USUAL, Standing
 from headrace.engines.engine import Engine
 from headrace.routing.model import Model
 from headrace.scheduling.batcher import BatchOptions
@@ -64,7 +65,10 @@ class Dimensions(msgspec.Struct, frozen=True):
 
 
 def check_length(index: int, tokens: int, most: int) -> None:
-    """Raise ``CONTEXT_LENGTH`` if the input of this index is too long."""
+    """Raise ``CONTEXT_LENGTH`` if the input of this index is too long, ``INVALID_REQUEST`` if nothing is in it."""
+    if not tokens:
+        text = f"`input[{index}]` has no tokens: there is nothing that a vector could be of."
+        raise HeadraceError(Code.INVALID_REQUEST, text, param=f"input[{index}]")
     if tokens > most:
         text = f"`input[{index}]` is {tokens} tokens; this model takes {most} at most. Make it shorter."
         raise HeadraceError(Code.CONTEXT_LENGTH, text, param=f"input[{index}]")
@@ -76,7 +80,10 @@ class UpstreamTexts:
     def __init__(self, model: Model[Engine]) -> None:
         self._model = model
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+    full = False
+    """Its upstreams have queues of their own."""
+
+    async def embed(self, request: EmbeddingRequest, standing: Standing = USUAL) -> Embeddings:
         ready = self._model.least_busy()
         if not ready:
             raise _not_ready(self._model)
@@ -107,12 +114,16 @@ class LlamaTexts:
         self._dimensions = dimensions
         self._batching: Batching[Sequence[Input], Sequence[Any]] = Batching(self._run, options)
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+    @property
+    def full(self) -> bool:
+        return self._batching.full
+
+    async def embed(self, request: EmbeddingRequest, standing: Standing = USUAL) -> Embeddings:
         ids = await in_pieces(list(enumerate(request.inputs)), self._tokens)
         pieces = [ids[at : at + self._rows] for at in range(0, len(ids), self._rows)]
 
         async def submit(piece: Sequence[Input]) -> Sequence[Any]:
-            return await self._batching.submit(piece, rows=len(piece), priority=request.priority)
+            return await self._batching.submit(piece, rows=len(piece), standing=standing)
 
         found = await in_pieces(pieces, submit)
         vectors = [vector for piece in found for vector in piece]

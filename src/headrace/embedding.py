@@ -11,14 +11,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Usage
 from headrace.domain.ids import Ulids
 from headrace.domain.request import Caller
+from headrace.domain.standing import Standing
 from headrace.limiting import Limiting
 from headrace.protocols.embedding_port import Embedded
 from headrace.protocols.port import ModelCard
+from headrace.standings import Stand
 from headrace.telemetry.counters import Counters
 
 _logger = logging.getLogger("headrace.embedding")
@@ -27,7 +31,11 @@ _logger = logging.getLogger("headrace.embedding")
 class Texts(Protocol):
     """Makes vectors of texts, with one model."""
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+    @property
+    def full(self) -> bool:
+        """Whether who asks now would find no room."""
+
+    async def embed(self, request: EmbeddingRequest, standing: Standing) -> Embeddings:
         """Raises as ``protocols.embedding_port.Embedder``."""
 
     async def load(self) -> None:
@@ -38,22 +46,28 @@ class Texts(Protocol):
 
 
 class EmbeddingModel(NamedTuple):
+    """``fallback``: another, for requests that spill."""
+
     texts: Texts
     meter: Counters
+    fallback: str | None = None
 
 
 class EmbeddingService:
     """Implements ``protocols.embedding_port.Embedder``. ``models``: those that give embeddings, by name; ``find``: any
-    model that is served, by any of its names, raises ``MODEL_NOT_FOUND``."""
+    model that is served, by any of its names, raises ``MODEL_NOT_FOUND``; ``stand``: how a request stands in its
+    queue."""
 
     def __init__(
         self,
         models: Mapping[str, EmbeddingModel],
         find: Callable[[str], ModelCard],
+        stand: Stand,
         limiting: Limiting,
     ) -> None:
         self._models = models
         self._find = find
+        self._stand = stand
         self._limiting = limiting
         self._ulids = Ulids()
         self._running = 0
@@ -61,20 +75,21 @@ class EmbeddingService:
         self._closing = False
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embedded:
-        name = self._find(request.model).name
-        model = self._models.get(name)
-        if model is None:
-            raise _gives_none(name)
+        name, model = self._model(request.model)
         if self._closing:
             raise HeadraceError(Code.SHUTTING_DOWN, "The server is shutting down; try another.")
         began, wall = time.monotonic(), time.time()
+        standing = self._stand(caller, request.priority, began)
+        if standing.overflow == "spill" and model.fallback is not None and model.texts.full:
+            name, model = self._model(model.fallback)
+            request = msgspec.structs.replace(request, model=name)
         id = "emb_" + self._ulids.new(wall)
         reservation = self._limiting.reserve_inputs(id, request.inputs, caller, name, wall)
         model.meter.admitted_count += 1
         self._running += 1
         used = 0
         try:
-            embeddings = await model.texts.embed(request)
+            embeddings = await model.texts.embed(request, standing)
             used = embeddings.prompt_tokens
             model.meter.finished("stop", time.monotonic() - began, Usage(prompt_tokens=used))
         except HeadraceError as error:
@@ -88,7 +103,15 @@ class EmbeddingService:
             self._running -= 1
             if not self._running:
                 self._idle.set()
-        return Embedded(embeddings, reservation)
+        return Embedded(embeddings, reservation, request.model)
+
+    def _model(self, name: str) -> tuple[str, EmbeddingModel]:
+        """Its own name, and what makes its vectors. Raises ``MODEL_NOT_FOUND`` and ``UNSUPPORTED``."""
+        name = self._find(name).name
+        model = self._models.get(name)
+        if model is None:
+            raise _gives_none(name)
+        return name, model
 
     async def load(self) -> None:
         """Have all models ready. What cannot be is logged, and tried again when somebody asks."""

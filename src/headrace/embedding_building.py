@@ -17,6 +17,7 @@ from headrace.protocols.port import ModelCard
 from headrace.scheduling.batcher import BatchOptions, BatchQueue
 from headrace.settings import Settings
 from headrace.settings.model import Model
+from headrace.standings import Stand
 from headrace.telemetry.metrics import Metrics
 
 INSTANCES = 2
@@ -29,6 +30,7 @@ def build(
     queue: BatchQueue,
     tensors: Any,
     find: Callable[[str], ModelCard],
+    stand: Stand,
     limiting: Limiting,
     metrics: Metrics,
 ) -> EmbeddingService:
@@ -39,8 +41,8 @@ def build(
         texts = _texts(settings, model, flows, queue, tensors)
         if texts is not None:
             meter = metrics.model(model.name).of("embeddings")
-            models[model.name] = EmbeddingModel(texts, meter)
-    return EmbeddingService(models, find, limiting)
+            models[model.name] = EmbeddingModel(texts, meter, model.fallback)
+    return EmbeddingService(models, find, stand, limiting)
 
 
 def _texts(
@@ -79,6 +81,7 @@ def _onnx_texts(settings: Settings, model: Model, tensors: Any) -> Texts:
     options = OnnxOptions(
         name=model.name,
         most=embedding.max_tokens,
+        padding=embedding.padding,
         pooling=embedding.pooling or "mean",
         normalize=embedding.normalize,
         output=embedding.output,

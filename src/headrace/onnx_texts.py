@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.standing import USUAL, Standing
 from headrace.domain.tensors import Tensor, TensorModel, TensorRequest, TensorResponse
 from headrace.embedders import Dimensions, check_length, in_pieces
 from headrace.engines.text_encoder import Pooling, TextTokenizer, padded, pooled
@@ -29,14 +30,21 @@ class Tensors(Protocol):
     async def ready(self, name: str) -> TensorModel:
         """A model, once it is loaded."""
 
-    async def infer_admitted(self, request: TensorRequest) -> TensorResponse: ...
+    async def infer_admitted(
+        self, request: TensorRequest, standing: Standing
+    ) -> TensorResponse: ...
+
+    def full(self, name: str) -> bool:
+        """Whether who asks now would find no room."""
 
 
 class OnnxOptions(msgspec.Struct, frozen=True):
-    """``most``: tokens of an input. ``output``: the model's; empty: the one that is a sentence's, or the first."""
+    """``most``: tokens of an input. ``padding``: as of :class:`~headrace.scheduling.buckets.Buckets`. ``output``: the
+    model's; empty: the one that is a sentence's, or the first."""
 
     name: str
     most: int
+    padding: float
     pooling: Pooling = "mean"
     normalize: bool = True
     output: str = ""
@@ -62,7 +70,7 @@ class OnnxTexts:
         self._tensors = tensors
         self._options = options
         self._fetch = fetch
-        self._buckets = Buckets(options.most)
+        self._buckets = Buckets(options.most, options.padding)
         self._tokenizer: TextTokenizer | None = None
         self._loaded: Loaded | None = None
         self._fetching = asyncio.Lock()
@@ -71,7 +79,11 @@ class OnnxTexts:
         """The tokenizer only: when its model is loaded, the settings say."""
         await self._with_tokenizer()
 
-    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+    @property
+    def full(self) -> bool:
+        return self._tensors.full(self._options.name)
+
+    async def embed(self, request: EmbeddingRequest, standing: Standing = USUAL) -> Embeddings:
         loaded = self._loaded or await self._load()
         rows = await _tokenised(loaded.tokenizer, request.inputs)
         for index, row in enumerate(rows):
@@ -80,7 +92,7 @@ class OnnxTexts:
 
         async def run(piece: Piece) -> None:
             indices, length = piece
-            found = await self._run(loaded, [rows[at] for at in indices], length, request.priority)
+            found = await self._run(loaded, [rows[at] for at in indices], length, standing)
             for at, vector in zip(indices, found, strict=True):
                 vectors[at] = vector
 
@@ -116,14 +128,14 @@ class OnnxTexts:
         ]
 
     async def _run(
-        self, loaded: Loaded, rows: Sequence[Sequence[int]], length: int, priority: int
+        self, loaded: Loaded, rows: Sequence[Sequence[int]], length: int, standing: Standing
     ) -> Any:
         ids, mask = padded(rows, length, loaded.tokenizer.pad_id)
         inputs = [_input(spec.name, spec.datatype, ids, mask) for spec in loaded.model.inputs]
         outputs = (loaded.output,)
         name, options = self._options.name, self._options
-        asked = TensorRequest(name, inputs, outputs=outputs, priority=priority)
-        response = await self._tensors.infer_admitted(asked)
+        asked = TensorRequest(name, inputs, outputs=outputs)
+        response = await self._tensors.infer_admitted(asked, standing)
         return pooled(response.outputs[0].array, mask, options.pooling, options.normalize)
 
 

@@ -24,6 +24,7 @@ from headrace.models.wanted import ModelFile, Wanted
 from headrace.scheduling.batcher import BatchQueue
 from headrace.settings import Settings
 from headrace.settings.model import Model
+from headrace.standings import Stand
 from headrace.tensor_loading import News
 from headrace.tensor_version import Plan, TensorVersion
 from headrace.tensors import Served, TakeRequest, TensorService
@@ -43,6 +44,7 @@ def build(
     settings: Settings,
     queue: BatchQueue,
     news: News,
+    stand: Stand,
     take_request: TakeRequest,
     busy: Callable[[], bool],
 ) -> TensorService:
@@ -59,6 +61,7 @@ def build(
         [_served(settings, model, queue, collector, quiet) for model in models],
         budget_bytes=None if mib is None else mib * 2**20,
         news=news,
+        stand=stand,
         take_request=take_request,
     )
     return service
@@ -73,7 +76,8 @@ def _served(
     versions = tuple(
         TensorVersion(_plan(settings, model, queue, collector, quiet, *file)) for file in files
     )
-    return Served(model.name, model.aliases, int(time.time()), model.onnx.load, versions)
+    created, load = int(time.time()), model.onnx.load
+    return Served(model.name, model.aliases, created, load, versions, model.fallback)
 
 
 def _plan(

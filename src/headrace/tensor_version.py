@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Literal
@@ -12,6 +11,7 @@ import msgspec
 
 from headrace.admission.tensor_checking import Taken, check
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.standing import Standing
 from headrace.domain.tensors import (
     Tensor,
     TensorCounts,
@@ -72,8 +72,13 @@ class Loaded:
         )
         self._batching: Batching[Pending, Outputs] = Batching(self._runs.run, options)
 
+    @property
+    def full(self) -> bool:
+        """Whether who comes now would find no room."""
+        return self._batching.full
+
     async def infer(
-        self, request: TensorRequest, came_at: float
+        self, request: TensorRequest, standing: Standing, came_at: float
     ) -> tuple[Pending, Sequence[Tensor]]:
         """Its outputs, and what it was in the run. Raises as ``protocols.tensor_port.Tensors.infer``."""
         rows = check(request, self.taken)
@@ -84,8 +89,7 @@ class Loaded:
             pending,
             key=self._key(request),
             rows=rows,
-            priority=request.priority,
-            deadline=math.inf if request.timeout_s is None else came_at + request.timeout_s,
+            standing=standing,
         )
         outputs = [Tensor(name, self._types[name], made[name].shape, made[name]) for name in wanted]
         return pending, outputs
@@ -140,6 +144,11 @@ class TensorVersion:
         self._size_bytes = file.size_bytes
         self.state, self.reason = "ready", ""
 
+    @property
+    def full(self) -> bool:
+        """Whether who comes now would find no room in its queue."""
+        return self.loaded is not None and self.loaded.full
+
     def leave(self, reason: str) -> Loaded | None:
         """It is unloaded from now on; returns what is to be closed."""
         loaded, self.loaded = self.loaded, None
@@ -175,12 +184,14 @@ class TensorVersion:
         wait_s = None if self.held else max(0.0, self._retry_at - now)
         return HeadraceError(Code.ENGINE_UNAVAILABLE, text, retry_after_s=wait_s)
 
-    async def infer(self, request: TensorRequest, came_at: float) -> TensorResponse:
+    async def infer(
+        self, request: TensorRequest, standing: Standing, came_at: float
+    ) -> TensorResponse:
         """Run it; it is loaded. Raises as ``protocols.tensor_port.Tensors.infer``."""
         assert self.loaded is not None
         counts = self.counts
         try:
-            pending, outputs = await self.loaded.infer(request, came_at)
+            pending, outputs = await self.loaded.infer(request, standing, came_at)
         except asyncio.CancelledError:
             counts.cancelled += 1
             raise

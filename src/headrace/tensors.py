@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Caller
+from headrace.domain.standing import Standing
 from headrace.domain.tensors import (
     TensorCounts,
     TensorModel,
@@ -22,6 +23,7 @@ from headrace.domain.tensors import (
     TensorResponse,
 )
 from headrace.protocols.port import ModelCard
+from headrace.standings import Stand
 from headrace.tensor_loading import News, TensorLoading
 from headrace.tensor_version import TensorVersion
 
@@ -31,13 +33,14 @@ TakeRequest = Callable[[str, str, str], object]
 
 class Served(msgspec.Struct, frozen=True):
     """A name and its versions, the newest last. ``created``: Unix seconds. ``load``: whether the newest is loaded at
-    the start."""
+    the start. ``fallback``: another, for requests that spill."""
 
     name: str
     aliases: tuple[str, ...]
     created: int
     load: Literal["start", "first_use"]
     versions: tuple[TensorVersion, ...]
+    fallback: str | None = None
 
     @property
     def newest(self) -> TensorVersion:
@@ -67,7 +70,8 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class TensorService:
-    """``take_request``: None where nobody is limited. ``news``: hears of versions that were loaded and unloaded."""
+    """``stand``: how a request stands in its queue. ``take_request``: None where nobody is limited. ``news``: hears of
+    versions that were loaded and unloaded."""
 
     def __init__(
         self,
@@ -75,11 +79,13 @@ class TensorService:
         *,
         budget_bytes: int | None,
         news: News,
+        stand: Stand,
         take_request: TakeRequest | None = None,
     ) -> None:
         self._models = {model.name: model for model in models}
         self._by_name = {name: model for model in models for name in (model.name, *model.aliases)}
         self._loading = TensorLoading(budget_bytes, news)
+        self._stand = stand
         self._take_request = take_request
         self._closing = False
         self.under_way = 0
@@ -101,8 +107,14 @@ class TensorService:
 
     async def infer(self, request: TensorRequest, caller: Caller) -> TensorResponse:
         came_at = monotonic()
+        standing = self._stand(caller, request.priority, came_at)
+        if request.timeout_s is not None:
+            deadline = min(standing.deadline, came_at + request.timeout_s)
+            standing = msgspec.structs.replace(standing, deadline=deadline)
+        if standing.overflow == "spill":
+            request = self._spilled(request)
         version = self._let_in(request.model, request.version, caller)
-        return await self._infer(version, request, came_at)
+        return await self._infer(version, request, standing, came_at)
 
     async def load(self, name: str) -> None:
         model = self._find(name)
@@ -125,10 +137,15 @@ class TensorService:
         await self._loading.ready(model.newest)
         return model.newest.describe(_names(model))
 
-    async def infer_admitted(self, request: TensorRequest) -> TensorResponse:
-        """A part of a request that was let in: its caller's limits were asked. Raises as :meth:`infer`."""
+    async def infer_admitted(self, request: TensorRequest, standing: Standing) -> TensorResponse:
+        """A part of a request that was let in: its caller's limits were asked, and where it waits. Raises as
+        :meth:`infer`."""
         version = self._find(request.model).find(request.version)
-        return await self._infer(version, request, monotonic())
+        return await self._infer(version, request, standing, monotonic())
+
+    def full(self, name: str) -> bool:
+        """Whether who asks for its newest version now would find no room. Raises ``MODEL_NOT_FOUND``."""
+        return self._find(name).newest.full
 
     # What the generative service asks.
 
@@ -171,7 +188,7 @@ class TensorService:
         await self._loading.close()
 
     async def _infer(
-        self, version: TensorVersion, request: TensorRequest, came_at: float
+        self, version: TensorVersion, request: TensorRequest, standing: Standing, came_at: float
     ) -> TensorResponse:
         if self._closing:
             raise _shutting_down()
@@ -180,10 +197,17 @@ class TensorService:
         self._loading.began(version)
         self.under_way += 1
         try:
-            return await version.infer(request, came_at)
+            return await version.infer(request, standing, came_at)
         finally:
             self.under_way -= 1
             self._loading.ended(version)
+
+    def _spilled(self, request: TensorRequest) -> TensorRequest:
+        """The same for the other model, where there is one and this one's queue is full."""
+        model = self._find(request.model)
+        if model.fallback is None or not model.find(request.version).full:
+            return request
+        return msgspec.structs.replace(request, model=model.fallback, version="")
 
     def _let_in(self, name: str, version: str, caller: Caller) -> TensorVersion:
         """What was asked for, and a request of the caller's limits for it."""

@@ -931,7 +931,7 @@ def test_another_process_stands_until_the_first_token(
         still = Still(held_s=3600.0)
         path = embedded_model.path
         options = LlamaOptions(name="m", model_path=path, state=str(tmp_path), slots=1, context=512)
-        leading = LeadingLlama(options, dict(os.environ), 2, still)
+        leading = LeadingLlama(options, dict(os.environ), 2, [still])
         other = await asyncio.create_subprocess_exec("sleep", "3600")
         await leading.load()
         try:

@@ -84,3 +84,12 @@ def test_what_the_model_has_pooled_is_taken() -> None:
     found = pooled(np.array([[3.0, 4.0], [0.0, 0.0]]), MASK, "mean", normalize=True)
     assert np.allclose(found, [[0.6, 0.8], [0.0, 0.0]])
     assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_what_is_no_number_is_no_vector(normalize: bool) -> None:
+    output = OUTPUT.copy()
+    output[1, 0, 0] = np.nan
+    with pytest.raises(HeadraceError, match="not a number") as refused:
+        pooled(output, MASK, "mean", normalize)
+    assert refused.value.code is Code.ENGINE_FAILED

@@ -313,7 +313,7 @@ class Embedder:
         if self.refuse is not None:
             raise self.refuse
         vectors = [array(self.kind, [len(one), at + 0.5]) for at, one in enumerate(request.inputs)]
-        return Embedded(Embeddings(vectors, 7), self.reservation)
+        return Embedded(Embeddings(vectors, 7), self.reservation, request.model)
 
 
 def token(seq: int, text: str, **fields: Any) -> Token:

@@ -197,40 +197,61 @@ def test_how_many_may_wait_may_change_while_some_do() -> None:
 
 
 def test_one_that_is_more_urgent_takes_the_place_of_the_latest_that_is_least() -> None:
-    batcher: Names = Batcher(options(queue={"limit": 3, "overflow": Overflow.SHED}))
+    batcher: Names = Batcher(options(queue={"limit": 4}))
     busy(batcher)
-    add(batcher, "a", priority=1)
-    add(batcher, "bc", priority=2)
-    gave_way = batcher.add(Entry("d", None), 1.0)
+    add(batcher, "a", priority=1, sheddable=True)
+    add(batcher, "bc", priority=2, sheddable=True)
+    add(batcher, "d", priority=3)  # and may not be shed
+    gave_way = batcher.add(Entry("e", None, overflow=Overflow.SHED), 1.0)
     assert gave_way is not None
     assert gave_way.item == "c"
+    for refused in ({"priority": 2, "overflow": Overflow.SHED}, {"overflow": Overflow.REJECT}):
+        with pytest.raises(HeadraceError):
+            add(batcher, "f", **refused)
+
+
+def test_who_waits_outside_does_not_give_way_as_that_makes_no_room() -> None:
+    batcher: Names = Batcher(options(queue={"limit": 1}))
+    busy(batcher)
+    add(batcher, "a")
+    add(batcher, "b", priority=9, sheddable=True, overflow=Overflow.WAIT)
     with pytest.raises(HeadraceError):
-        add(batcher, "e", priority=2)
+        add(batcher, "c", overflow=Overflow.SHED)
+
+
+def test_who_would_spill_and_found_no_room_elsewhere_is_refused() -> None:
+    batcher: Names = Batcher(options(queue={"limit": 1}))
+    busy(batcher)
+    assert not batcher.full
+    add(batcher, "a")
+    assert batcher.full
+    with pytest.raises(HeadraceError):
+        add(batcher, "b", overflow=Overflow.SPILL)
 
 
 def test_others_wait_outside_until_there_is_room_and_no_more_than_fit_inside() -> None:
-    batcher: Names = Batcher(options(1, queue={"limit": 2, "overflow": Overflow.WAIT}))
+    batcher: Names = Batcher(options(2, queue={"limit": 3}))
     batch = busy(batcher)
-    add(batcher, "abcd")
+    add(batcher, "abcdef", overflow=Overflow.WAIT)
     with pytest.raises(HeadraceError):
-        add(batcher, "e")
+        add(batcher, "g", overflow=Overflow.WAIT)
     order = []
-    for now in range(1, 5):
+    for now in range(1, 4):
         batcher.ended(batch, now)
         following = batcher.decide(now).batch
         assert following is not None
         batch = following
         order.append(items(batch))
-    assert order == ["a", "b", "c", "d"]
+    assert order == ["ab", "cd", "ef"]
 
 
 def test_who_waits_outside_has_a_deadline_as_well_and_may_leave() -> None:
-    batcher: Names = Batcher(options(queue={"limit": 1, "overflow": Overflow.WAIT}))
+    batcher: Names = Batcher(options(queue={"limit": 1}))
     batch = busy(batcher)
     add(batcher, "a")
-    add(batcher, "b", deadline=1.0)
+    add(batcher, "b", deadline=1.0, overflow=Overflow.WAIT)
     assert [entry.item for entry in batcher.decide(1.5).late] == ["b"]
-    (gone,) = add(batcher, "c", now=2.0)
+    (gone,) = add(batcher, "c", now=2.0, overflow=Overflow.WAIT)
     assert batcher.remove(gone)
     batcher.ended(batch, 3.0)
     assert decided(batcher, 3.0) == "a"
@@ -312,11 +333,10 @@ def test_no_wait_is_no_wait() -> None:
         BatchOptions(0),
         BatchOptions(4, instances=0),
         BatchOptions(4, preferred=(8,)),
-        BatchOptions(4, queue=BatchQueue(overflow=Overflow.SPILL)),
     ],
 )
 def test_impossible_options_are_refused(impossible: BatchOptions) -> None:
-    with pytest.raises(ValueError, match=r"must be|from 1|spill"):
+    with pytest.raises(ValueError, match=r"must be|from 1"):
         Batcher(impossible)
 
 
@@ -334,7 +354,7 @@ class Machine(RuleBasedStateMachine):
                 self.SIZE,
                 preferred=(2, 4),
                 instances=2,
-                queue=BatchQueue(self.LIMIT, timeout_s=20.0, overflow=self.overflow),
+                queue=BatchQueue(self.LIMIT, timeout_s=20.0),
             )
         )
         self.waiting: list[Entry[int]] = []
@@ -342,17 +362,25 @@ class Machine(RuleBasedStateMachine):
         self.started: list[Entry[int]] = []
         self.count = 0
 
-    overflow = Overflow.REJECT
-
     @rule(
         key=st.sampled_from("ab"),
         rows=st.integers(1, SIZE),
         priority=st.sampled_from([0, 0, 0, 1, -1]),
         left_s=st.one_of(st.just(math.inf), st.floats(0.0, 10.0)),
+        overflow=st.sampled_from(Overflow),
+        sheddable=st.booleans(),
     )
-    def come(self, key: str, rows: int, priority: int, left_s: float) -> None:
+    def come(
+        self,
+        key: str,
+        rows: int,
+        priority: int,
+        left_s: float,
+        overflow: Overflow,
+        sheddable: bool,
+    ) -> None:
         self.count += 1
-        entry = Entry(self.count, key, rows, priority, self.now + left_s)
+        entry = Entry(self.count, key, rows, priority, self.now + left_s, overflow, sheddable)
         gave_way = None
         try:
             gave_way = self.batcher.add(entry, self.now)
@@ -360,6 +388,7 @@ class Machine(RuleBasedStateMachine):
             assert len(self.waiting) >= self.LIMIT
             return
         if gave_way is not None:
+            assert gave_way.sheddable
             assert gave_way.priority > priority
             self.waiting.remove(gave_way)
         self.waiting.append(entry)
@@ -428,20 +457,8 @@ class Machine(RuleBasedStateMachine):
         }
 
 
-class Shedding(Machine):
-    overflow = Overflow.SHED
-
-
-class WaitingOutside(Machine):
-    overflow = Overflow.WAIT
-
-
-_FEW = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestMachine = Machine.TestCase
-TestShedding = Shedding.TestCase
-TestWaitingOutside = WaitingOutside.TestCase
-for case in (TestMachine, TestShedding, TestWaitingOutside):
-    case.settings = _FEW
+TestMachine.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 
 
 def test_what_is_kept_of_those_that_left_is_bounded() -> None:

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.standing import Standing
 from headrace.scheduling.batcher import BatchOptions, BatchQueue
 from headrace.scheduling.batching import Batching
-from headrace.scheduling.queue import Overflow
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -62,6 +62,10 @@ async def start(
     return tasks
 
 
+def due_in(s: float) -> Standing:
+    return Standing(deadline=monotonic() + s)
+
+
 async def outcomes(tasks: Sequence[asyncio.Task[int]]) -> list[Any]:
     """Results, and codes of errors."""
     found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -91,6 +95,22 @@ def test_who_comes_during_a_run_is_in_the_next(run: Run) -> None:
         assert await asyncio.gather(first, *tasks) == [200, 2, 4, 6]
         assert engine.runs == [[100], [1, 2, 3]]
         assert (batching.waiting, batching.running) == (0, 0)
+
+    run(main())
+
+
+def test_the_next_run_begins_before_anybody_hears_of_the_last(run: Run) -> None:
+    async def main() -> None:
+        engine = Engine()
+        batching = batching_of(engine, 1)
+        heard: list[int] = []
+
+        async def ask(item: int) -> None:
+            await batching.submit(item)
+            heard.append(len(engine.runs))
+
+        await asyncio.gather(ask(1), ask(2))
+        assert heard == [2, 2]
 
     run(main())
 
@@ -199,7 +219,7 @@ def test_nobody_is_late_in_silence(run: Run) -> None:
         engine = Engine()
         batching = batching_of(engine)
         first = await held(engine, batching)
-        (late,) = await start(batching, [1], deadline=monotonic() + 0.01)
+        (late,) = await start(batching, [1], standing=due_in(0.01))
         assert await outcomes([late]) == [Code.QUEUE_TIMEOUT]
         assert not first.done()
         engine.may.set()
@@ -214,8 +234,8 @@ def test_a_deadline_that_comes_sooner_than_the_first_is_kept_too(run: Run) -> No
         engine = Engine()
         batching = batching_of(engine)
         await held(engine, batching)
-        patient, hasty = (await start(batching, [1], deadline=monotonic() + 9.0))[0], None
-        (hasty,) = await start(batching, [2], deadline=monotonic() + 0.01)
+        patient, hasty = (await start(batching, [1], standing=due_in(9.0)))[0], None
+        (hasty,) = await start(batching, [2], standing=due_in(0.01))
         assert await outcomes([hasty]) == [Code.QUEUE_TIMEOUT]
         engine.may.set()
         assert await patient == 2
@@ -226,10 +246,11 @@ def test_a_deadline_that_comes_sooner_than_the_first_is_kept_too(run: Run) -> No
 def test_who_gives_way_is_told(run: Run) -> None:
     async def main() -> None:
         engine = Engine()
-        batching = batching_of(engine, limit=1, overflow=Overflow.SHED)
+        batching = batching_of(engine, limit=1)
         await held(engine, batching)
-        (least,) = await start(batching, [1], priority=1)
-        (urgent,) = await start(batching, [2])
+        (least,) = await start(batching, [1], standing=Standing(1, sheddable=True))
+        assert batching.full
+        (urgent,) = await start(batching, [2], standing=Standing(overflow="shed"))
         assert await outcomes([least]) == [Code.QUEUE_FULL]
         engine.may.set()
         assert await urgent == 4
@@ -296,6 +317,11 @@ def test_an_error_leaves_no_reference_cycle(run: Run) -> None:
 
 def test_no_deadline_is_none(run: Run) -> None:
     async def main() -> None:
-        assert await batching_of(Engine(), timeout_s=1e9).submit(1, deadline=math.inf) == 2
+        assert (
+            await batching_of(Engine(), timeout_s=1e9).submit(
+                1, standing=Standing(deadline=math.inf)
+            )
+            == 2
+        )
 
     run(main())

@@ -27,17 +27,17 @@ def test_padding_is_at_most_the_share_or_less_than_the_smallest(
 
 
 def test_there_are_few_lengths() -> None:
-    assert len(Buckets(8192, 0.25).lengths) <= math.log(8192 / 16, 4 / 3) + 2
+    assert len(Buckets(8192, 0.25).lengths) <= math.log(8192 / 8, 4 / 3) + 2
 
 
 def test_a_length_is_its_own_bucket() -> None:
-    buckets = Buckets(512)
+    buckets = Buckets(512, 0.25)
     assert [buckets.length(length) for length in buckets.lengths] == list(buckets.lengths)
 
 
 def test_what_is_longer_than_all_is_refused() -> None:
     with pytest.raises(ValueError, match="513 elements are more than 512"):
-        Buckets(512).length(513)
+        Buckets(512, 0.25).length(513)
 
 
 @pytest.mark.parametrize(("longest", "waste", "smallest"), [(0, 0.2, 1), (8, 1.0, 1), (8, 0.2, 0)])

@@ -113,6 +113,7 @@ def test_who_found_it_full_gets_the_place_that_is_given_back(run: Main) -> None:
         beside = Beside(script=Script(("short",)))
         async with beside.open() as house:
             heavy = await heavies(house, 6)
+            house.flow.keeps_raw = False  # nobody can be paused
             asked = [ask(house, name) for name in ("light", "other")]
             assert list(beside.express.missed) == asked[1:]
             for one in asked:

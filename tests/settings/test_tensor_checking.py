@@ -98,3 +98,29 @@ def test_what_cannot_be_is_named(text: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load(file, environ={})
     assert str(caught.value) == line
+
+
+EMBEDS = '[models.embedding]\nenabled = true\ntokenizer = "file:t"\n'
+OTHER = '[[models]]\nname = "n"\naliases = ["k"]\n'
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "takes"),
+    [
+        ("", 'engine = "onnx"\nsource = "file:b"\n', True),
+        ("", 'engine = "scripted"\n', False),
+        (EMBEDS, 'engine = "scripted"\n', True),
+        (EMBEDS, 'source = "file:b.gguf"\n', False),
+        (EMBEDS, 'source = "file:b.gguf"\n[models.embedding]\nenabled = true\n', True),
+    ],
+)
+def test_what_takes_tensors_spills_to_what_can_do_the_same(
+    first: str, other: str, takes: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "h.toml"
+    file.write_text(MODEL + 'fallback = "k"\n' + first + OTHER + other)
+    if takes:
+        assert load(file, environ={}).settings.models[0].fallback == "k"
+        return
+    with pytest.raises(SettingsError, match="k is no other model that takes tensors here"):
+        load(file, environ={})

@@ -12,6 +12,8 @@ class MiniLmService:
     def __init__(self) -> None:
         self.model = MiniLm()
 
+    # Its own wait: it learns how long to hold a batch, within its default of a minute.
     @bentoml.api(batchable=True, batch_dim=0, max_batch_size=SIZE, max_latency_ms=60_000)  # type: ignore[untyped-decorator]
-    def embed(self, input: list[list[int]]) -> list[list[float]]:
-        return self.model.vectors(input)
+    def embed(self, input: list[str]) -> list[list[float]]:
+        found: list[list[float]] = self.model.vectors(input).tolist()
+        return found

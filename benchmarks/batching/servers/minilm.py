@@ -1,4 +1,5 @@
-"""The model as every peer computes it: token ids of one length to vectors of length 1."""
+"""The model as every peer computes it: texts to vectors of length 1, as sentence-transformers does it: in runs of texts
+of about one length, each padded to its longest."""
 
 from __future__ import annotations
 
@@ -8,14 +9,19 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from tokenizers import Tokenizer
 
-SIZE = 64
-"""Rows of a batch, for all."""
-WAIT_S = 0.005
-"""The longest wait for more, for all: what did best for each is the same within a tenth."""
+SIZE = int(os.environ.get("MINILM_SIZE", "64"))
+"""Texts of a batch."""
+WAIT_S = float(os.environ.get("MINILM_WAIT_MS", "5")) / 1000
+"""The longest wait for more."""
+AT_ONCE = 32
+"""Texts of a run, as sentence-transformers has it: ``encode(batch_size=32)``."""
 
 
 class MiniLm:
+    """A thread for each core that the process may use."""
+
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -23,12 +29,34 @@ class MiniLm:
             os.environ["MINILM"], options, providers=["CPUExecutionProvider"]
         )
         self._names = [one.name for one in self._session.get_inputs()]
+        self._tokenizer = Tokenizer.from_file(os.environ["MINILM_TOKENIZER"])
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
 
-    def vectors(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        ids = np.array(rows, np.int64)
-        known: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def vectors(self, texts: Sequence[str]) -> Any:
+        """``float32``, a row a text."""
+        rows = self.tokens(texts)
+        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+        found: list[Any] = [None] * len(rows)
+        for begin in range(0, len(order), AT_ONCE):
+            run = order[begin : begin + AT_ONCE]
+            for at, vector in zip(run, self.run([rows[at] for at in run]), strict=True):
+                found[at] = vector
+        return np.array(found)
+
+    def run(self, rows: Sequence[Sequence[int]]) -> Any:
+        """One run, padded to its longest."""
+        ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        mask = np.zeros_like(ids)
+        for at, row in enumerate(rows):
+            ids[at, : len(row)] = row
+            mask[at, : len(row)] = 1
+        known: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         fed = {name: known.get(name, np.zeros_like(ids)) for name in self._names}
-        vectors = self._session.run(None, fed)[0].mean(axis=1)
+        output = self._session.run(None, fed)[0]
+        vectors = np.matmul(mask[:, None, :].astype(np.float32), output)[:, 0]
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        found: list[list[float]] = vectors.tolist()
-        return found
+        return vectors

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
+from mlserver.codecs import NumpyCodec, StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 from benchmarks.batching.servers.minilm import MiniLm
@@ -18,7 +17,6 @@ class Runtime(MLModel):  # type: ignore[misc]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        rows: Any = NumpyCodec.decode_input(payload.inputs[0])
-        vectors = np.array(self.model.vectors(rows), np.float32)
-        output = NumpyCodec.encode_output("embedding", vectors)
+        texts: Any = StringCodec.decode_input(payload.inputs[0])
+        output = NumpyCodec.encode_output("embedding", self.model.vectors(texts))
         return InferenceResponse(model_name=self.name, outputs=[output])

@@ -15,11 +15,13 @@ class Embed(Worker):  # type: ignore[misc]
         self.model = MiniLm()
 
     def forward(self, data: Any) -> Any:
-        vectors = self.model.vectors([one["input"] for one in data])
+        vectors = self.model.vectors([one["input"] for one in data]).tolist()
         return [{"embedding": vector} for vector in vectors]
 
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Embed, num=1, max_batch_size=SIZE, max_wait_time=int(WAIT_S * 1000))
+    server.append_worker(
+        Embed, num=1, max_batch_size=SIZE, max_wait_time=max(1, int(WAIT_S * 1000))
+    )
     server.run()

@@ -39,8 +39,6 @@ class TextTokenizer:
         """Texts get the model's special tokens; ids are taken as they are. Raises ``INVALID_REQUEST`` naming the
         input for ids that are none."""
         if isinstance(inputs[0], str):
-            if len(inputs) == 1:
-                return [self._tokenizer.encode(inputs[0]).ids]
             return [one.ids for one in self._tokenizer.encode_batch_fast(list(inputs))]
         for index, ids in enumerate(inputs):
             if any(id >= self._size for id in ids):  # type: ignore[operator]  # they are ids, all of them
@@ -61,12 +59,15 @@ def padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[Any
 
 def pooled(output: Any, mask: Any, pooling: Pooling, normalize: bool) -> Any:
     """Vectors (rows, dimensions) of a model's output (rows, length, dimensions); one that is two-dimensional has been
-    pooled by the model."""
+    pooled by the model. Raises ``ENGINE_FAILED`` for what is no vector: JSON has no NaN, and no search finds one."""
     vectors = output if output.ndim == 2 else _pool(output, mask, pooling)
     vectors = vectors.astype(np.float32, copy=False)
+    norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
+    if not np.isfinite(norms).all():
+        text = "The model's answer to these inputs is not a number (NaN or infinite)."
+        raise HeadraceError(Code.ENGINE_FAILED, text)
     if not normalize:
         return vectors
-    norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
     return vectors / np.maximum(norms, LEAST_NORM)[:, None]
 
 

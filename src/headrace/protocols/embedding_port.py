@@ -10,10 +10,12 @@ from headrace.protocols.port import Reservation
 
 
 class Embedded(NamedTuple):
-    """``reservation``: None where its caller has no limits."""
+    """``reservation``: None where its caller has no limits. ``model``: as it was asked for, or the one that it spilled
+    to."""
 
     embeddings: Embeddings
     reservation: Reservation | None
+    model: str
 
 
 class Embedder(Protocol):

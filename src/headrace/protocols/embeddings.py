@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input, float32
+from headrace.domain.embeddings import EmbeddingRequest, Input, float32
 from headrace.domain.errors import Code, HeadraceError
 from headrace.protocols.asking import caller_of, check_takes_json
 from headrace.protocols.body import Body, refuse, require_json_body
@@ -84,8 +84,8 @@ class EmbeddingEndpoint:
         work = self._known.embed(asked.request, caller_of(call))
         learnt = partial(_learnt, model)
         embedded = await worked(call.span, f"embeddings {model}", work, learnt)
-        found, call.reservation = embedded
-        call.respond(200, [JSON], await rendered(asked, found))
+        call.reservation = embedded.reservation
+        call.respond(200, [JSON], await rendered(asked, embedded))
 
 
 class EmbeddingsAsked(NamedTuple):
@@ -101,11 +101,12 @@ def decode_embeddings(data: bytes) -> EmbeddingsAsked:
     return EmbeddingsAsked(request, body.encoding_format or "float")
 
 
-async def rendered(asked: EmbeddingsAsked, found: Embeddings) -> bytes:
+async def rendered(asked: EmbeddingsAsked, embedded: Embedded) -> bytes:
     """The answer's JSON."""
+    found = embedded.embeddings
     usage = EmbeddingUsage(found.prompt_tokens, found.prompt_tokens)
     data = await _data(found.vectors, asked.format)
-    return _encode(EmbeddingList("list", data, asked.request.model, usage))
+    return _encode(EmbeddingList("list", data, embedded.model, usage))
 
 
 def _learnt(model: str, embedded: Embedded) -> Attributes:

@@ -78,9 +78,9 @@ class Rows:
         row = decode_embeddings(asked.body)
         priority = max(row.request.priority, 0) + BEHIND
         request = msgspec.structs.replace(row.request, priority=priority)
-        found, _ = await self._embedder.embed(request, _caller(asked, request_id))
-        body = await rendered(row, found)
-        return RowAnswer(200, request_id, body, Usage(found.prompt_tokens))
+        embedded = await self._embedder.embed(request, _caller(asked, request_id))
+        body = await rendered(row, embedded)
+        return RowAnswer(200, request_id, body, Usage(embedded.embeddings.prompt_tokens))
 
     def refusal(self, error: HeadraceError) -> RowAnswer:
         return RowAnswer(error.meaning.http, self._new_id(), error_body(error))

@@ -27,13 +27,10 @@ T = TypeVar("T")
 
 
 class BatchQueue(msgspec.Struct):
-    """Requests that may wait for a model's runs, and how long each; may change while some do. ``overflow``: what
-    becomes of one that finds it full; where *wait*, as many wait outside; *shed* takes the latest of those whose
-    priority is less. There is nothing to spill to."""
+    """Requests that may wait for a model's runs (and as many outside), and how long each; may change while some do."""
 
     limit: int = 1024
     timeout_s: float = 120.0
-    overflow: Overflow = Overflow.REJECT
 
 
 class BatchOptions(msgspec.Struct, frozen=True):
@@ -50,14 +47,18 @@ class BatchOptions(msgspec.Struct, frozen=True):
 
 class Entry(msgspec.Struct, Generic[T], eq=False):
     """One request. ``key``: what runs together has equal ones. ``priority``: lower is sooner, as in
-    :mod:`headrace.scheduling.policy`. ``deadline``: it is refused when its run has not begun by then. ``answer``
-    belongs to who asks. All below that belongs to the batcher."""
+    :mod:`headrace.scheduling.policy`. ``deadline``: it is refused when its run has not begun by then. ``overflow``:
+    what becomes of it when it finds the queue full; *shed* takes the latest of those that are ``sheddable`` and whose
+    priority is less, who would *spill* has found no room elsewhere. ``answer`` belongs to who asks. All below that
+    belongs to the batcher."""
 
     item: T
     key: Hashable
     rows: int = 1
     priority: int = 0
     deadline: float = math.inf
+    overflow: Overflow = Overflow.REJECT
+    sheddable: bool = False
     answer: Any = None
 
     since: float = 0.0
@@ -118,8 +119,6 @@ class Batcher(Generic[T]):
             raise ValueError("max_batch_size and instances must be at least 1")
         if any(not 1 <= size <= most for size in options.preferred):
             raise ValueError("preferred: each must be from 1 to max_batch_size")
-        if options.queue.overflow is Overflow.SPILL:
-            raise ValueError("queue.overflow: a batch has no other model to spill to")
         self._options = options
         self._sizes = frozenset(options.preferred)
         self._lingering = Lingering(options.max_wait_ms / 1000.0)
@@ -129,6 +128,11 @@ class Batcher(Generic[T]):
         self._number = 0
         self.idle = options.instances
         self.waiting = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody can join those that wait inside."""
+        return self.waiting >= self._options.queue.limit
 
     def add(self, entry: Entry[T], now: float) -> Entry[T] | None:
         """It waits from now on. Returns who was shed for it. Raises ``INVALID_REQUEST`` for more rows than a run has,
@@ -141,7 +145,7 @@ class Batcher(Generic[T]):
             raise too_late()
         gave_way = None
         outside = False
-        if self.waiting >= queue.limit:
+        if self.full:
             outside, gave_way = self._make_room(entry)
         entry.since = now
         self._number = entry.number = self._number + 1
@@ -225,16 +229,19 @@ class Batcher(Generic[T]):
 
     def _make_room(self, entry: Entry[T]) -> tuple[bool, Entry[T] | None]:
         """Whether it waits outside, and who gave way to it. Raises ``QUEUE_FULL``."""
-        queue = self._options.queue
-        if queue.overflow is Overflow.WAIT and len(self._outside) < queue.limit:
+        limit = self._options.queue.limit
+        if entry.overflow is Overflow.WAIT and len(self._outside) < limit:
             return True, None
-        if queue.overflow is Overflow.SHED:
-            waiting = [one for _, _, one in self._by_deadline if one.waits]
-            last = max(waiting, key=lambda one: (one.priority, one.number), default=entry)
+        if entry.overflow is Overflow.SHED:
+            inside = [one for _, _, one in self._by_deadline if self._may_be_shed(one)]
+            last = max(inside, key=lambda one: (one.priority, one.number), default=entry)
             if last.priority > entry.priority:
                 self._leave(last)
                 return False, last
-        raise full(queue.limit)
+        raise full(limit)
+
+    def _may_be_shed(self, entry: Entry[T]) -> bool:
+        return entry.sheddable and entry.waits and entry.number not in self._outside
 
     def _late(self, now: float) -> Sequence[Entry[T]]:
         """Those whose deadline has passed: they were removed."""

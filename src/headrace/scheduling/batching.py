@@ -14,7 +14,9 @@ from time import monotonic
 from typing import Generic, TypeVar
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.standing import USUAL, Standing
 from headrace.scheduling.batcher import Batch, Batcher, BatchOptions, Entry, full, too_late
+from headrace.scheduling.queue import Overflow
 
 _logger = logging.getLogger("headrace.scheduling")
 
@@ -24,6 +26,8 @@ R = TypeVar("R")
 Run = Callable[[Sequence[T]], Awaitable[Sequence[R | HeadraceError]]]
 """Computes items of one key, together; an error in an item's place is that item's. Raises :class:`HeadraceError` if
 all failed together."""
+
+_OVERFLOWS = {str(one): one for one in Overflow}
 
 OF_THE_ENGINE = frozenset(
     (Code.ENGINE_UNAVAILABLE, Code.ENGINE_TIMEOUT, Code.MODEL_LOADING, Code.SHUTTING_DOWN)
@@ -46,6 +50,11 @@ class Batching(Generic[T, R]):
         self._closed = False
 
     @property
+    def full(self) -> bool:
+        """Whether who comes now would find no room."""
+        return self._batcher.full
+
+    @property
     def waiting(self) -> int:
         """Requests that wait for a run."""
         return self._batcher.waiting
@@ -61,17 +70,26 @@ class Batching(Generic[T, R]):
         *,
         key: Hashable = None,
         rows: int = 1,
-        priority: int = 0,
-        deadline: float = math.inf,
+        standing: Standing = USUAL,
     ) -> R:
-        """Its result, of a run together with others of this ``key``. ``deadline``: monotonic seconds by which that run
-        must have begun. Cancelled, it leaves its run, if that has not begun. Raises the item's own error,
-        ``INVALID_REQUEST`` for too many rows, ``QUEUE_FULL``, ``QUEUE_TIMEOUT`` and ``SHUTTING_DOWN``."""
+        """Its result, of a run together with others of this ``key``. Cancelled, it leaves its run, if that has not
+        begun. Raises the item's own error, ``INVALID_REQUEST`` for too many rows, ``QUEUE_FULL``, ``QUEUE_TIMEOUT``
+        and ``SHUTTING_DOWN``."""
         if self._closed:
             raise _closed()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
-        entry = Entry(item, key, rows, priority, deadline, answer)
+        overflow = _OVERFLOWS[standing.overflow]
+        entry = Entry(
+            item,
+            key,
+            rows,
+            standing.priority,
+            standing.deadline,
+            overflow,
+            standing.sheddable,
+            answer,
+        )
         gave_way = self._batcher.add(entry, monotonic())
         if gave_way is not None:
             _refuse(gave_way, full(self._batcher.waiting))
@@ -131,39 +149,44 @@ class Batching(Generic[T, R]):
         self._decide()
 
     async def _carry_out(self, batch: Batch[T]) -> None:
+        """The next run begins before anybody hears of this one: what answers cost does not keep the engine idle."""
         entries = batch.entries
         well = False
         try:
-            well = await self._run_some(entries, _Trials(len(entries)))
+            found = await self._run_once(entries)
+            well = not isinstance(found, HeadraceError)
+            if isinstance(found, HeadraceError):
+                await self._divide(entries, found, _Trials(len(entries)))
         finally:
             self._batcher.ended(batch, monotonic(), well=well)
             if not self._closed:
                 self._decide()
+        if not isinstance(found, HeadraceError):
+            _settle(entries, found)
 
-    async def _run_some(self, entries: Sequence[Entry[T]], trials: _Trials) -> bool:
-        """Run these, and where they fail together their halves, so that only who is to blame fails. Whether the first
-        run did."""
-        error = await self._run_once(entries)
-        if error is None:
-            return True
+    async def _divide(
+        self, entries: Sequence[Entry[T]], error: HeadraceError, trials: _Trials
+    ) -> None:
+        """They failed together: run their halves, so that only who is to blame fails."""
         left = [entry for entry in entries if not entry.answer.done()]
         if len(left) < 2 or error.code in OF_THE_ENGINE or not trials.another():
             for entry in left:
                 _refuse(entry, error)
-            return False
+            return
         middle = len(left) // 2
-        await self._run_some(left[:middle], trials)
-        await self._run_some(left[middle:], trials)
-        return False
+        for half in (left[:middle], left[middle:]):
+            found = await self._run_once(half)
+            if isinstance(found, HeadraceError):
+                await self._divide(half, found, trials)
+            else:
+                _settle(half, found)
 
-    async def _run_once(self, entries: Sequence[Entry[T]]) -> HeadraceError | None:
-        """What all of them failed with together; None if each has its own result."""
+    async def _run_once(self, entries: Sequence[Entry[T]]) -> Sequence[object] | HeadraceError:
+        """What each of them has; or what all of them failed with together."""
         try:
             results = await self._run([entry.item for entry in entries])
             if len(results) != len(entries):
                 raise RuntimeError(f"{len(results)} results for {len(entries)} items")
-            for entry, result in zip(entries, results, strict=True):
-                _settle(entry, result)
         except HeadraceError as error:
             return error
         except Exception:
@@ -171,7 +194,7 @@ class Batching(Generic[T, R]):
             return HeadraceError(
                 Code.INTERNAL, "The server failed at this request; its log says why."
             )
-        return None
+        return results
 
 
 class _Trials:
@@ -186,14 +209,15 @@ class _Trials:
         return self._left >= 0
 
 
-def _settle(entry: Entry[T], result: object) -> None:
-    answer = entry.answer
-    if answer.done():  # its caller left
-        return
-    if isinstance(result, HeadraceError):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)
+def _settle(entries: Sequence[Entry[T]], results: Sequence[object]) -> None:
+    for entry, result in zip(entries, results, strict=True):
+        answer = entry.answer
+        if answer.done():  # its caller left
+            continue
+        if isinstance(result, HeadraceError):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
 
 
 def _refuse(entry: Entry[T], error: HeadraceError) -> None:

@@ -12,7 +12,7 @@ class Buckets:
 
     __slots__ = ("lengths",)
 
-    def __init__(self, longest: int, waste: float = 0.25, smallest: int = 16) -> None:
+    def __init__(self, longest: int, waste: float, smallest: int = 8) -> None:
         """Raises :class:`ValueError` if nothing fits those."""
         if longest < 1 or smallest < 1 or not 0.0 <= waste < 1.0:
             raise ValueError("longest and smallest must be at least 1, waste from 0 to below 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.scheduling.policies import policy
@@ -95,15 +96,22 @@ def _check_names(settings: Settings) -> None:
             if name in owners:
                 raise SettingsError(f"{path}: {name} is also a name of {owners[name]}")
             owners[name] = path
-    for model in settings.models:
-        if model.engine == "onnx":
-            for name in (model.name, *model.aliases):
-                del owners[name]
     for index, model in enumerate(settings.models):
-        if model.fallback is not None and owners.get(model.fallback) in (None, f"models[{index}]"):
-            raise SettingsError(
-                f"models[{index}].fallback: {model.fallback} is no other model that generates here"
-            )
+        _check_fallback(f"models[{index}].fallback", model, settings.models)
+
+
+def _check_fallback(path: str, model: Model, models: Sequence[Model]) -> None:
+    """It takes what its model takes: tensors, texts to generate from, or texts to make vectors of."""
+    if model.fallback is None:
+        return
+    for other in models:
+        if other is not model and model.fallback in (other.name, *other.aliases):
+            alike = (other.engine == "onnx") == (model.engine == "onnx")
+            vectors = other.engine in ("openai", "scripted") or other.embedding.enabled
+            if alike or (model.engine == "onnx" and model.embedding.enabled and vectors):
+                return
+    does = "takes tensors" if model.engine == "onnx" else "generates"
+    raise SettingsError(f"{path}: {model.fallback} is no other model that {does} here")
 
 
 def _check_scheduling(scheduling: Scheduling) -> None:

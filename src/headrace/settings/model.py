@@ -83,6 +83,15 @@ class Embedding(Section, frozen=True):
             "Shorter lengths that it was trained for (Matryoshka), for requests' `dimensions`."
         ),
     ] = ()
+    padding: Annotated[
+        float,
+        setting(
+            "For `onnx`, largest share of a run that is padding; raise it where a run takes about as long for few rows "
+            "as for many, as on a GPU: more texts then run together.",
+            ge=0,
+            lt=1,
+        ),
+    ] = 0.0625
     truncate: Annotated[
         bool, setting("Cut vectors to any length, though the model was not trained for it.")
     ] = False
@@ -371,7 +380,8 @@ class Model(Section, frozen=True):
         Annotated[
             str,
             setting(
-                "Model that takes requests of tenants whose `overflow` is `spill`, when this one's queue is full.",
+                "Model that takes requests of tenants whose `overflow` is `spill`, when this one's queue is full; for "
+                "embeddings, one whose vectors may stand for its own.",
                 min_length=1,
             ),
         ]
