@@ -86,6 +86,25 @@ def test_a_model_of_texts_is_never_in_the_loop(threads: int) -> None:
     assert here(engine) == [False] * 4
 
 
+def test_lengths_that_are_no_batch_and_the_order_of_inputs_tell_kinds_apart() -> None:
+    """What one shape took says nothing of another that is a million times longer."""
+    engine = Noting()
+    engine.inputs = tuple(TensorSpec(name, "FP32", (-1, -1)) for name in "xz")
+
+    async def main() -> None:
+        runs = runs_of(engine)
+        small, large = np.ones((1, 1), np.float32), np.ones((1, 9), np.float32)
+        given: Arrays = {"x": small, "z": large}
+        while not engine.threads or not here(engine)[-1]:
+            await runs.run([Pending(given, ["y"])])
+        for x, z in ((np.ones((7, 1), np.float32), large), (large, small)):
+            await runs.run([Pending({"z": z, "x": x}, ["y"])])
+            assert not here(engine)[-1]
+        await runs.close()
+
+    asyncio.run(main())
+
+
 def test_an_engines_failure_is_told_on_both_ways() -> None:
     engine = Noting()
 
