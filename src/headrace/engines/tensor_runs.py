@@ -54,8 +54,6 @@ class TensorRuns:
         self._names = [spec.name for spec in engine.inputs]
         self._threads = RunThreads(threads, f"tensors {name}")
         self._times = RunTimes()
-        self._steady = all(spec.datatype != "BYTES" for spec in engine.inputs)
-        """Whether a shape tells how much there is to do."""
         self._ran = ran
         self._quiet = quiet if threads == 1 else bool
 
@@ -67,7 +65,7 @@ class TensorRuns:
             one.began_at = began
             rows += one.rows
         kind = self._kind(pending, rows)
-        if self._steady and self._times.may_hold_up(kind, self._quiet):
+        if self._engine.steady and self._times.may_hold_up(kind, self._quiet):
             made = self._compute(kind, pending)
         else:
             made = await self._threads.run(self._compute, kind, pending)
