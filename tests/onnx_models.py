@@ -70,6 +70,22 @@ def look_up(path: Path, words: int = 8) -> Path:
     return write(path, [node], inputs, [tensor("vector", "FP32", ("batch", 1))], weights)
 
 
+def loop(path: Path) -> Path:
+    """``y`` is ``x``, looked at ``count`` times."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["goes"]),
+            helper.make_node("Identity", ["v"], ["w"]),
+        ],
+        "body",
+        [tensor("i", "INT64", ()), tensor("go", "BOOL", ()), tensor("v", "FP32", (1,))],
+        [tensor("goes", "BOOL", ()), tensor("w", "FP32", (1,))],
+    )
+    node = helper.make_node("Loop", ["count", "", "x"], ["y"], body=body)
+    inputs = [tensor("count", "INT64", (1,)), tensor("x", "FP32", (1,))]
+    return write(path, [node], inputs, [tensor("y", "FP32", (1,))])
+
+
 def nonzero(path: Path) -> Path:
     """``where``: the places of what is not 0; its shape depends on what is in ``x``."""
     node = helper.make_node("NonZero", ["x"], ["where"])

@@ -37,6 +37,7 @@ class Gate:
     platform = "gate"
     inputs = outputs = (TensorSpec("x", "FP32", (-1, 1)),)
     batch_dimension: Any = "named"
+    steady = True
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)

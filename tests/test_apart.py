@@ -29,6 +29,11 @@ class Failing(ScriptedEngine):
         raise HeadraceError(Code.ENGINE_UNAVAILABLE, "no memory")
 
 
+class Broken(ScriptedEngine):
+    async def load(self) -> None:
+        raise RuntimeError("not foreseen")
+
+
 class Two(House):
     """Its model's engine has one slot and never ends; rows have another."""
 
@@ -137,6 +142,39 @@ def test_as_many_rows_are_under_way_as_their_own_engine_takes(run: Run) -> None:
             assert house.service.rows_at_once("alias") == ("m", 1)
             await Witness(house.row(), client=False).ended.wait()
             assert house.service.rows_at_once("m") == ("m", 2)
+
+        await within(house, work())
+
+    run(main())
+
+
+def test_once_their_own_engine_is_gone_as_many_are_under_way_as_the_models_takes(
+    run: Run,
+) -> None:
+    async def main() -> None:
+        house = Two(idle_s=0.01)
+
+        async def work() -> None:
+            await Witness(house.row(), client=False).ended.wait()
+            assert [await house.told.get() for _ in range(2)] == ["loaded", "unloaded"]
+            house.service.tick(0.0)
+            assert house.service.rows_at_once("m") == ("m", 1)
+
+        await within(house, work())
+
+    run(main())
+
+
+def test_the_server_goes_on_when_it_fails_in_an_unforeseen_way(run: Run) -> None:
+    async def main() -> None:
+        house = Two(Broken)
+
+        async def work() -> None:
+            first = Witness(house.row(), client=False)
+            await first.ended.wait()
+            again = Witness(house.row(), client=False)
+            await again.token(1)
+            assert again.tokens == ["live "]
 
         await within(house, work())
 

@@ -104,12 +104,15 @@ class Dispatcher:
         """At the next tick, or at once where that may be too late."""
         in_s = generation.ticket.pressed_at - time.monotonic()
         if 0 < in_s < (SOON_S if flow.express is None else inf):
-            asyncio.get_running_loop().call_later(in_s, self._press, generation, flow)
+            # By its id: what is over by then is not kept in memory for that.
+            asyncio.get_running_loop().call_later(in_s, self._press, generation.id, flow)
 
-    def _press(self, generation: Generation, flow: Flow) -> None:
+    def _press(self, waiting_id: str, flow: Flow) -> None:
         """It has little time left now, if it still waits."""
         self._look(flow)
-        self._hurry(generation, flow)
+        wait = flow.queue.waiting.get(waiting_id)
+        if wait is not None:
+            self._hurry(wait.item, flow)
 
     def _hurry(self, generation: Generation, flow: Flow) -> None:
         if generation.place is None and generation.id in flow.queue.waiting:
@@ -478,9 +481,11 @@ class Dispatcher:
 
 
 def _in_line(generation: Generation) -> bool:
-    """Whether its engine has it, and no slot for it yet: it said nothing since."""
+    """Whether its engine has it, and no slot for it yet: it said nothing since. Not one that is about to end."""
     place = generation.place
-    return bool(place.early and place.replica.early) and generation.seq == place.seq
+    if generation.seq != place.seq or generation.closing:
+        return False
+    return bool(place.early and place.replica.early)
 
 
 def _shed() -> HeadraceError:

@@ -155,7 +155,7 @@ class Flow:
         """How many rows of jobs are worth being under way: what slots take; where only rows are, also those that
         stand in the engine's own line, so that no slot idles between two."""
         if self.apart is not None and (
-            rows := sum(one.places for one in self.apart.flow.model.replicas)
+            rows := sum(one.places for one in self.apart.flow.model.replicas if one.up)
         ):
             return rows
         return sum(replica.slots for replica in self.model.replicas)

@@ -66,6 +66,9 @@ class Occasional:
                 await self._serve()
             except HeadraceError as error:
                 await self._give_up(error)
+            except Exception as error:  # the server does not end because of what it can do without
+                _logger.exception("what is beside %s failed", self._leading.model.name)
+                await self._give_up(HeadraceError(Code.INTERNAL, repr(error)))
             finally:
                 await self.close()
 

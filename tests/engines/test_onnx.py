@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from tests import onnx_models
 
@@ -259,3 +260,14 @@ def test_threads_and_optimisation_are_as_configured(tmp_path: Path) -> None:
 
 def test_its_platform_is_called_as_triton_calls_it(tmp_path: Path) -> None:
     assert engine(onnx_models.identity(tmp_path / "m.onnx")).platform == "onnxruntime_onnx"
+
+
+def test_shapes_tell_how_long_a_run_is_unless_it_is_of_texts_or_loops(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    assert engine(onnx_models.identity(path)).steady
+    assert not engine(onnx_models.identity(path, "BYTES")).steady
+    assert not engine(onnx_models.loop(path)).steady
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "m.ort")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    assert not engine(tmp_path / "m.ort").steady

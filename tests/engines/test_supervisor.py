@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -171,5 +172,23 @@ def test_stopping_while_it_starts_leaves_nothing(run, eventually):
             assert await starting == "closed"
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel by /proc")
+def test_a_process_that_stands_still_ends_when_asked(run, eventually):
+    def stands(pid):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    async def main():
+        async with supervised(SERVES) as (supervisor, watcher):
+            await supervisor.start()
+            pid = supervisor.pid
+            os.kill(pid, signal.SIGSTOP)
+            await eventually(lambda: stands(pid))
+            async with asyncio.timeout(5):
+                await supervisor.stop(limit_s=3600)
+            assert "signal 15" in await watcher.deaths.get()
 
     run(main())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.domain.tensors import Datatype, TensorSpec
+from headrace.domain.tensors import TensorSpec
 from headrace.engines.tensor_engine import Arrays
 from headrace.engines.tensor_runs import Pending, TensorRuns
 
@@ -23,9 +23,11 @@ class Noting:
     platform = "noting"
     batch_dimension: Any = "named"
 
-    def __init__(self, datatype: Datatype = "FP32") -> None:
-        self.inputs = (TensorSpec("x", datatype, (-1, 1)),)
-        self.outputs = (TensorSpec("y", datatype, (-1, 1)),)
+    inputs: tuple[TensorSpec, ...] = (TensorSpec("x", "FP32", (-1, 1)),)
+    outputs = (TensorSpec("y", "FP32", (-1, 1)),)
+
+    def __init__(self, *, steady: bool = True) -> None:
+        self.steady = steady
         self.threads: list[threading.Thread] = []
         self.failure: Exception | None = None
 
@@ -73,8 +75,8 @@ def test_the_first_run_of_a_kind_is_on_a_thread_and_what_was_brief_then_in_the_l
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_model_of_texts_is_never_in_the_loop(threads: int) -> None:
-    engine = Noting("BYTES")
+def test_a_model_whose_shapes_tell_nothing_is_never_in_the_loop(threads: int) -> None:
+    engine = Noting(steady=False)
 
     async def main() -> None:
         runs = runs_of(engine, threads=threads)
@@ -84,6 +86,25 @@ def test_a_model_of_texts_is_never_in_the_loop(threads: int) -> None:
 
     asyncio.run(main())
     assert here(engine) == [False] * 4
+
+
+def test_lengths_that_are_no_batch_and_the_order_of_inputs_tell_kinds_apart() -> None:
+    """What one shape took says nothing of another that is a million times longer."""
+    engine = Noting()
+    engine.inputs = tuple(TensorSpec(name, "FP32", (-1, -1)) for name in "xz")
+
+    async def main() -> None:
+        runs = runs_of(engine)
+        small, large = np.ones((1, 1), np.float32), np.ones((1, 9), np.float32)
+        given: Arrays = {"x": small, "z": large}
+        while not engine.threads or not here(engine)[-1]:
+            await runs.run([Pending(given, ["y"])])
+        for x, z in ((np.ones((7, 1), np.float32), large), (large, small)):
+            await runs.run([Pending({"z": z, "x": x}, ["y"])])
+            assert not here(engine)[-1]
+        await runs.close()
+
+    asyncio.run(main())
 
 
 def test_an_engines_failure_is_told_on_both_ways() -> None:
@@ -107,7 +128,7 @@ def test_nothing_of_a_run_is_held_when_it_is_over() -> None:
     """There are clients' pages among its arrays."""
 
     async def main() -> None:
-        runs = runs_of(Noting("BYTES"))
+        runs = runs_of(Noting(steady=False))
         one = pending()
         gone = weakref.ref(one.inputs["x"])
         await runs.run([one])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import mmap
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from headrace.front.exchange import Exchange
 from headrace.front.limits import Limits
 from headrace.front.listen import Front, FrontOptions, listen
-from headrace.front.mapped_body import LARGE_BYTES
+from headrace.front.mapped_body import FEW, HUGE_PAGE_BYTES, LARGE_BYTES, MappedBody
 
 LONG = os.urandom(3 * LARGE_BYTES + 5)
 LENGTH = b"content-length: %d\r\n" % len(LONG)
@@ -116,6 +119,68 @@ def test_one_that_is_refused_can_be_read_while_its_client_still_sends(
         writer.write(LONG[2 * LARGE_BYTES :])
         await reader.read()
         assert front.arriving_bytes == 0
+        writer.close()
+        await front.close(0)
+
+    wire.run(main())
+
+
+def test_bodies_of_a_byte_take_no_more_memory_than_a_page_each_but_the_first_few(wire: Any) -> None:
+    """Else what arrives would take a million times what is counted of it."""
+    first = FIRST.replace(LENGTH, b"content-length: %d\r\n" % (8 * HUGE_PAGE_BYTES))
+    pages = Path("/proc/self/statm")
+
+    def resident() -> int:
+        return int(pages.read_text().split()[1]) * mmap.PAGESIZE
+
+    async def main() -> None:
+        front = await opened(Kept())
+        writers = []
+
+        async def more(count: int) -> int:
+            before = resident()
+            for _ in range(count):
+                _, writer = await connected(front)
+                writer.write(first + b"1")
+                writers.append(writer)
+            await wire.eventually(lambda: front.arriving_bytes == len(writers))
+            return resident() - before
+
+        assert await more(FEW) < (FEW + 8) * HUGE_PAGE_BYTES
+        assert await more(2 * FEW) < FEW * HUGE_PAGE_BYTES // 4
+        for writer in writers:
+            writer.close()
+        await wire.eventually(lambda: not front.arriving_bytes)
+        await front.close(0)
+
+    wire.run(main())
+
+
+@pytest.mark.parametrize("huge", [True, False])
+def test_what_was_put_there_is_there_whatever_its_pages_are(huge: bool) -> None:
+    body = MappedBody(8 * HUGE_PAGE_BYTES, huge=huge)
+    assert body.feed(b"1") is None
+    more = os.urandom(HUGE_PAGE_BYTES)
+    for _ in range(7):
+        assert body.feed(more) is None
+    assert body.feed(more) == more[-1:]
+    assert body.content == b"1" + more * 7 + more[:-1]
+
+
+def test_where_there_is_no_memory_for_one_it_is_refused(
+    wire: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    async def main() -> None:
+        front = await opened(Kept())
+        reader, writer = await connected(front)
+        with monkeypatch.context() as patch:
+            patch.setattr(mmap, "mmap", none)
+            writer.write(FIRST + b"1")
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
         writer.close()
         await front.close(0)
 

@@ -304,6 +304,37 @@ def test_who_would_be_late_elsewhere_hurries_where_it_would_not() -> None:
     assert not one.hurries(asks, running, 60.0, "busy")
 
 
+def test_a_place_that_was_slow_once_is_tried_again_after_a_while() -> None:
+    one = FairHeadroom(pressed=1.0)
+    heavy, light = Terms("heavy", ttft_s=1.0), Terms("light", ttft_s=1.0)
+    for number in range(50):
+        ticket = Ticket("taught", heavy, number, 100, replica="express")
+        one.began(ticket, number)
+        one.first_token(ticket, number + 3.0)
+        one.ended(ticket, number + 3.0)
+    running = [Ticket(str(n), heavy, 60.0, 100, replica="busy") for n in range(2)]
+    for ticket in running:
+        one.began(ticket, 60.0)
+    assert not one.hurries(Ticket("asks", light, 60.0, 100), running, 60.0, "express")
+    assert one.hurries(Ticket("later", light, 100.0, 100), running, 100.0, "express")
+
+
+def test_who_was_served_more_than_the_headroom_beyond_others_does_not_hurry() -> None:
+    one = FairHeadroom(pressed=1.0, headroom=1000)
+    heavy, light = Terms("heavy", ttft_s=10.0), Terms("light", ttft_s=10.0)
+    running = [Ticket(str(n), heavy, 0.0, 100) for n in range(3)]
+    for ticket in running:
+        one.began(ticket, 0.0)
+    hurried = 0
+    for number in range(10):
+        ticket = Ticket(f"light {number}", light, 0.0, 500)
+        if one.hurries(ticket, running, 1.0, "express"):
+            one.began(ticket, 1.0)
+            one.ended(ticket, 1.0)
+            hurried += 1
+    assert hurried == 3
+
+
 def test_who_has_others_waiting_is_not_ahead_of_them() -> None:
     one = FairHeadroom(pressed=1.0)
     heavy, light = Terms("heavy", ttft_s=10.0), Terms("light", ttft_s=10.0)

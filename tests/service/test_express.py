@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import gc
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from tests.service.house import WORDS, House, Witness
+from tests.service.test_own_line import Line
 from tests.service.test_scheduling import ask, phases, tenants, tick
 
+from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.tenant import Tenant
 from headrace.engines.lazy import LazyEngine
@@ -19,6 +23,7 @@ from headrace.express import Express
 from headrace.flow import Flow
 from headrace.routing.model import Replica
 from headrace.scheduling.fair_headroom import FairHeadroom
+from headrace.scheduling.ticket_heap import SLACK
 
 Main = Callable[[Coroutine[Any, Any, Any]], Any]
 SLOTS = 2
@@ -32,16 +37,32 @@ class Failing(ScriptedEngine):
         raise HeadraceError(Code.ENGINE_UNAVAILABLE, "no memory")
 
 
+class Holding:
+    """A hook that holds ends back until :attr:`let` is set."""
+
+    def __init__(self) -> None:
+        self.let = asyncio.Event()
+
+    async def on_finish(self, context: Any, end: Any) -> Sequence[Delta]:
+        await self.let.wait()
+        return ()
+
+
 class Beside:
     """A house with an engine beside its own; what is said of that; how often it was built."""
 
-    def __init__(self, kind: type[ScriptedEngine] = ScriptedEngine, script: Script = LONG) -> None:
+    def __init__(
+        self,
+        kind: type[ScriptedEngine] = ScriptedEngine,
+        script: Script = LONG,
+        hooks: Sequence[Any] = (),
+    ) -> None:
         self.told: asyncio.Queue[str] = asyncio.Queue()
         self.kind, self.script = kind, script
         self.engines: list[ScriptedEngine] = []
         light, other = (Tenant(name=name, ttft_ms=5000.0) for name in ("light", "other"))
         known = tenants(Tenant(name="heavy"), light, other)
-        self.house = House(LONG, slots=SLOTS, tenants=known, prepare=self._prepare)
+        self.house = House(LONG, slots=SLOTS, tenants=known, hooks=hooks, prepare=self._prepare)
         self.house.flow.queue.policy = FairHeadroom(pressed=1.0)  # from the beginning
 
     def _build(self) -> ScriptedEngine:
@@ -188,5 +209,49 @@ def test_what_broke_there_goes_on_among_the_others(run: Main) -> None:
             await beside.engines[0].close()
             assert {await one.whole() for one in (light, *heavy)} == {TEXT}
             assert beside.replica.in_use == 0
+
+    run(main())
+
+
+def test_who_is_over_is_not_kept_until_it_would_have_had_to_hurry(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open(loaded=False) as house:
+            house.flow.queue.policy = FairHeadroom(pressed=0.5, targets_s={"standard": 3000.0})
+            await heavies(house, 2)
+            kept = []
+            for _ in range(3 * SLACK):
+                waits: Any = ask(house, "heavy")
+                assert waits.state == "queued"
+                house.service.cancel(waits)
+                kept.append(weakref.ref(waits))
+            gc.collect()
+            assert sum(one() is not None for one in kept) <= SLACK + 2  # its queue has some
+
+    run(main())
+
+
+def test_who_is_ending_in_the_engines_own_line_is_not_begun_elsewhere(run: Main) -> None:
+    async def main() -> None:
+        hook = Holding()
+        beside = Beside(hooks=[hook])
+        async with beside.open() as house:
+            engine: Any = house.engines[0]
+            engine.stream_infer = Line(engine).stream_infer
+            house.flow.model.replicas[0].places = SLOTS + 1
+            heavy = await heavies(house, 2)
+            for one in house.flow.running.values():  # nobody gives way
+                one.keep_raw = False
+            beside.replica.in_use = EXPRESS_SLOTS
+            light: Any = ask(house, "light")
+            assert light.place.early
+            light.fail(HeadraceError(Code.CANCELLED, "enough"))
+            assert light.closing
+            beside.replica.in_use = 0
+            house.service.tick(asyncio.get_running_loop().time())
+            assert beside.replica.in_use == 0
+            hook.let.set()
+            await Witness(light, client=False).ended.wait()
+            assert {await one.whole() for one in heavy} == {TEXT}
 
     run(main())

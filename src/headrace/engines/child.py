@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -70,18 +71,24 @@ class Child(asyncio.SubprocessProtocol):
         """Process id; 0 before the start."""
         return (self._transport.get_pid() or 0) if self._transport is not None else 0
 
+    @property
+    def exited(self) -> bool:
+        """Whether its process id may be another's by now."""
+        return self._exited
+
     def terminate(self) -> None:
-        """Ask it to end (SIGTERM)."""
-        self._signal("terminate")
+        """Ask it to end (SIGTERM), also if it stands still, when it would not hear that."""
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it (SIGKILL)."""
-        self._signal("kill")
+        self._signal(signal.SIGKILL)
 
-    def _signal(self, name: str) -> None:
+    def _signal(self, number: int) -> None:
         if self._transport is not None and not self._exited:
             with contextlib.suppress(ProcessLookupError):
-                getattr(self._transport, name)()
+                self._transport.send_signal(number)
 
     # What the loop calls.
 

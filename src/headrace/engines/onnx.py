@@ -17,6 +17,7 @@ import onnxruntime
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.onnx_graphs import CapturedRuns
+from headrace.engines.onnx_loops import has_loop
 from headrace.engines.onnx_options import NAMES, OnnxOptions, open_session
 from headrace.engines.onnx_types import BFLOAT16, decoded, encoded, spec
 from headrace.engines.quiet_collector import QuietCollector
@@ -50,6 +51,7 @@ class OnnxEngine:
         }
         self._specs = {one.name: one for one in (*self.inputs, *self.outputs)}
         self._texts = [one.name for one in self.inputs if one.datatype == "BYTES"]
+        self.steady = not self._texts and not has_loop(path)
         self._captured: CapturedRuns | None = None
         if options.cuda_graph and self._captures():
             self._captured = CapturedRuns(self._session, self._run_plainly, quiet)

@@ -79,6 +79,11 @@ class ProcessEngine(StreamingEngine, Generic[C]):
         return self._supervisor.pid
 
     @property
+    def serving_pid(self) -> int:
+        """The same of a process that has come to serve: one that is just starting does not yet end with this one."""
+        return 0 if self._client is None else self.pid
+
+    @property
     def running(self) -> int:
         """Runs under way."""
         return len(self._runs)

@@ -38,7 +38,7 @@ def _none() -> int:
 
 
 class Still:
-    """``pid``: of the process; gives 0 while there is none. ``held_s``, ``goes_s``: by turns, while somebody waits;
+    """``pid``: of the process; gives 0 while none serves. ``held_s``, ``goes_s``: by turns, while somebody waits;
     several who wait one after the other get no more."""
 
     def __init__(self, held_s: float = HELD_S, goes_s: float = GOES_S) -> None:

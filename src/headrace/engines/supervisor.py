@@ -64,7 +64,8 @@ class Supervisor:
     @property
     def pid(self) -> int:
         """Of the process; 0 while there is none."""
-        return self._child.pid if self._child is not None else 0
+        child = self._child
+        return 0 if child is None or child.exited else child.pid
 
     def health(self) -> tuple[Health, str]:
         """State and the reason in words; while it starts, for how long."""

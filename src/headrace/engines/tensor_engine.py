@@ -31,6 +31,9 @@ class TensorEngine(Protocol):
     def outputs(self) -> tuple[TensorSpec, ...]: ...
     @property
     def batch_dimension(self) -> BatchDimension: ...
+    @property
+    def steady(self) -> bool:
+        """Whether the shapes of its inputs tell how much there is to do."""
 
     def run(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> Arrays:
         """Compute the named outputs. ``into`` as in :class:`~headrace.domain.tensors.TensorRequest`. Raises

@@ -51,10 +51,9 @@ class TensorRuns:
     ) -> None:
         self._engine = engine
         self._specs = {spec.name: spec for spec in engine.outputs}
+        self._names = [spec.name for spec in engine.inputs]
         self._threads = RunThreads(threads, f"tensors {name}")
         self._times = RunTimes()
-        self._steady = all(spec.datatype != "BYTES" for spec in engine.inputs)
-        """Whether a shape tells how much there is to do."""
         self._ran = ran
         self._quiet = quiet if threads == 1 else bool
 
@@ -65,8 +64,8 @@ class TensorRuns:
         for one in pending:
             one.began_at = began
             rows += one.rows
-        kind = (rows, *[array.shape[1:] for array in pending[0].inputs.values()])
-        if self._steady and self._times.may_hold_up(kind, self._quiet):
+        kind = self._kind(pending, rows)
+        if self._engine.steady and self._times.may_hold_up(kind, self._quiet):
             made = self._compute(kind, pending)
         else:
             made = await self._threads.run(self._compute, kind, pending)
@@ -77,6 +76,12 @@ class TensorRuns:
         """Free the engine, once its runs are over."""
         await self._threads.run(self._engine.close)
         self._threads.close()
+
+    def _kind(self, pending: Sequence[Pending], rows: int) -> Hashable:
+        """The shapes of all inputs. The first dimension is rows only where requests are joined."""
+        inputs = pending[0].inputs
+        shapes = [inputs[name].shape for name in self._names]
+        return tuple(shapes if len(pending) == 1 else [(rows, *shape[1:]) for shape in shapes])
 
     def _compute(
         self, kind: Hashable, pending: Sequence[Pending]

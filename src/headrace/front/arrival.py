@@ -28,6 +28,7 @@ class Arrival:
         self.head = head
         self.body = body
         self._shared = shared
+        shared.arriving += 1
         self._since = self.moved = shared.now
         self._taken = 0
 
@@ -51,7 +52,9 @@ class Arrival:
         return now - self.moved > limit or now - self._since > limit + self._taken / SLOWEST_BODY
 
     def close(self) -> bytes:
-        """The body as far as it is here; of a long one a view, where its handler takes that."""
+        """It is over, which is said once: the body as far as it is here; of a long one a view, where its handler takes
+        that."""
+        self._shared.arriving -= 1
         self._shared.arriving_bytes -= self._taken
         self._taken = 0
         content = self.body.content

@@ -80,6 +80,8 @@ class Connections:
         """What HTTP/2 remembers of heads; bounded there."""
         self.open: set[Connection] = set()
         """At most ``limits.connections`` and a tenth of it that is being refused."""
+        self.arriving = 0
+        """Bodies that are not complete, but for those that are handed on as they come."""
         self.arriving_bytes = 0
         self.draining = False
         self._emptied: asyncio.Event = asyncio.Event()

@@ -22,7 +22,7 @@ from headrace.front.connections import Connections
 from headrace.front.exchange import HIGH_WATER_BYTES, Head, Part
 from headrace.front.head import CHUNKED
 from headrace.front.http1_exchange import Http1Exchange
-from headrace.front.mapped_body import LARGE_BYTES, Filling, MappedBody
+from headrace.front.mapped_body import FEW, LARGE_BYTES, Filling, MappedBody
 from headrace.front.peer import certificate_names, peer_name
 from headrace.front.refusal import Refusal
 from headrace.front.streamed import Streamed
@@ -254,7 +254,11 @@ class Http1Connection(asyncio.Protocol):
         if parser.length > shared.limits.body_bytes:
             said = f"the body is longer than {shared.limits.body_bytes} bytes"
             return self._refuse(413, said, head)
-        self._arrival = Arrival(shared, head, self._body_of(head, parser.length))
+        try:
+            body = self._body_of(head, parser.length)
+        except OSError:
+            return self._refuse(503, "there is no memory for the body; try again soon", head)
+        self._arrival = Arrival(shared, head, body)
         self._input = data
         self._state = _BODY
         self._since = shared.now
@@ -263,11 +267,12 @@ class Http1Connection(asyncio.Protocol):
         return True
 
     def _body_of(self, head: Head, length: int) -> SizedBody | MappedBody | ChunkedBody:
+        """Raises as :class:`MappedBody`."""
         shared = self.shared
         if length == CHUNKED:
             return ChunkedBody(shared.limits.body_bytes)
         if length >= LARGE_BYTES and shared.maps is not None and shared.maps(head):
-            return MappedBody(length)
+            return MappedBody(length, huge=shared.arriving < FEW)
         return SizedBody(length)
 
     def _collect(self) -> bool:

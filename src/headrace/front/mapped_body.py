@@ -1,7 +1,8 @@
 """A long body in memory of its own, to which the kernel copies it: nothing is read into pieces and put together.
 
 For requests whose handler takes any buffer for a body. Its memory is the kernel's to give: pages that nothing has come
-for do not exist, so whoever names a length and sends nothing costs nothing.
+for do not exist, so whoever names a length and sends nothing costs nothing. One byte costs a huge page only where few
+bodies arrive; else those are for who has sent as much.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ from typing import Any
 
 LARGE_BYTES = 128 * 1024
 """From here on that is worth it."""
-_HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
-_HUGE_PAGE_BYTES = 2 * 1024 * 1024
+_HUGE_PAGES = hasattr(mmap, "MADV_HUGEPAGE")
+HUGE_PAGE_BYTES = 2 * 1024 * 1024
+FEW = 64
+"""So many bodies that arrive may take more than is counted of them, a huge page each. Small pages take a microsecond or
+two each, which is most of what a copy takes."""
 
 
 class MappedBody:
     """A body of ``length`` bytes, as :class:`~headrace.front.body.SizedBody`. ``content``: a view of its memory, which
-    lives as long as anything that looks at it. Raises ``OSError`` where there is no room for it."""
+    lives as long as anything that looks at it. ``huge``: its pages are at once. Raises ``OSError`` where there is
+    no room for it."""
 
-    __slots__ = ("_at", "content")
+    __slots__ = ("_at", "_memory", "_small_pages", "content")
 
-    def __init__(self, length: int) -> None:
-        memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if _HUGE_PAGES is not None and length >= _HUGE_PAGE_BYTES:
-            memory.madvise(_HUGE_PAGES)
-        self.content = memoryview(memory)
+    def __init__(self, length: int, *, huge: bool) -> None:
+        self._memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._small_pages = _HUGE_PAGES and length >= HUGE_PAGE_BYTES
+        if huge:
+            self._take_huge_pages()
+        self.content = memoryview(self._memory)
         self._at = 0
 
     @property
@@ -43,7 +49,14 @@ class MappedBody:
     def came(self, size: int) -> bool:
         """So many bytes are there. Whether that was the last of them."""
         self._at += size
+        if self._at >= HUGE_PAGE_BYTES:
+            self._take_huge_pages()
         return self._at == len(self.content)
+
+    def _take_huge_pages(self) -> None:
+        if self._small_pages:
+            self._small_pages = False
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
 
 
 class Filling(asyncio.BufferedProtocol):

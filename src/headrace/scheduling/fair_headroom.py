@@ -254,15 +254,17 @@ class FairHeadroom(Fair):
         if tenant.waiting and not (ticket.stay or ticket.runs):  # others of it come first
             return False
         at = finite(now)
-        sooner_s = self._predictors.sooner_s(ticket.size, replica)
+        sooner_s = self._predictors.sooner_s(ticket.size, replica, at)
         if (
             not ticket.pressed_at <= at + self._predictors.ahead_s
             or at > ticket.start_by + sooner_s
         ):
             return False
         candidates = list(running)
-        victim = super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
-        return victim is not None
+        if super().victim(ticket, candidates, now) is not None:
+            return True
+        of_most = self._of_most(ticket, candidates)
+        return of_most is not None and tenant.counter <= of_most.account.counter + self.headroom
 
     def _of_most(self, ticket: Ticket, running: Iterable[Ticket]) -> Ticket | None:
         """One of who has most slots by its weight, and more than the other will have."""

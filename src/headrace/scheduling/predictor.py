@@ -21,6 +21,9 @@ UNSURE = 100.0
 LESSON_S = 0.25
 """Of several first tokens within that, one is learnt from."""
 
+STALE_S = 30.0
+"""What a replica was slow with so long ago says little of now, and who is kept away by it never teaches another."""
+
 REPLICAS = 64
 """Known at once; beyond, the oldest is forgotten."""
 
@@ -106,10 +109,11 @@ class Predictors:
         a, b, _ = self._typical
         return a + b * size / 1e3
 
-    def sooner_s(self, size: float, replica: str) -> float:
-        """How much less than :meth:`prefill_s` it is at this one."""
+    def sooner_s(self, size: float, replica: str, now: float) -> float:
+        """How much less than :meth:`prefill_s` it is at this one, as far as that is known of late."""
         known = self._replicas.get(replica)
-        a, b, _ = PRIOR if known is None else known.predictor.weights
+        fresh = known is not None and 0 <= now - known.taught_at < STALE_S
+        a, b, _ = known.predictor.weights if known is not None and fresh else PRIOR
         return self.prefill_s(size) - a - b * size / 1e3
 
     def began(self, ticket: Ticket, now: float) -> None:
