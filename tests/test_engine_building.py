@@ -57,10 +57,10 @@ def test_slots_of_an_upstream_are_named_asked_for_or_found(
 @pytest.mark.parametrize(
     ("settings", "apart", "express"),
     [
-        ({}, POSSIBLE, POSSIBLE),
-        ({"device": "gpu"}, False, False),
-        ({"jobs_apart": False}, False, POSSIBLE),
-        ({"express": False}, POSSIBLE, False),
+        ({}, POSSIBLE, False),
+        ({"express": True}, POSSIBLE, POSSIBLE),
+        ({"device": "gpu", "express": True}, False, False),
+        ({"jobs_apart": False, "express": True}, False, POSSIBLE),
         ({"engine": "scripted"}, False, False),
     ],
 )

@@ -23,6 +23,7 @@ from headrace.flow import Flow
 from headrace.going_on import BUSY, NEVER_BEGAN, may_go_on, may_pause
 from headrace.limiting import Limiting
 from headrace.routing.model import Place
+from headrace.scheduling.fair import OUTPUT_COST
 from headrace.scheduling.policy import Ticket
 from headrace.scheduling.queue import Overflow
 from headrace.streams.generation import Generation
@@ -281,6 +282,8 @@ class Dispatcher:
         ticket = generation.ticket or self._tickets.give(generation, flow.estimates)
         replica = express.replica
         others = [o.ticket for o in flow.running.values() if o.place.replica is not replica]
+        if not express.recent.is_light(tenant, _asked_for(ticket), now):
+            return None
         there = express.wanted()  # soon: who comes next may have to hurry
         if not flow.queue.policy.hurries(ticket, others, now, replica.name):
             return None
@@ -365,7 +368,8 @@ class Dispatcher:
 
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
         now = time.monotonic()
-        if not generation.started_at:
+        first = not generation.started_at
+        if first:
             generation.started_at = now
             flow.meters[generation.request.kind].started(now - generation.admitted_at)
         generation.place = place
@@ -375,6 +379,9 @@ class Dispatcher:
         if ticket is not None:
             ticket.replica = place.replica.name
             flow.queue.policy.began(ticket, now)
+            terms = ticket.terms
+            if first and flow.express is not None and terms.weight > 0:
+                flow.express.recent.add(terms.tenant, _asked_for(ticket), now)
         request = generation.request
         if request.cap is not None:
             request = capped(request)
@@ -478,6 +485,12 @@ class Dispatcher:
                 why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
                 text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
                 self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
+
+
+def _asked_for(ticket: Ticket) -> float:
+    """Weighted tokens, in its tenant's shares."""
+    amount = ticket.prompt_tokens - ticket.cached_tokens + OUTPUT_COST * ticket.output_tokens
+    return amount / ticket.terms.weight if ticket.terms.weight > 0 else inf
 
 
 def _in_line(generation: Generation) -> bool:

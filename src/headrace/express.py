@@ -11,6 +11,7 @@ from headrace.engines.lazy import LazyEngine
 from headrace.flow import Flow
 from headrace.occasional import LOOK_S, Occasional
 from headrace.routing.model import Place, Replica
+from headrace.scheduling.recent import Recent
 from headrace.streams.generation import Generation
 
 IDLE_S = 3600.0
@@ -22,7 +23,8 @@ DELAY_S = 0.5
 
 class Express(Occasional):
     """``replica``: whose engine is ``engine``; ``leading``: the flow of the model's own. ``missed``: who found no place
-    there, the newest of them."""
+    there, the newest of them. ``recent``: who asked for how much: it is for those who ask for little, as two processes
+    side by side do less than one."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Express(Occasional):
         super().__init__(engine, leading, tell, look_s=look_s, idle_s=idle_s, delay_s=delay_s)
         self.replica = replica
         self.missed: deque[Generation] = deque(maxlen=MISSED)
+        self.recent = Recent()
 
     def place(self) -> Place[Engine] | None:
         """A slot for one that needs it now; None while it has none."""

@@ -18,6 +18,7 @@ from headrace.engines.engine import Engine, EngineInfo, Health
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Model, Place, Replica
 from headrace.scheduling.queue import Queue
+from headrace.scheduling.recent import Recent
 from headrace.streams.generation import Generation
 
 CHARGE_S = 0.02
@@ -73,6 +74,7 @@ class Express(Beside, Protocol):
 
     replica: Replica[Engine]
     missed: deque[Generation]
+    recent: Recent
 
     def place(self) -> Place[Engine] | None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -95,7 +96,9 @@ class Beside:
 
 
 async def heavies(house: House, count: int) -> list[Witness]:
-    """So many of one tenant, of which as many run as there are slots."""
+    """So many of one tenant, of which as many run as there are slots; it had much before."""
+    assert house.flow.express is not None
+    house.flow.express.recent.add("heavy", 1e6, time.monotonic())
     heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(count)]
     await heavy[1].token(4)
     return heavy
@@ -152,6 +155,20 @@ def test_nobody_goes_there_while_all_are_of_one_tenant(run: Main) -> None:
             heavy = await heavies(house, 4)
             assert beside.replica.in_use == 0
             assert {await one.whole() for one in heavy} == {TEXT}
+
+    run(main())
+
+
+def test_who_asks_for_as_much_as_others_does_not_go_there(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            heavy = await heavies(house, 2)
+            beside.express.recent.add("light", 1e6, time.monotonic())
+            light = Witness(ask(house, "light"), client=False)
+            await light.token(1)
+            assert beside.replica.in_use == 0
+            assert {await one.whole() for one in (light, *heavy)} == {TEXT}
 
     run(main())
 

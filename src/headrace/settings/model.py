@@ -368,10 +368,11 @@ class Model(Section, frozen=True):
     express: Annotated[
         bool,
         setting(
-            "Requests whose first token is due while other tenants have the slots of a `llama` have another one, for "
-            "which all others stand still (where `jobs_apart` would work); off where that memory is for others."
+            "Requests of tenants that ask for little, whose first token is due while others have the slots of "
+            "a `llama`, have another one, for which all others stand still (where `jobs_apart` would work). "
+            "It takes memory, and two engines side by side do less than one."
         ),
-    ] = True
+    ] = False
     continuation: Annotated[
         Literal["fast", "exact"],
         setting("`exact`: an answer that was moved is what it would have been; costs a replay."),
