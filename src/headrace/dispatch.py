@@ -23,7 +23,6 @@ from headrace.flow import Flow
 from headrace.going_on import BUSY, NEVER_BEGAN, may_go_on, may_pause
 from headrace.limiting import Limiting
 from headrace.routing.model import Place
-from headrace.scheduling.fair import OUTPUT_COST
 from headrace.scheduling.policy import Ticket
 from headrace.scheduling.queue import Overflow
 from headrace.streams.generation import Generation
@@ -267,30 +266,15 @@ class Dispatcher:
         self._start(generation, flow, place)
 
     def _express(self, generation: Generation, flow: Flow) -> Place[Engine] | None:
-        """A place beside all others, who stand still until its first token, for one that is short of time while other
-        tenants have more than their share of the slots."""
+        """A place beside all others, for one that is short of time while they have the slots."""
         express = flow.express
-        if express is None or self.stopped or generation.last_token_at:
-            return None
-        request, tenant = generation.request, generation.caller.tenant
-        if request.choices > 1 or not (request.stream or generation.durable):
-            return None
-        if all(one.caller.tenant == tenant for one in flow.running.values()):
+        if express is None or self.stopped or not express.may_take(generation):
             return None
         now = time.monotonic()
         self._begin_to_account(flow, now)
-        ticket = generation.ticket or self._tickets.give(generation, flow.estimates)
-        replica = express.replica
-        others = [o.ticket for o in flow.running.values() if o.place.replica is not replica]
-        if not express.recent.is_light(tenant, _asked_for(ticket), now):
-            return None
-        there = express.wanted()  # soon: who comes next may have to hurry
-        if not flow.queue.policy.hurries(ticket, others, now, replica.name):
-            return None
-        place = express.place() if there else None
-        if place is None and generation not in express.missed:
-            express.missed.append(generation)
-        return place
+        if generation.ticket is None:
+            self._tickets.give(generation, flow.estimates)
+        return express.place(generation, now)
 
     def _relieve(self, flow: Flow, now: float) -> None:
         """Who has little time left and stands in an engine's own line has others before it that took their slots in
@@ -368,10 +352,11 @@ class Dispatcher:
 
     def _start(self, generation: Generation, flow: Flow, place: Place[Engine]) -> None:
         now = time.monotonic()
-        first = not generation.started_at
-        if first:
+        if not generation.started_at:
             generation.started_at = now
             flow.meters[generation.request.kind].started(now - generation.admitted_at)
+            if flow.express is not None:
+                flow.express.began(generation, self._tickets.tenant(generation.caller.tenant), now)
         generation.place = place
         place.seq = generation.seq
         flow.running[generation.id] = generation
@@ -379,9 +364,6 @@ class Dispatcher:
         if ticket is not None:
             ticket.replica = place.replica.name
             flow.queue.policy.began(ticket, now)
-            terms = ticket.terms
-            if first and flow.express is not None and terms.weight > 0:
-                flow.express.recent.add(terms.tenant, _asked_for(ticket), now)
         request = generation.request
         if request.cap is not None:
             request = capped(request)
@@ -440,21 +422,19 @@ class Dispatcher:
             if flow.queue.waiting:
                 self._pump(flow)
 
-    @staticmethod
-    def _leave(generation: Generation, flow: Flow, now: float | None = None) -> None:
+    def _leave(self, generation: Generation, flow: Flow, now: float | None = None) -> None:
         """It has left its engine; without effect for one that had before."""
         if flow.running.pop(generation.id, None) is not None and generation.ticket is not None:
             flow.left(generation, time.monotonic() if now is None else now)
+        if flow.express is not None and flow.express.missed:
+            asyncio.get_running_loop().call_soon(self._hurry_missed, flow)
 
     def _free(self, generation: Generation, now: float | None = None) -> Place[Engine] | None:
         place: Place[Engine] | None = generation.place
         if place is not None:
             generation.place = None
             place.free()
-            flow: Flow = generation.flow
-            self._leave(generation, flow, now)
-            if flow.express is not None and flow.express.missed:
-                asyncio.get_running_loop().call_soon(self._hurry_missed, flow)
+            self._leave(generation, generation.flow, now)
         return place
 
     def _look_at_replicas(self, flow: Flow, now: float) -> None:
@@ -485,12 +465,6 @@ class Dispatcher:
                 why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
                 text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
                 self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
-
-
-def _asked_for(ticket: Ticket) -> float:
-    """Weighted tokens, in its tenant's shares."""
-    amount = ticket.prompt_tokens - ticket.cached_tokens + OUTPUT_COST * ticket.output_tokens
-    return amount / ticket.terms.weight if ticket.terms.weight > 0 else inf
 
 
 def _in_line(generation: Generation) -> bool:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from headrace.admission.estimates import size_of
 from headrace.domain.errors import HeadraceError
+from headrace.domain.tenant import Tenant
 from headrace.engines.engine import Engine
 from headrace.engines.lazy import LazyEngine
 from headrace.flow import Flow
 from headrace.occasional import LOOK_S, Occasional
 from headrace.routing.model import Place, Replica
+from headrace.scheduling.fair import OUTPUT_COST
+from headrace.scheduling.policy import Ticket
 from headrace.scheduling.recent import Recent
 from headrace.streams.generation import Generation
 
@@ -23,8 +27,7 @@ DELAY_S = 0.5
 
 class Express(Occasional):
     """``replica``: whose engine is ``engine``; ``leading``: the flow of the model's own. ``missed``: who found no place
-    there, the newest of them. ``recent``: who asked for how much: it is for those who ask for little, as two processes
-    side by side do less than one."""
+    there, the newest of them. It is for those who ask for little: two processes side by side do less than one."""
 
     def __init__(
         self,
@@ -40,15 +43,51 @@ class Express(Occasional):
         super().__init__(engine, leading, tell, look_s=look_s, idle_s=idle_s, delay_s=delay_s)
         self.replica = replica
         self.missed: deque[Generation] = deque(maxlen=MISSED)
-        self.recent = Recent()
+        self._recent = Recent()
 
-    def place(self) -> Place[Engine] | None:
-        """A slot for one that needs it now; None while it has none."""
-        replica = self.replica
-        if not replica.ready or replica.in_use >= replica.slots:
+    def began(self, generation: Generation, tenant: Tenant, now: float) -> None:
+        """It runs, here or elsewhere: so much its tenant asks for."""
+        urgency = generation.caller.urgency
+        if tenant.weight > 0 and (urgency is None or not urgency.spare):
+            asked_for = self._asked_for(generation, tenant.weight)
+            self._recent.add(generation.caller.tenant, asked_for, now)
+
+    def may_take(self, generation: Generation) -> bool:
+        """Whether it is one of those whose first token somebody sees, and other tenants run."""
+        request, tenant = generation.request, generation.caller.tenant
+        if generation.last_token_at or request.choices > 1:
+            return False
+        if not (request.stream or generation.durable):
+            return False
+        return any(one.caller.tenant != tenant for one in self._leading.running.values())
+
+    def place(self, generation: Generation, now: float) -> Place[Engine] | None:
+        """A slot for one with a ticket that is short of time while other tenants have more than their share of the
+        slots; None for others, and while there is none."""
+        ticket: Ticket = generation.ticket
+        replica, running = self.replica, self._leading.running.values()
+        weight = ticket.terms.weight
+        if not weight > 0:
             return None
-        replica.in_use += 1
-        return Place(replica, 1)
+        asked_for = self._asked_for(generation, weight)
+        if not self._recent.is_light(ticket.terms.tenant, asked_for, now):
+            return None
+        there = self.wanted()  # soon: who comes next may have to hurry
+        others = [one.ticket for one in running if one.place.replica is not replica]
+        if not self._leading.queue.policy.hurries(ticket, others, now, replica.name):
+            return None
+        if there and replica.ready and replica.in_use < replica.slots:
+            replica.in_use += 1
+            return Place(replica, 1)
+        if generation not in self.missed:
+            self.missed.append(generation)
+        return None
+
+    def _asked_for(self, generation: Generation, weight: float) -> float:
+        """Weighted tokens, in its tenant's shares."""
+        estimates, request = self._leading.estimates, generation.request
+        output = request.sampling.max_tokens or estimates.likely
+        return (estimates.prompt_tokens(size_of(request)) + OUTPUT_COST * output) / weight
 
     @property
     def _needed(self) -> bool:

@@ -14,11 +14,11 @@ from headrace.admission.estimates import Estimates, size_of
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Usage
 from headrace.domain.request import Request, Sampling, Urgency
+from headrace.domain.tenant import Tenant
 from headrace.engines.engine import Engine, EngineInfo, Health
 from headrace.protocols.port import ModelCard
 from headrace.routing.model import Model, Place, Replica
 from headrace.scheduling.queue import Queue
-from headrace.scheduling.recent import Recent
 from headrace.streams.generation import Generation
 
 CHARGE_S = 0.02
@@ -74,9 +74,10 @@ class Express(Beside, Protocol):
 
     replica: Replica[Engine]
     missed: deque[Generation]
-    recent: Recent
 
-    def place(self) -> Place[Engine] | None: ...
+    def began(self, generation: Generation, tenant: Tenant, now: float) -> None: ...
+    def may_take(self, generation: Generation) -> bool: ...
+    def place(self, generation: Generation, now: float) -> Place[Engine] | None: ...
 
 
 class Flow:

@@ -97,8 +97,8 @@ class Beside:
 
 async def heavies(house: House, count: int) -> list[Witness]:
     """So many of one tenant, of which as many run as there are slots; it had much before."""
-    assert house.flow.express is not None
-    house.flow.express.recent.add("heavy", 1e6, time.monotonic())
+    express: Any = house.flow.express
+    express._recent.add("heavy", 1e6, time.monotonic())
     heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(count)]
     await heavy[1].token(4)
     return heavy
@@ -159,12 +159,30 @@ def test_nobody_goes_there_while_all_are_of_one_tenant(run: Main) -> None:
     run(main())
 
 
+def test_what_ran_while_nobody_waited_was_asked_for_too(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside(script=Script(("short",)))
+        async with beside.open() as house:
+            for _ in range(4):
+                one = ask(house, "heavy")
+                await Witness(one, client=False).token(1)
+                house.service.cancel(one)
+            for _ in range(SLOTS):
+                await Witness(ask(house, "heavy"), client=False).token(1)
+            assert not house.flow.queue.waiting
+            light = ask(house, "light")
+            assert beside.replica.in_use == 1
+            assert await Witness(light, client=False).whole() == "short"
+
+    run(main())
+
+
 def test_who_asks_for_as_much_as_others_does_not_go_there(run: Main) -> None:
     async def main() -> None:
         beside = Beside()
         async with beside.open() as house:
             heavy = await heavies(house, 2)
-            beside.express.recent.add("light", 1e6, time.monotonic())
+            beside.express._recent.add("light", 1e6, time.monotonic())
             light = Witness(ask(house, "light"), client=False)
             await light.token(1)
             assert beside.replica.in_use == 0

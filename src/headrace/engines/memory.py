@@ -36,7 +36,13 @@ def available() -> int:
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     try:
         most = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
+        used = int((_CGROUP / "memory.current").read_text()) - _reclaimable()
     except OSError:
         return free
     return free if most == "max" else min(free, int(most) - used)
+
+
+def _reclaimable() -> int:
+    """Cached files that the kernel gives up first; kubelet does not count them as used either."""
+    lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
