@@ -165,3 +165,15 @@ def heard() -> type[Heard]:
 @pytest.fixture
 def seen() -> type[Seen]:
     return Seen
+
+
+@pytest.fixture
+def done(seen: type[Seen]) -> Callable[[Any, Any], Awaitable[tuple[Seen, Any]]]:
+    """Run one work to its end; the sink, and how it ended."""
+
+    async def go(engine: Any, work: Any) -> tuple[Seen, Any]:
+        sink = seen()
+        engine.stream_infer(work, sink)
+        return sink, await sink.over
+
+    return go

@@ -49,18 +49,6 @@ def engine(folder, tmp_path):
     return start
 
 
-@pytest.fixture
-def done(seen):
-    """Run one work to its end; the sink, and how it ended."""
-
-    async def go(engine, work):
-        sink = seen()
-        engine.stream_infer(work, sink)
-        return sink, await sink.over
-
-    return go
-
-
 def complete(*prompts, **options):
     rest = {name: options.pop(name) for name in ("response_format", "extra") if name in options}
     sampling = Sampling(**{"max_tokens": 12, **options})

@@ -94,18 +94,6 @@ def engine(embedded_model, tmp_path):
     return start
 
 
-@pytest.fixture
-def done(seen):
-    """Run one work to its end; the sink, and how it ended."""
-
-    async def go(engine, work):
-        sink = seen()
-        engine.stream_infer(work, sink)
-        return sink, await sink.over
-
-    return go
-
-
 def chat(text="What is the capital of France?", **options):
     names = ("tools", "tool_choice", "response_format", "extra")
     rest = {name: options.pop(name) for name in names if name in options}
