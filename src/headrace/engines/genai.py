@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -31,26 +30,19 @@ from headrace.engines.genai_child import ChildOptions
 from headrace.engines.genai_link import GenaiLink
 from headrace.engines.genai_wire import Detokenize, Ended, Facts, Piece, Prompt, Tokenize
 from headrace.engines.process_engine import Life, ProcessEngine
-from headrace.engines.restarts import RestartRules
 from headrace.engines.retrace import Retrace
 
 
-class GenaiOptions(msgspec.Struct, frozen=True, kw_only=True):
+class GenaiOptions(Life, frozen=True, kw_only=True):
     """One model in one process. ``folder``: with its ``genai_config.json``. ``context``: tokens of prompt and answer
-    together, 0: the model's own; ``slots``: runs computed at once; ``threads``: 0: chosen by GenAI. ``state``: names
-    this server's state folder, so that left-over processes are found."""
+    together, 0: the model's own; ``slots``: runs computed at once; ``threads``: 0: chosen by GenAI."""
 
-    name: str
     folder: str
-    state: str
     version: str = "1"
     device: Literal["auto", "cpu", "gpu"] = "auto"
     slots: int = 8
     context: int = 0
     threads: int = 0
-    log_path: Path | None = None
-    start_timeout_s: float = 600.0
-    rules: RestartRules = RestartRules()
 
 
 class GenaiEngine(ProcessEngine[GenaiLink]):
@@ -59,14 +51,7 @@ class GenaiEngine(ProcessEngine[GenaiLink]):
     def __init__(self, options: GenaiOptions, environment: Mapping[str, str]) -> None:
         """``environment``: of the process."""
         self._options = options
-        life = Life(
-            name=options.name,
-            state=options.state,
-            log_path=options.log_path,
-            rules=options.rules,
-            start_timeout_s=options.start_timeout_s,
-        )
-        super().__init__(life, environment)
+        super().__init__(options, environment)
         self._facts: Facts | None = None
 
     def check(self, request: Request) -> None:

@@ -35,7 +35,7 @@ from headrace.engines.lane import Lane, LaneFacts, Prompt
 from headrace.engines.llama_client import LlamaClient
 from headrace.engines.llama_options import LlamaOptions, child_options, shape
 from headrace.engines.openai import ModelEntry, ModelList
-from headrace.engines.process_engine import Life, ProcessEngine
+from headrace.engines.process_engine import ProcessEngine
 from headrace.engines.token_gap import TokenGaps
 from headrace.engines.tokenizer import DETOKENIZE, detokenized, tokenize_fields, tokenized
 
@@ -60,14 +60,7 @@ class LlamaEngine(ProcessEngine[LlamaClient]):
         """``environment``: of the process; ``cpus``: processors that it may use."""
         self._options = options
         self._shape = shape(options, cpus)
-        life = Life(
-            name=options.name,
-            state=options.state,
-            log_path=options.log_path,
-            rules=options.rules,
-            start_timeout_s=options.start_timeout_s,
-        )
-        super().__init__(life, environment)
+        super().__init__(options, environment)
         dialect = msgspec.structs.replace(LLAMA, extra=LLAMA.extra | set(options.accepts))
         asking = Asking(options.name, dialect)
         self._accepted = dialect.extra

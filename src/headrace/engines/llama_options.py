@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from headrace.engines.limits import Limits
 from headrace.engines.llama_child import ChildOptions, Pooling
-from headrace.engines.restarts import RestartRules
+from headrace.engines.process_engine import Life
 
 SPARE_HTTP_THREADS = 4
 """Connections beside one a slot: templates, tokens, health."""
 
 
-class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
+class LlamaOptions(Life, frozen=True, kw_only=True):
     """One model in one llama.cpp process. ``model_path`` of a GGUF file; ``partial_tokens``: bytes → id of
     its tokens that are not valid UTF-8 alone. 0 (or empty) means: chosen here. ``context``: tokens of
     one slot; ``batch``: tokens computed between two looks at whether a request was cancelled, and
     ``ubatch`` of them at once; ``cache_mib``: memory for prompts of earlier requests beside the slots'
-    own; ``max_tokens``: of a request that names none (0: the rest of the context). ``state``: names
-    this server's state folder, so that left-over processes are found. ``embeds``: tokens of an input of
+    own; ``max_tokens``: of a request that names none (0: the rest of the context). ``embeds``: tokens of an input of
     which an embedding is wanted, at most; 0: none is. ``pooling``: how it is made of the tokens' (empty: the model
     says), ``normalize``: to length 1. ``spare``: its threads run where no others want to, and where memory is short the
     kernel ends it first."""
 
-    name: str
     model_path: str
-    state: str
     version: str = "1"
     device: Literal["auto", "cpu", "gpu"] = "auto"
     slots: int = 0
@@ -48,9 +44,6 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     accepts: tuple[str, ...] = ()
     spare: bool = False
     partial_tokens: Mapping[bytes, int] = {}
-    log_path: Path | None = None
-    start_timeout_s: float = 600.0
-    rules: RestartRules = RestartRules()
     limits: Limits = Limits(first_byte_s=3600.0)
 
 

@@ -33,9 +33,9 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     state: str
-    log_path: Path | None
-    rules: RestartRules
-    start_timeout_s: float
+    log_path: Path | None = None
+    rules: RestartRules = RestartRules()
+    start_timeout_s: float = 600.0
 
 
 class Closing(Protocol):
