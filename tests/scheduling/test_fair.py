@@ -525,6 +525,8 @@ def test_the_lazy_choice_is_that_of_looking_at_everybody(
         for _ in range(random.randrange(4)):
             size = random.randrange(1, 3000)
             ticket = Ticket(f"{number}", random.choice(tenants), now, size)
+            if random.random() < 0.3:
+                ticket.deadline = now + random.uniform(0, 60)
             lazy.add(ticket, now)
         waiting = list(lazy)
         if waiting and random.random() < 0.1:

@@ -192,8 +192,7 @@ class FairHeadroom(Fair):
                         least.relegate(late)
                 if line is level.overloading and not least.overloads:
                     break
-                had_to_start = -inf if line is level.late else late
-                ticket = line.first(had_to_start, least.counter, headroom, before)
+                ticket = line.first(late, least.counter, headroom, before)
                 if ticket is not None and ticket.pressed_at <= late:
                     best, best_rank, soonest = ticket, rank, ticket.start_by
                     break
