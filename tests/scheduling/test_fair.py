@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.scheduling.load import Slots
 
 from headrace.scheduling.fair import Fair
+from headrace.scheduling.accounts import FEW
 from headrace.scheduling.fair_headroom import HEADROOM, FairHeadroom
 from headrace.scheduling.ledger import SHARES, SWEEP, Ledger
 from headrace.scheduling.policies import policy
@@ -420,12 +421,18 @@ class Oracle:
             levels = {one for one in levels if not one.last}
         least = min((one.counter for one in levels), default=0.0)
         near = [one for one in levels if one.counter <= least + self.headroom]
-        urgent = [self.urgent(level, waiting, now) for level in near]
-        firsts = [min(ones, key=lambda one: one.start_by) for ones in urgent if ones]
-        pressed = [one for one in firsts if one.pressed_at <= now]
-        if pressed:
-            first = min(pressed, key=lambda one: one.start_by)
-            return [self.of_tenant(first.account, waiting, now)]
+        for rank in (self.in_time, self.a_few_late, self.overloading):
+            firsts = [
+                min(ones, key=lambda one: one.start_by)
+                for level in near
+                if (ones := rank(level, waiting, now))
+            ]
+            pressed = [one for one in firsts if one.pressed_at <= now]
+            if pressed:
+                first = min(pressed, key=lambda one: one.start_by)
+                if self.late(first, now):
+                    return [one for one in firsts if one.start_by == first.start_by]
+                return [self.of_tenant(first.account, waiting, now)]
         return [
             self.of_tenant(tenant, waiting, now)
             for level in levels
@@ -439,17 +446,43 @@ class Oracle:
         least = min(one.counter for one in tenants)
         return [one for one in tenants if one.counter == least]
 
-    def urgent(self, level: Any, waiting: list[Ticket], now: float) -> list[Ticket]:
+    def near(self, level: Any, waiting: list[Ticket]) -> list[Ticket]:
+        """Of tenants within the headroom."""
         here = [one for one in waiting if one.account.level is level]
-        late = {one.account for one in here if self.late(one, now)}
-        turn = level.tenants.first()
-        assert turn.counter == min(one.account.counter for one in here)
+        least = level.tenants.first().counter
+        assert least == min(one.account.counter for one in here)
+        return [one for one in here if one.account.counter - self.headroom <= least]
+
+    def overloads(self, tenant: object, waiting: list[Ticket], now: float) -> bool:
+        return sum(one.account is tenant and self.late(one, now) for one in waiting) > FEW
+
+    def in_time(self, level: Any, waiting: list[Ticket], now: float) -> list[Ticket]:
         return [
             one
-            for one in here
-            if not self.late(one, now)
-            and one.account.counter - self.headroom <= turn.counter
-            and (one.account not in late or turn in late)
+            for one in self.near(level, waiting)
+            if not self.late(one, now) and not self.overloads(one.account, waiting, now)
+        ]
+
+    def a_few_late(self, level: Any, waiting: list[Ticket], now: float) -> list[Ticket]:
+        """Of each tenant the one that is to be rescued first."""
+        late = [
+            one
+            for one in self.near(level, waiting)
+            if self.late(one, now) and not self.overloads(one.account, waiting, now)
+        ]
+        tenants = {one.account for one in late}
+        return [
+            min((one for one in late if one.account is tenant), key=lambda one: one.rescue_at)
+            for tenant in tenants
+        ]
+
+    def overloading(self, level: Any, waiting: list[Ticket], now: float) -> list[Ticket]:
+        if not self.overloads(level.tenants.first(), waiting, now):
+            return []
+        return [
+            one
+            for one in self.near(level, waiting)
+            if not self.late(one, now) and self.overloads(one.account, waiting, now)
         ]
 
     def of_tenant(self, tenant: object, waiting: list[Ticket], now: float) -> Ticket:
@@ -492,6 +525,8 @@ def test_the_lazy_choice_is_that_of_looking_at_everybody(
         for _ in range(random.randrange(4)):
             size = random.randrange(1, 3000)
             ticket = Ticket(f"{number}", random.choice(tenants), now, size)
+            if random.random() < 0.3:
+                ticket.deadline = now + random.uniform(0, 60)
             lazy.add(ticket, now)
         waiting = list(lazy)
         if waiting and random.random() < 0.1:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, count
-from math import inf
 
 from headrace.scheduling.crowded import Crowded
 from headrace.scheduling.line import Account, Line
 from headrace.scheduling.policy import Ticket
 from headrace.scheduling.ticket_heap import TicketHeap
-from headrace.scheduling.urgent import Urgent
+from headrace.scheduling.urgent import Bid, Urgent
+
+FEW = 4
+"""Who has no more late ones than that is not who causes an overload."""
 
 
 class Tenant(Account):
     """A tenant in one class, and its waiting tickets: ``tickets`` in order, behind them the relegated ``late`` ones by
     when they are to be rescued; ``sheddable``: those of both that may be shed, the last first. ``owed``: how many
-    late ones it has to run before others of its own. ``bid``, ``urgent_number`` and ``aside`` belong to
-    :class:`Urgent`, ``crowd_number`` to :class:`Crowded`."""
+    late ones it has to run before others of its own. ``bid``: of its tickets that can be in time, to go ahead of its
+    turn; ``late_bid``: of the others, while they are few. ``crowd_number`` belongs to :class:`Crowded`."""
 
     __slots__ = (
-        *("aside", "bid", "crowd_number", "urgent_number"),
-        *("late", "level", "owed", "sheddable", "tickets"),
+        *("bid", "crowd_number", "late", "late_bid"),
+        *("level", "owed", "sheddable", "tickets"),
     )
 
     def __init__(self, level: Level) -> None:
@@ -31,33 +33,43 @@ class Tenant(Account):
         self.late = TicketHeap()
         self.sheddable = TicketHeap()
         self.owed = 0.0
-        self.bid = inf
-        self.urgent_number = 0
-        self.aside = False
+        self.bid = Bid(self, self.tickets)
+        self.late_bid = Bid(self, self.late)
         self.crowd_number = 0
 
     def relegate(self, now: float) -> None:
         """Put those at the top that had to start before ``now`` behind the others."""
-        if self.bid >= now and not self.aside:  # the first has to start no sooner than its bid
+        bid, late = self.bid, self.late
+        if bid.at >= now and not bid.aside:  # the first has to start no sooner than its bid
             return
+        before = late.waiting
         while (entry := self.tickets.first()) is not None and entry[2].start_by < now:
             self.tickets.pop()
             entry[2].late = True
-            self.late.push(entry[2].rescue_at, entry[2])
+            late.push(entry[2].rescue_at, entry[2])
+        if late.waiting > before:
+            if before <= FEW < late.waiting:
+                self.moves()
+            elif late.waiting <= FEW:
+                self.level.late.offer(self.late_bid)
+
+    @property
+    def overloads(self) -> bool:
+        """It asks for more than it can have in time."""
+        return self.late.waiting > FEW
 
     @property
     def urgent(self) -> Urgent:
-        """Where it belongs: who has late requests is apart."""
-        return self.level.urgent_late if self.late.waiting else self.level.urgent
-
-    def leaves_urgent(self) -> None:
-        """Its entry there is not valid any more."""
-        self.bid, self.urgent_number, self.aside = inf, 0, False
+        """Where it belongs: who overloads is apart."""
+        return self.level.overloading if self.late.waiting > FEW else self.level.urgent
 
     def moves(self) -> None:
-        """Its entry goes where it belongs now."""
-        self.leaves_urgent()
-        self.urgent.offer(self)
+        """Its bids go where they belong now."""
+        self.bid.leave()
+        self.late_bid.leave()
+        self.urgent.offer(self.bid)
+        if not self.overloads:
+            self.level.late.offer(self.late_bid)
 
     def drop(self, ticket: Ticket) -> None:
         """A ticket of it has given up its stay."""
@@ -72,14 +84,15 @@ class Tenant(Account):
 
 
 class Level(Account):
-    """A class: an account for all of its tenants, the line of those, who of them is urgent (``urgent_late``: of those
-    with late requests; ``lines``: both), who has most waiting.
+    """A class: an account for all of its tenants, the line of those, who of them may go ahead of it (``lines``: those
+    who are ``urgent``, those with a few ``late`` ones, and those ``overloading`` it who are urgent), who has most
+    waiting.
     ``members``: tenants with an account. ``reach_s``: how long before its last moment one may be pressed, at most.
     ``last``: it is served when no other has anybody waiting."""
 
     __slots__ = (
-        *("crowded", "last", "lines", "members", "reach_s"),
-        *("tenants", "urgent", "urgent_late"),
+        *("crowded", "last", "late", "lines", "members"),
+        *("overloading", "reach_s", "tenants", "urgent"),
     )
 
     def __init__(self, share: float) -> None:
@@ -89,7 +102,6 @@ class Level(Account):
         self.reach_s = 0.0
         self.tenants: Line[Tenant] = Line()
         numbers = count(1)
-        self.urgent = Urgent(numbers, late=False)
-        self.urgent_late = Urgent(numbers, late=True)
-        self.lines = self.urgent, self.urgent_late
+        self.urgent, self.late, self.overloading = (Urgent(numbers) for _ in range(3))
+        self.lines = self.urgent, self.late, self.overloading
         self.crowded = Crowded()

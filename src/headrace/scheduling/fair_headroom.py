@@ -9,9 +9,10 @@ GPU that was measured, 700 on two cores of a laptop and 25,000 on eight H100. So
 Under overload something is late. Earliest deadlines first would then run everything just too late; so a request that
 cannot make its deadline any more is relegated behind its tenant's others. It is not lost: it runs when its tenant has
 no other and it is its turn, and once it has waited ``rescue_after`` times its target, its tenant runs
-``rescue_rate`` such requests for each one in time. The tenant pays for that itself; and while it has late requests
-waiting it goes ahead only of tenants that have some as well, or who causes an overload would always be
-ahead of those who do not.
+``rescue_rate`` such requests for each one in time. The tenant pays for that itself. Who has more than a few late ones
+(``accounts.FEW``) asks for more than there is: it goes ahead of its turn after all others, and only where who is next
+does so too, or who causes an overload would have the time that the others' bursts need. A late request of who has a
+few only comes between: after all that are pressed, and before those of who overloads.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from headrace.scheduling.accounts import Level, Tenant
+from headrace.scheduling.accounts import FEW, Level, Tenant
 from headrace.scheduling.fair import OUTPUT_COST, Fair
 from headrace.scheduling.ledger import SHARES
 from headrace.scheduling.ordered import recomputed
@@ -48,7 +49,7 @@ HEADROOM = 3000.0
 """Weighted tokens, until it is known how fast is served."""
 HEADROOM_S = 3.0
 LEAST_HEADROOM, MOST_HEADROOM = 256.0, 1e6
-PRESSED = 0.5
+PRESSED = 0.75
 RESCUE_AFTER = 12.0
 RESCUE_RATE = 3.0
 ROUNDING_S = 1e-3
@@ -115,8 +116,8 @@ class FairHeadroom(Fair):
         reach_s = start_by - ticket.pressed_at + ROUNDING_S
         if reach_s > tenant.level.reach_s or tenant.level.waiting == 1:
             tenant.level.reach_s = reach_s
-        if start_by < tenant.bid:
-            tenant.urgent.offer(tenant)
+        if start_by < tenant.bid.at:
+            tenant.urgent.offer(tenant.bid)
         if ticket.terms.sheddable and not ticket.charged and start_by >= ticket.arrived_at:
             self._expiring.push(start_by, ticket)
         return key
@@ -139,9 +140,11 @@ class FairHeadroom(Fair):
         late = ticket.late
         Fair._dequeue(self, tenant, ticket)
         if not late:
-            tenant.urgent.offer(tenant)
-        elif not tenant.late.waiting:
+            tenant.urgent.offer(tenant.bid)
+        elif tenant.late.waiting == FEW:
             tenant.moves()
+        elif not tenant.overloads:
+            tenant.level.late.offer(tenant.late_bid)
         if ticket.terms.sheddable:
             self._expiring.left()
 
@@ -151,32 +154,36 @@ class FairHeadroom(Fair):
         level = self._ledger.next_level()
         if level is None:
             return None
-        pressed = self._pressed(level, late)
-        tenant: Tenant | None = level.tenants.first() if pressed is None else pressed.account
+        ahead = self._ahead_of_turn(level, late)
+        if ahead is not None and ahead.late:
+            return ahead
+        tenant: Tenant | None = level.tenants.first() if ahead is None else ahead.account
         if tenant is None:
             return None
-        if tenant.bid < late or tenant.aside:
+        if tenant.bid.at < late or tenant.bid.aside:
             tenant.relegate(late)
         entry = tenant.tickets.first()
         if entry is None or (tenant.owed >= 1 and self._overdue(tenant, at)):
             entry = tenant.late.first()
         return None if entry is None else entry[2]
 
-    def _pressed(self, following: Level, late: float) -> Ticket | None:
-        """Who goes ahead of its turn: in each class the least slack of all within the headroom, if that is little; of
-        these the least. ``following``: the class that is next."""
-        headroom, soonest = self.headroom, inf
+    def _ahead_of_turn(self, following: Level, late: float) -> Ticket | None:
+        """Who of all within the headroom goes ahead of its turn: of those that are pressed the one with the least
+        slack; a late one of who has few of them; one that is pressed of who overloads, if who is next does as well.
+        ``following``: the class that is next."""
+        headroom, best_rank, soonest = self.headroom, len(following.lines), inf
         bound = following.counter + headroom
         best: Ticket | None = None
         for level in self._ledger.levels_beside(following):
             if level.counter > bound or not level.waiting:
                 continue
-            before = late + level.reach_s
-            if before > soonest:
-                before = soonest
             least: Tenant | None = None
-            first: Ticket | None = None
-            for line in level.lines:
+            for rank, line in enumerate(level.lines):
+                if rank > best_rank:
+                    break
+                before = late + level.reach_s
+                if rank == best_rank and soonest < before:
+                    before = soonest
                 bids = line.bids
                 if not line.aside and not (bids and bids[0][0] < before):
                     continue
@@ -184,15 +191,14 @@ class FairHeadroom(Fair):
                     least = level.tenants.first()
                     if least is None:
                         break
-                    if least.bid < late or least.aside:
+                    if least.bid.at < late or least.bid.aside:
                         least.relegate(late)
-                if line.late and not least.late.waiting:
+                if line is level.overloading and not least.overloads:
                     break
                 ticket = line.first(late, least.counter, headroom, before)
-                if ticket is not None:
-                    first, before = ticket, ticket.start_by
-            if first is not None and first.pressed_at <= late:
-                best, soonest = first, before
+                if ticket is not None and ticket.pressed_at <= late:
+                    best, best_rank, soonest = ticket, rank, ticket.start_by
+                    break
         return best
 
     @staticmethod

@@ -112,7 +112,7 @@ class Ledger:
         level.tenants.refund(tenant, cost / tenant.weight)
         if not level.last:
             self.levels.refund(level, cost / level.weight)
-        if tenant.aside:
+        if tenant.bid.aside or tenant.late_bid.aside:
             tenant.moves()
 
     def _lift(self, tenant: Tenant) -> None:
