@@ -8,7 +8,7 @@ from itertools import islice
 from headrace.scheduling.accounts import Level, Tenant
 from headrace.scheduling.ledger import SHARES, Ledger
 from headrace.scheduling.ordered import Base, recomputed
-from headrace.scheduling.policy import Ticket, make_sane, steps, tokens
+from headrace.scheduling.policy import MOST_TOKENS, Ticket, make_sane, steps, tokens
 from headrace.scheduling.promises import at_least, each_at_least
 from headrace.scheduling.turns import in_turn
 
@@ -95,7 +95,7 @@ class Fair(Base):
             self._ledger.charge(tenant, ticket.size)
 
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
-        more = tokens(count)
+        more = count if 0 < count < MOST_TOKENS else 0
         ticket.produced += int(more)
         tenant: Tenant = ticket.account or self._ledger.of(ticket)
         self._ledger.charge(tenant, more * self._output_cost)

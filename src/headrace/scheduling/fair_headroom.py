@@ -27,12 +27,12 @@ from headrace.scheduling.ordered import recomputed
 from headrace.scheduling.policy import (
     MOST_S,
     MOST_STEPS,
+    MOST_TOKENS,
     PRIORITY_S,
     Ticket,
     finite,
     make_sane,
     steps,
-    tokens,
 )
 from headrace.scheduling.predictor import Predictors
 from headrace.scheduling.promises import (
@@ -66,6 +66,8 @@ class FairHeadroom(Fair):
     request is pressed; 1 is always, 0 never.
     """
 
+    # What every request comes through names ``Fair``: ``super()`` makes an object and looks the method up, each time.
+
     __slots__ = (
         *("_adapts", "_expiring", "_headroom_s", "_predictors", "_pressed_part"),
         *("_rate", "_rescue_after", "_rescue_rate", "_targets_s", "headroom"),
@@ -98,8 +100,9 @@ class FairHeadroom(Fair):
         self._predictors = Predictors()
 
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
-        super().produced(ticket, count, now)
-        if self._rate.served(self._output_cost * tokens(count), now) and self._adapts:
+        Fair.produced(self, ticket, count, now)
+        more = count if 0 < count < MOST_TOKENS else 0
+        if self._rate.served(self._output_cost * more, now) and self._adapts:
             headroom = self._headroom_s * self._rate.per_s
             self.headroom = min(max(headroom, LEAST_HEADROOM), MOST_HEADROOM)
 
@@ -135,7 +138,7 @@ class FairHeadroom(Fair):
 
     def _dequeue(self, tenant: Tenant, ticket: Ticket) -> None:
         late = ticket.late
-        super()._dequeue(tenant, ticket)
+        Fair._dequeue(self, tenant, ticket)
         if not late:
             tenant.urgent.offer(tenant.bid)
         elif tenant.late.waiting == FEW:
@@ -212,7 +215,7 @@ class FairHeadroom(Fair):
             tenant.owed = max(tenant.owed - 1, 0.0)
         elif tenant.late.waiting and self._overdue(tenant, finite(now)):
             tenant.owed = min(tenant.owed + self._rescue_rate, self._rescue_rate + 1)
-        return super().serve(ticket, now)
+        return Fair.serve(self, ticket, now)
 
     def began(self, ticket: Ticket, now: float) -> None:
         if not (ticket.runs or ticket.stay):
@@ -222,14 +225,15 @@ class FairHeadroom(Fair):
             self._predictors.began(ticket, now)
             if not ticket.charged:
                 self._rate.began += ticket.size
-        super().began(ticket, now)
+        Fair.began(self, ticket, now)
 
     def first_token(self, ticket: Ticket, now: float) -> None:
         self._predictors.first_token(ticket, now)
 
     def ended(self, ticket: Ticket, now: float) -> None:
-        self._predictors.ended(ticket)
-        super().ended(ticket, now)
+        if ticket.prefilling:
+            self._predictors.ended(ticket)
+        Fair.ended(self, ticket, now)
 
     def expired(self, now: float) -> list[Ticket]:
         late = finite(now, -MOST_S) + self._predictors.ahead_s

@@ -102,8 +102,9 @@ class Ledger:
         self.served(tenant)
 
     def charge(self, tenant: Tenant, cost: float) -> None:
+        level = tenant.level
         tenant.counter += cost / tenant.weight
-        tenant.level.counter += cost / tenant.level.weight
+        level.counter += cost / level.weight
 
     def refund(self, tenant: Tenant, cost: float) -> None:
         """It was charged so much too much."""

@@ -42,9 +42,10 @@ class Base:
 
     def _leave(self, ticket: Ticket) -> bool:
         """Take its stay from it; False if it has none here."""
-        if not ticket.stay or self._waiting.get(ticket.stay) is not ticket:
+        waiting, stay = self._waiting, ticket.stay
+        if waiting.get(stay) is not ticket:
             return False
-        del self._waiting[ticket.stay]
+        del waiting[stay]
         ticket.stay = 0
         return True
 

@@ -127,9 +127,10 @@ class Predictors:
             replica = self._replicas[ticket.replica] = _Replica()
             self._count()
         ticket.began_at = now
-        ticket.queued = replica.ahead
+        ticket.queued = ahead = replica.ahead
         ticket.prefilling = size = ticket.size
-        self._moved(replica, size)
+        replica.ahead = ahead + size
+        self.ahead_s += size * replica.token_s
 
     def first_token(self, ticket: Ticket, now: float) -> None:
         """Its prompt is over; what it took is learnt from, unless much was learnt just now."""
@@ -142,22 +143,22 @@ class Predictors:
             replica.taught_at = now
             replica.predictor.observe(size, ticket.queued, took_s)
             self._count()
-        self._moved(replica, -size)
+        self._over(replica, size)
 
     def ended(self, ticket: Ticket) -> None:
         """If it ended before its first token, its prompt is not under way any more."""
         replica = self._replicas.get(ticket.replica)
         if replica is not None and ticket.prefilling:
-            self._moved(replica, -ticket.prefilling)
+            self._over(replica, ticket.prefilling)
             ticket.prefilling = 0.0
             ticket.began_at = nan
 
-    def _moved(self, replica: _Replica, size: float) -> None:
-        ahead = replica.ahead + size
+    def _over(self, replica: _Replica, size: float) -> None:
+        ahead = replica.ahead - size
         if ahead <= 0:
-            size, ahead = -replica.ahead, 0.0
+            size, ahead = replica.ahead, 0.0
         replica.ahead = ahead
-        self.ahead_s += size * replica.token_s
+        self.ahead_s -= size * replica.token_s
 
     def _count(self) -> None:
         """Others have come, or another speed: all of them anew."""

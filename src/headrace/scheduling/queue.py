@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from enum import StrEnum
 from heapq import heapify, heappush
+from math import inf
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.scheduling.policy import Policy, Ticket, finite
+from headrace.scheduling.policy import MOST_S, Policy, Ticket, finite
 from headrace.scheduling.starts import Starts
 from headrace.scheduling.ticket_heap import SLACK, in_order
 
@@ -45,13 +47,18 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Wait(msgspec.Struct, Generic[W], eq=False, gc=False):
-    """One who waits. ``since`` counts for the time limit; ``eta_s``: the wait that was foreseen, if any was."""
+    """One who waits. ``since`` counts for the time limit; ``eta_s``: the wait that was foreseen, if any was.
+    ``again``: it joined behind others that came later."""
 
     item: W
     ticket: Ticket
     since: float
     eta_s: float | None
+    again: bool = False
     gone: bool = False
+
+
+_since = attrgetter("since")
 
 
 class Queue(Generic[W]):
@@ -59,7 +66,8 @@ class Queue(Generic[W]):
     id, in the order they joined; others may only look at it."""
 
     __slots__ = (
-        "_by_since",
+        "_again",
+        "_newest",
         "_number",
         "_outside",
         "_starts",
@@ -75,7 +83,9 @@ class Queue(Generic[W]):
         self.timeout_s = timeout_s
         self.waiting: dict[str, Wait[W]] = {}
         self._outside: OrderedDict[str, Wait[W]] = OrderedDict()
-        self._by_since: list[tuple[float, int, Wait[W]]] = []
+        self._newest = -inf
+        # By since when: `waiting` has all others in that order.
+        self._again: list[tuple[float, int, Wait[W]]] = []
         self._number = 0
         self._starts = Starts()
 
@@ -119,11 +129,13 @@ class Queue(Generic[W]):
 
     def serve(self, item: W, now: float) -> Wait[W] | None:
         """Take the one that was :meth:`first`; None if it does not wait any more."""
-        wait = self.waiting.get(item.id)
+        waiting = self.waiting
+        wait = waiting.get(item.id)
         if wait is None or not self.policy.serve(wait.ticket, now):
             return None
-        self._forget(item.id)
-        self._starts.started(now, len(self.waiting))
+        del waiting[item.id]
+        wait.gone = True
+        self._starts.started(now, len(waiting))
         if self._outside:
             self._let_in()
         return wait
@@ -148,13 +160,18 @@ class Queue(Generic[W]):
 
     def overdue(self, now: float) -> list[W]:
         """All that have waited longer than the limit; they stay."""
-        late: list[W] = []
-        for since, _, wait in in_order(self._by_since):
+        late: list[Wait[W]] = []
+        for wait in self.waiting.values():
+            if not wait.again:
+                if not now - wait.since > self.timeout_s:
+                    break
+                late.append(wait)
+        for since, _, wait in in_order(self._again):
             if not now - since > self.timeout_s:
                 break
             if not wait.gone:
-                late.append(wait.item)
-        return late
+                late.append(wait)
+        return [wait.item for wait in sorted(late, key=_since)]
 
     def items(self) -> list[W]:
         """All who wait, in the order they joined."""
@@ -169,16 +186,25 @@ class Queue(Generic[W]):
         return self._starts.wait_s(position, now)
 
     def _wait(self, item: W, ticket: Ticket, since: float, now: float) -> Wait[W]:
-        since = finite(since)
-        waiting, by_since = self.waiting, self._by_since
+        if not -MOST_S < since < MOST_S:
+            since = finite(since)
+        waiting = self.waiting
         wait = Wait(item, ticket, since, self._starts.wait_s(len(waiting) + 1, now))
+        if since >= self._newest or not waiting:
+            self._newest = since
+        else:
+            self._joined_again(wait)
         waiting[item.id] = wait
-        self._number = number = self._number + 1
-        heappush(by_since, (since, number, wait))
-        if len(by_since) > 2 * len(waiting) + SLACK:
-            by_since[:] = [entry for entry in by_since if not entry[2].gone]
-            heapify(by_since)
         return wait
+
+    def _joined_again(self, wait: Wait[W]) -> None:
+        wait.again = True
+        again = self._again
+        self._number += 1
+        heappush(again, (wait.since, self._number, wait))
+        if len(again) > 2 * len(self.waiting) + SLACK:
+            again[:] = [entry for entry in again if not entry[2].gone]
+            heapify(again)
 
     def _forget(self, key: str) -> Wait[W]:
         wait = self.waiting.pop(key)
