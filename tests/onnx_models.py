@@ -50,6 +50,12 @@ def identity(path: Path, datatype: str = "FP32", shape: Shape = ("batch", 4)) ->
     return write(path, [node], [tensor("x", datatype, shape)], [tensor("y", datatype, shape)])
 
 
+def unary(path: Path, op: str, shape: Shape = ("batch", 4)) -> Path:
+    """``y`` is an operator's of ``x``, both FP32."""
+    node = helper.make_node(op, ["x"], ["y"])
+    return write(path, [node], [tensor("x", "FP32", shape)], [tensor("y", "FP32", shape)])
+
+
 def add(path: Path, shape: Shape = ("batch", 2), second: Shape | None = None) -> Path:
     """``sum`` is ``a + b``, ``difference`` is ``a - b``, of INT32."""
     nodes = [

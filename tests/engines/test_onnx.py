@@ -73,6 +73,47 @@ def test_an_output_is_written_into_the_memory_that_was_given(tmp_path: Path, dat
     assert memory[given.nbytes :].tolist() == [7, 7, 7]
 
 
+def placed(model: OnnxEngine, memory: Any, x: Any, at: int) -> Any:
+    """What a run gives of ``x``, put at the beginning of ``memory``, with its output's memory from ``at`` on."""
+    memory[: x.nbytes] = x.reshape(-1).view(np.uint8)
+    given = memory[: x.nbytes].view(x.dtype).reshape(x.shape)
+    return model.run({"x": given}, ["y"], {"y": memory[at:]})["y"]
+
+
+@pytest.mark.parametrize("op", ["Identity", "Flatten"])
+def test_an_output_that_is_its_input_is_answered_where_that_lies(tmp_path: Path, op: str) -> None:
+    path = onnx_models.unary(tmp_path / "m.onnx", op)
+    model, memory, x = engine(path), np.zeros(256, np.uint8), sample("FP32")
+    given = memory[: x.nbytes].view(x.dtype).reshape(x.shape)
+    assert list(model._places({"x": given}, ["y"], {"y": memory})) == ["y"]
+    made = placed(model, memory, x, 0)
+    assert made.ctypes.data == memory.ctypes.data
+    assert (made == x).all()
+
+
+@pytest.mark.parametrize("at", [0, 4, 16])
+@pytest.mark.parametrize("op", ["Identity", "Softmax", "Transpose", "Neg"])
+def test_an_output_over_an_input_is_right_whatever_the_model(
+    tmp_path: Path, op: str, at: int
+) -> None:
+    model = engine(onnx_models.unary(tmp_path / "m.onnx", op, (64, 64)))
+    x = np.random.default_rng(1).standard_normal((64, 64), np.float32)
+    memory = np.zeros(2 * x.nbytes, np.uint8)
+    expected = model.run({"x": x}, ["y"], {})["y"]
+    made = placed(model, memory, x, at)
+    assert made.ctypes.data == memory.ctypes.data + at
+    assert (made == expected).all()
+
+
+def test_an_output_over_an_input_waits_for_the_outputs_that_read_it(tmp_path: Path) -> None:
+    model = engine(onnx_models.add(tmp_path / "m.onnx"))
+    a, b = np.array([[5, 7]], np.int32), np.array([[1, 2]], np.int32)
+    into = {"sum": a.reshape(-1).view(np.uint8), "difference": b.reshape(-1).view(np.uint8)}
+    made = model.run({"a": a, "b": b}, ["sum", "difference"], into)
+    assert made["sum"].tolist() == a.tolist() == [[6, 9]]
+    assert made["difference"].tolist() == b.tolist() == [[4, 5]]
+
+
 def test_an_output_whose_shape_only_the_run_knows_is_copied_there(tmp_path: Path) -> None:
     memory = np.zeros(64, np.uint8)
     model = engine(onnx_models.nonzero(tmp_path / "m.onnx"))
@@ -267,7 +308,13 @@ def test_shapes_tell_how_long_a_run_is_unless_it_is_of_texts_or_loops(tmp_path: 
     assert engine(onnx_models.identity(path)).steady
     assert not engine(onnx_models.identity(path, "BYTES")).steady
     assert not engine(onnx_models.loop(path)).steady
+
+
+def test_of_an_ort_file_nothing_is_known_beforehand(tmp_path: Path) -> None:
+    path = onnx_models.identity(tmp_path / "m.onnx")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "m.ort")
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    assert not engine(tmp_path / "m.ort").steady
+    model, x = engine(tmp_path / "m.ort"), sample("FP32")
+    assert not model.steady
+    assert (placed(model, np.zeros(256, np.uint8), x, 0) == x).all()

@@ -67,7 +67,8 @@ class Tensor(msgspec.Struct):
 class TensorRequest(msgspec.Struct):
     """One inference. ``outputs``: names of those that are wanted, empty for all; ``version``: empty for the newest.
     ``into``: memory for outputs, by name: an array of ``uint8`` with one dimension, at least as long as the output's
-    bytes, whose beginning the answer is then a view of; what has none, and BYTES, come in memory of their own.
+    bytes, whose beginning the answer is then a view of; what has none, and BYTES, come in memory of their own. It may
+    be an input's memory: the answer is right all the same.
     ``priority``: lower is sooner, 0 for the usual. ``timeout_s``: it is refused when it could not run by then."""
 
     model: str

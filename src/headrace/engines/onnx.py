@@ -17,12 +17,14 @@ import onnxruntime
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.onnx_graphs import CapturedRuns
-from headrace.engines.onnx_loops import has_loop
+from headrace.engines.onnx_loops import is_steady
+from headrace.engines.onnx_nodes import read_graph
 from headrace.engines.onnx_options import NAMES, OnnxOptions, open_session
 from headrace.engines.onnx_types import BFLOAT16, decoded, encoded, spec
+from headrace.engines.onnx_unchanged import unchanged
 from headrace.engines.quiet_collector import QuietCollector
 from headrace.engines.tensor_engine import Arrays, BatchDimension
-from headrace.engines.tensor_memory import Array, moved, view
+from headrace.engines.tensor_memory import Array, moved, same_memory, view
 
 _REASON = re.compile(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ")
 _BATCH_NAME = re.compile(r"N|.*[Bb]atch.*")
@@ -51,7 +53,10 @@ class OnnxEngine:
         }
         self._specs = {one.name: one for one in (*self.inputs, *self.outputs)}
         self._texts = [one.name for one in self.inputs if one.datatype == "BYTES"]
-        self.steady = not self._texts and not has_loop(path)
+        graph = read_graph(path)
+        names = [one.name for one in self.inputs]
+        self.steady = not self._texts and is_steady(graph, names)
+        self._unchanged = unchanged(graph, names, [one.name for one in self.outputs])
         self._captured: CapturedRuns | None = None
         if options.cuda_graph and self._captures():
             self._captured = CapturedRuns(self._session, self._run_plainly, quiet)
@@ -138,7 +143,8 @@ class OnnxEngine:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
     def _places(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> dict[str, Array]:
-        """Views of the given memory, for outputs whose shape is known before they are computed."""
+        """Views of the given memory, for outputs whose shape is known before they are computed, and that destroy
+        nothing there. The others come in memory of ONNX Runtime's, and are copied when all is computed."""
         places: dict[str, Array] = {}
         if not into or self._texts or self._captured is not None:
             return places
@@ -147,8 +153,17 @@ class OnnxEngine:
             if name in into:
                 shape = [lengths.get(one, one) for one in self._shapes[name]]
                 if all(isinstance(one, int) for one in shape):
-                    places[name] = view(into[name], self._specs[name], shape)
+                    place = view(into[name], self._specs[name], shape)
+                    if self._may_be_written(name, place, inputs):
+                        places[name] = place
         return places
+
+    def _may_be_written(self, name: str, place: Array, inputs: Arrays) -> bool:
+        """Whether no input becomes another one while it is read: none is there, or the one that the output is."""
+        source = self._unchanged.get(name)
+        if source is not None and same_memory(place, inputs[source]):
+            return True
+        return not any(np.may_share_memory(place, array) for array in inputs.values())
 
     def _captures(self) -> bool:
         """Whether a GPU computes it, and numpy knows all its types."""

@@ -2,14 +2,63 @@
 
 from __future__ import annotations
 
-import mmap
+from collections.abc import Iterable
 
-_LOOPS = (b"\x22\x04Loop", b"\x04\x00\x00\x00Loop")
-"""``NodeProto.op_type``, and the same in an ``.ort`` file. The ``onnx`` package, which reads all of a model, is not
-needed for that. https://onnx.ai/onnx/operators/onnx__Loop.html"""
+from headrace.engines.onnx_nodes import Graph, Node
+
+_REPEATING = frozenset(
+    (
+        "Loop",
+        "com.microsoft::BeamSearch",
+        "com.microsoft::GreedySearch",
+        "com.microsoft::Sampling",
+        "com.microsoft::WhisperBeamSearch",
+    )
+)
+"""Values among their inputs say how often something is done. https://onnx.ai/onnx/operators/onnx__Loop.html"""
+_MEASURED: dict[str, tuple[int, ...]] = {
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "ConstantOfShape": (0,),
+    "DFT": (1,),
+    "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "MelWeightMatrix": (0, 1),
+    "OneHot": (1,),
+    "Pad": (1,),
+    "Range": (0, 1, 2),
+    "Resize": (2, 3),
+    "STFT": (1, 3),
+    "Tile": (1,),
+    "Upsample": (1,),
+    "com.microsoft::Pad": (1,),
+    "com.microsoft::Range": (0, 1, 2),
+}
+"""Values of these inputs say how large the output is, which else is no larger than the inputs' shapes make it."""
+_OF_SHAPES = frozenset(("Shape", "Size"))
+"""What they give is no value of an input, but its shape's."""
 
 
-def has_loop(path: str) -> bool:
-    """Whether a value among its inputs may say how often a part of it is done. Raises ``OSError``."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return any(data.find(loop) >= 0 for loop in _LOOPS)
+def is_steady(graph: Graph | None, inputs: Iterable[str]) -> bool:
+    """Whether the shapes of the model's inputs, of these names, tell how much there is to do. ``graph``: None where it
+    is not known, nor is this then."""
+    return graph is not None and _is_steady(graph, set(inputs))
+
+
+def _is_steady(graph: Graph, sent: set[str]) -> bool:
+    """``sent``: names of what depends on values that a client sends."""
+    for node in graph.nodes:
+        if node.op in _REPEATING or _measures(node, sent):
+            return False
+        for inner in node.graphs:
+            if not _is_steady(inner, sent | set(inner.inputs)):
+                return False
+        if node.op not in _OF_SHAPES and (node.graphs or not sent.isdisjoint(node.inputs)):
+            sent.update(node.outputs)
+    return True
+
+
+def _measures(node: Node, sent: set[str]) -> bool:
+    at = _MEASURED.get(node.op, ())
+    return any(index < len(node.inputs) and node.inputs[index] in sent for index in at)

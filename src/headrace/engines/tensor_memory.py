@@ -33,5 +33,15 @@ def moved(array: Array, spec: TensorSpec, memory: Array) -> Array:
     return place
 
 
+def same_memory(one: Array, other: Array) -> bool:
+    """Whether two arrays, each without holes, are of the same bytes."""
+    return one.nbytes == other.nbytes and _address(one) == _address(other)
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
 def _no_place(spec: TensorSpec, why: str) -> HeadraceError:
     return HeadraceError(Code.INVALID_REQUEST, f"The output {spec.name} {why}", param="outputs")

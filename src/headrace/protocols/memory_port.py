@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from headrace.domain.memory import Span
+
 
 class Region(Protocol):
     """A part of shared memory that a client has registered."""
@@ -20,6 +22,9 @@ class Region(Protocol):
 
     @property
     def byte_size(self) -> int: ...
+
+    def span(self, offset: int, size: int) -> Span:
+        """So many bytes of it."""
 
     def read(self, offset: int, size: int) -> bytearray | memoryview:
         """So many bytes of it, in the client's own pages where that can be. Raises ``INVALID_REQUEST`` for a place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -230,6 +231,96 @@ def test_a_file_that_has_become_shorter_hurts_nobody(kit: Any, v2: Any, shared: 
             answer = await client.post(PATH, json=asked(place(0, HALF), place(HALF, HALF)))
             assert answer.status_code == 400
             assert "has 4096 bytes" in answer.json()["error"]
+
+    kit.run(main())
+
+
+def test_an_output_may_be_asked_for_where_its_input_is(kit: Any, v2: Any, shared: Shared) -> None:
+    """Whether it can be written there is the engine's to say, which sees both at their addresses."""
+
+    async def main() -> None:
+        async with talking(kit, v2) as (client, tensors):
+            await register(client, shared.key)
+            shared.array[:HALF] = 7
+            answer = await client.post(PATH, json=asked(place(0, HALF), place(0, HALF)))
+            assert answer.status_code == 200, answer.text
+            (request,) = tensors.taken
+            assert request.into["out"].__array_interface__["data"][0] == tensors.addresses[0]
+            assert bytes(shared.array[:HALF]) == b"\x07" * HALF
+            tensors.taken.clear()
+
+    kit.run(main())
+
+
+@pytest.mark.parametrize(("at", "seen"), [(0, True), (HALF - 4, True), (HALF, False)])
+def test_an_output_over_an_input_of_another_region_is_written_when_all_is_computed(
+    kit: Any, v2: Any, shared: Shared, at: int, seen: bool
+) -> None:
+    """Both are of one file: who computes sees two addresses, and not that there is one memory behind them."""
+
+    async def main() -> None:
+        async with talking(kit, v2) as (client, tensors):
+            await register(client, shared.key)
+            await register(client, shared.key, name="again")
+            shared.array[:HALF] = np.arange(HALF // 4, dtype="<f4").view(np.uint8)
+            before = bytes(shared.array[:HALF])
+            said = asked(place(0, HALF), place(at, HALF, "again"))
+            answer = await client.post(PATH, json=said)
+            assert answer.status_code == 200, answer.text
+            (request,) = tensors.taken
+            assert ("out" in request.into) is not seen
+            assert bytes(shared.array[at : at + HALF]) == before
+            tensors.taken.clear()
+            del request
+
+    kit.run(main())
+
+
+def test_two_outputs_cannot_have_one_place(kit: Any, v2: Any, shared: Shared) -> None:
+    async def main() -> None:
+        tensors = [
+            {"name": f"INPUT{i}", "datatype": "INT32", "shape": [1, 16]} | place(64 * i, 64)
+            for i in (0, 1)
+        ]
+        outputs = [{"name": f"OUTPUT{i}"} | place(128 + 60 * i, 64) for i in (0, 1)]
+        async with talking(kit, v2) as (client, _):
+            await register(client, shared.key)
+            said = {"inputs": tensors, "outputs": outputs}
+            answer = await client.post("/v2/models/simple/infer", json=said)
+        assert answer.status_code == 400
+        assert "is a place that is another output's, too" in answer.json()["error"]
+        assert "outputs[1].parameters.shared_memory_offset" in answer.json()["error"]
+
+    kit.run(main())
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["registered again", "unregistered"])
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES"])
+def test_a_region_that_is_not_the_same_after_the_run_gets_nothing(
+    kit: Any, v2: Any, shared: Shared, again: bool, datatype: str
+) -> None:
+    async def main() -> None:
+        packed = b"\x02\0\0\0hi" + bytes(4)
+        shared.array[: len(packed)] = np.frombuffer(packed, np.uint8)
+        shape = [2, 1] if datatype == "BYTES" else [1, 1]
+        size = len(packed) if datatype == "BYTES" else 4
+        tensor = {"name": "in", "datatype": datatype, "shape": shape} | place(0, size)
+        said = {"inputs": [tensor], "outputs": [{"name": "out"} | place(1000, 64)]}
+        path = f"/v2/models/identity_{datatype.lower()}/infer"
+        async with talking(kit, v2) as (client, tensors):
+            await register(client, shared.key)
+            tensors.hold = asyncio.Event()
+            asking = asyncio.create_task(client.post(path, json=said))
+            await tensors.began.wait()
+            await client.post("/v2/systemsharedmemory/region/r/unregister")
+            if again:
+                await register(client, shared.key, offset=2048, byte_size=2048)
+            tensors.hold.set()
+            answer = await asking
+            tensors.taken.clear()
+        assert answer.status_code == 404
+        assert "'r' is" in answer.json()["error"]
+        assert not shared.array[2048:].any()
 
     kit.run(main())
 

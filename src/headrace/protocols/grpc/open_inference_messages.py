@@ -20,6 +20,7 @@ from headrace.protocols.kserve.asked import (
     NOTHING,
     NOTHING_MORE,
     Asked,
+    Place,
     RequestParameters,
     TensorParameters,
     Wanted,
@@ -66,9 +67,10 @@ def infer_asked(request: RawRequest, memory: Memory, tenant: str) -> Asked:
     outputs = [
         _output(each, f"outputs[{index}].parameters") for index, each in enumerate(said.outputs)
     ]
-    inputs = _inputs(request, memory, tenant)
+    inputs, places = _inputs(request, memory, tenant)
     parameters = _typed_parameters(said.parameters, NOTHING_MORE, "parameters")
-    return asked(said.model_name, said.model_version, said.id, inputs, outputs, parameters)
+    name, version = said.model_name, said.model_version
+    return asked(name, version, said.id, inputs, outputs, parameters, places)
 
 
 def infer_response(answered: Answered) -> RawResponse:
@@ -95,8 +97,10 @@ def _output(each: pb.ModelInferRequest.InferRequestedOutputTensor, path: str) ->
     return wanted_output(each.name, _typed_parameters(each.parameters, NOTHING, path), path)
 
 
-def _inputs(request: RawRequest, memory: Memory, tenant: str) -> list[Tensor]:
+def _inputs(request: RawRequest, memory: Memory, tenant: str) -> tuple[list[Tensor], list[Place]]:
+    """All inputs, and the places of those in shared memory."""
     inputs = []
+    places = []
     raw = request.raw
     taken = 0
     for index, each in enumerate(request.message.inputs):
@@ -104,6 +108,7 @@ def _inputs(request: RawRequest, memory: Memory, tenant: str) -> list[Tensor]:
         at = f"{path}.parameters"
         place = place_of(_typed_parameters(each.parameters, NOTHING, at), at)
         if place is not None:
+            places.append(place)
             tensor = shared_tensor(
                 each.name, each.datatype, each.shape, place, memory, tenant, path
             )
@@ -118,7 +123,7 @@ def _inputs(request: RawRequest, memory: Memory, tenant: str) -> list[Tensor]:
     if taken < len(raw):
         said_ = f"has {len(raw)} tensors, {taken} of them for an input"
         raise refuse("raw_input_contents", said_)
-    return inputs
+    return inputs, places
 
 
 def _raw(each: pb.ModelInferRequest.InferInputTensor, data: memoryview, path: str) -> Tensor:

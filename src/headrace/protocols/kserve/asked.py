@@ -64,11 +64,13 @@ class Wanted(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """``outputs``: empty for all. ``binary``: how they come where nothing else is said."""
+    """``outputs``: empty for all. ``binary``: how they come where nothing else is said. ``places``: of those inputs
+    that are in shared memory."""
 
     request: TensorRequest
     outputs: Sequence[Wanted]
     binary: bool
+    places: Sequence[Place]
 
 
 def place_of(parameters: TensorParameters, at: str) -> Place | None:
@@ -131,8 +133,9 @@ def asked(
     inputs: Sequence[Tensor],
     outputs: Sequence[Wanted],
     parameters: RequestParameters,
+    places: Sequence[Place],
 ) -> Asked:
-    """A request of all these. Raises ``INVALID_REQUEST``."""
+    """A request of all these. ``places`` as :class:`Asked` has them. Raises ``INVALID_REQUEST``."""
     _check_names("inputs", [tensor.name for tensor in inputs])
     _check_names("outputs", [output.name for output in outputs])
     if parameters.sequence_id or parameters.sequence_start or parameters.sequence_end:
@@ -147,7 +150,7 @@ def asked(
         priority=parameters.priority or 0,
         timeout_s=timeout * _MICROSECONDS if timeout else None,
     )
-    return Asked(request, outputs, parameters.binary_data_output or False)
+    return Asked(request, outputs, parameters.binary_data_output or False, places)
 
 
 def _check_names(path: str, names: Sequence[str]) -> None:

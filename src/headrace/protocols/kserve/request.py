@@ -19,6 +19,7 @@ from headrace.protocols.kserve.asked import (
     NOTHING,
     NOTHING_MORE,
     Asked,
+    Place,
     RequestParameters,
     TensorParameters,
     asked,
@@ -67,11 +68,16 @@ def decode_infer(
     said = _read(whole if json_size is None else whole[:json_size])
     rest = whole[len(body) if json_size is None else json_size :]
     inputs = []
+    places = []
     at = 0
     for index, each in enumerate(said.inputs):
-        tensor, size = _input(each, rest[at:], f"inputs[{index}]", memory, tenant)
+        path = f"inputs[{index}]"
+        place = place_of(each.parameters, f"{path}.parameters")
+        tensor, size = _input(each, place, rest[at:], path, memory, tenant)
         inputs.append(tensor)
         at += size
+        if place is not None:
+            places.append(place)
     if at != len(rest):
         said_ = f"The body has {len(rest) - at} bytes behind its JSON that belong to no input."
         raise HeadraceError(Code.INVALID_REQUEST, said_)
@@ -79,7 +85,7 @@ def decode_infer(
         wanted_output(each.name, each.parameters, f"outputs[{index}].parameters")
         for index, each in enumerate(said.outputs)
     ]
-    return asked(model, version, said.id, inputs, outputs, said.parameters)
+    return asked(model, version, said.id, inputs, outputs, said.parameters, places)
 
 
 def json_size(header: str | None, body: bytes) -> int | None:
@@ -105,11 +111,9 @@ def _read(data: memoryview) -> InferBody:
 
 
 def _input(
-    each: InputBody, rest: memoryview, path: str, memory: Memory, tenant: str
+    each: InputBody, place: Place | None, rest: memoryview, path: str, memory: Memory, tenant: str
 ) -> tuple[Tensor, int]:
     """A tensor, and how many bytes of the rest of the body it took."""
-    at = f"{path}.parameters"
-    place = place_of(each.parameters, at)
     size = each.parameters.binary_data_size
     data = memoryview(each.data)
     has_json = data not in _NO_DATA
@@ -125,5 +129,5 @@ def _input(
         return from_json(each.name, datatype, shape, data, path), 0
     if not 0 <= size <= len(rest):
         said = f"is {size}, and {len(rest)} bytes are left of the body"
-        raise refuse(f"{at}.binary_data_size", said)
+        raise refuse(f"{path}.parameters.binary_data_size", said)
     return tensor_of(each.name, datatype, shape, rest[:size], path), size
