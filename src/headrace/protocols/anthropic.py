@@ -5,7 +5,7 @@ https://docs.anthropic.com/en/api/messages
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from headrace.domain.errors import HeadraceError
@@ -22,12 +22,13 @@ from headrace.protocols.errors import from_event, named
 from headrace.protocols.formats import ANTHROPIC, ENCODERS
 from headrace.protocols.openai_request import renamed
 from headrace.protocols.output import OutputReader
+from headrace.protocols.pending import Pending
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.router import Route
 from headrace.protocols.stream import ClientStream, OpenStreams
 from headrace.protocols.submitting import Asked, submit
 
-Resumed = Callable[[Call], Awaitable[None]]
+Resumed = Callable[[Call], Pending]
 
 
 class Messages:
@@ -45,7 +46,7 @@ class Messages:
             Route("POST", "/v1/messages/count_tokens", self.count, manner=manner),
         )
 
-    def create(self, call: Call, _: str) -> Awaitable[None] | None:
+    def create(self, call: Call, _: str) -> Pending | None:
         """Begin a generation, and answer from its log."""
         if call.terms.resumes:
             return self._resumed(call)

@@ -6,7 +6,7 @@ exception becomes an answer: a :class:`HeadraceError` its own, anything else a l
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 
 import msgspec
@@ -33,6 +33,7 @@ from headrace.protocols.jobs_port import Jobs
 from headrace.protocols.models import ModelEndpoints
 from headrace.protocols.openapi import Described, OpenApi
 from headrace.protocols.operations import Metrics, Operations
+from headrace.protocols.pending import Guarded, Pending
 from headrace.protocols.port import Admin, Service
 from headrace.protocols.responses import Responses
 from headrace.protocols.router import Handler, Route, Router, WrongMethod
@@ -174,8 +175,8 @@ class Api:
         call.span = tracer.request(trace, terms.trace, call.request_id, name, attributes)
         call.exchange = TracedExchange(exchange, call.span)
 
-    def _run(self, call: Call, waiting: Awaitable[None]) -> None:
-        task = self._tasks.start(self._wait(call, waiting))
+    def _run(self, call: Call, waiting: Pending) -> None:
+        task = self._tasks.start(Guarded(waiting, call))
         watching = call.exchange.on_gone
 
         def gone() -> None:
@@ -184,14 +185,6 @@ class Api:
                 watching()
 
         call.exchange.on_gone = gone
-
-    async def _wait(self, call: Call, waiting: Awaitable[None]) -> None:
-        try:
-            await waiting
-        except HeadraceError as error:
-            _fail(call, error)
-        except Exception:  # noqa: BLE001 - a boundary: every request gets an answer
-            call.crash()
 
     def _conclude(self, head: Head) -> Terms:
         """From a head that is new."""

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/files
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Literal, NoReturn
 
@@ -22,6 +22,7 @@ from headrace.protocols.exchange import Head
 from headrace.protocols.jobs_port import Files, Jobs, Upload
 from headrace.protocols.listing import asked_limit, asked_order, page
 from headrace.protocols.multipart import Multipart, Part, PartEnd, Piece, boundary_of
+from headrace.protocols.pending import Pending
 from headrace.protocols.router import Route
 
 PATH = "/v1/files"
@@ -80,7 +81,7 @@ class FileEndpoints:
             Route("GET", PATH + "/{file}/content", self.content),
         )
 
-    def create(self, call: Call, _: str) -> Awaitable[None]:
+    def create(self, call: Call, _: str) -> Pending:
         """Take a file while it comes; what is answered is on the disk."""
         files = self._files()
         multipart = Multipart(boundary_of(call.header(b"content-type") or ""))

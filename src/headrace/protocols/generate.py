@@ -6,7 +6,7 @@ The way is synchronous from the body to ``submit``: a request costs no task. A `
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,11 +28,12 @@ from headrace.protocols.formats import ENCODERS, OPENAI_CHAT, OPENAI_COMPLETIONS
 from headrace.protocols.openai_chat import chat_completion
 from headrace.protocols.openai_completions import text_completion
 from headrace.protocols.openai_request import Asked, decode_chat, decode_completion
+from headrace.protocols.pending import Pending
 from headrace.protocols.port import Generation, Service, Subscription
 from headrace.protocols.router import Route
 from headrace.protocols.stream import ClientStream, OpenStreams
 
-Resume = Callable[[Call, str, int], Awaitable[None]]
+Resume = Callable[[Call, str, int], Pending]
 
 
 class Form(NamedTuple):
@@ -61,7 +62,7 @@ class Generate:
             Route("POST", "/v1/completions", partial(self.begin, COMPLETION)),
         )
 
-    def begin(self, form: Form, call: Call, _: str) -> Awaitable[None] | None:
+    def begin(self, form: Form, call: Call, _: str) -> Pending | None:
         """Decode, submit, and answer from the log: as a stream, or at once when it has ended."""
         terms = call.terms
         if terms.resumes:
@@ -103,7 +104,7 @@ class Generate:
         if answer.open:  # else it is answered already
             answer.subscription = subscription
 
-    def resumed(self, call: Call) -> Awaitable[None]:
+    def resumed(self, call: Call) -> Pending:
         """Read on where this client was. Raises ``INVALID_REQUEST`` if it does not say in which generation."""
         generation_id = call.header(b"x-generation-id")
         if not generation_id:

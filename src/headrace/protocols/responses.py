@@ -7,7 +7,7 @@ client that it would miss. https://platform.openai.com/docs/api-reference/respon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from headrace.protocols.formats import ENCODERS, RESPONSES
 from headrace.protocols.listing import asked_limit, asked_order, page
 from headrace.protocols.openai_request import renamed
 from headrace.protocols.output import Output, OutputReader
+from headrace.protocols.pending import Pending
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.reading import read_on
 from headrace.protocols.responses_object import (
@@ -61,7 +62,7 @@ from headrace.protocols.stream import ClientStream, OpenStreams
 from headrace.protocols.submitting import Asked, submit
 
 MAX_LISTED = 100
-Resumed = Callable[[Call], Awaitable[None]]
+Resumed = Callable[[Call], Pending]
 
 
 class InputItems(msgspec.Struct, frozen=True, gc=False):
@@ -103,7 +104,7 @@ class Responses:
             Route("DELETE", "/v1/responses/{id}", self.delete),
         )
 
-    def create(self, call: Call, _: str) -> Awaitable[None] | None:
+    def create(self, call: Call, _: str) -> Pending | None:
         """Begin a generation; only one that follows another waits for anything."""
         if call.terms.resumes:
             return self._resumed(call)
@@ -160,7 +161,7 @@ class Responses:
 
     def _begin(
         self, call: Call, body: ResponsesBody, unknown: Unknown | None, earlier: Earlier
-    ) -> Awaitable[None] | None:
+    ) -> Pending | None:
         request, terms = response_request(body, unknown, earlier)
         options: dict[str, Any] = stream_events(call) or {}
         options[TERMS] = msgspec.to_builtins(terms)

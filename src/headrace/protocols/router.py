@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from headrace.domain.errors import Code, HeadraceError
@@ -10,8 +10,9 @@ from headrace.domain.ids import find_ulid
 from headrace.domain.principal import Scope
 from headrace.protocols.call import Call
 from headrace.protocols.errors import OPENAI, Manner
+from headrace.protocols.pending import Pending
 
-Handler = Callable[[Call, str], Awaitable[None] | None]
+Handler = Callable[[Call, str], Pending | None]
 """Answers a call; the second argument is the id in the path, if there is one. An awaitable is run as a task.
 Raises :class:`HeadraceError`."""
 

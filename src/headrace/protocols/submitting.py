@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Caller, Request
 from headrace.protocols.openai_request import renamed
+from headrace.protocols.pending import Pending
 from headrace.protocols.port import Generation, Service
 
 
@@ -22,9 +23,7 @@ class Asked(NamedTuple):
     names: Mapping[str, str] = {}
 
 
-def submit(
-    service: Service, asked: Asked, then: Callable[[Generation], None]
-) -> Awaitable[None] | None:
+def submit(service: Service, asked: Asked, then: Callable[[Generation], None]) -> Pending | None:
     """Begin, and go on with ``then``; what is returned waits where there may be a generation already. Raises as
     the service does, and what ``then`` raises."""
     request, caller, wire, options, names = asked

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from functools import partial
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.protocols.pending import Guarded
 
 MAX_TASKS = 4096
 """Handlers waiting at once; one more is refused with ``QUEUE_FULL``."""
@@ -22,17 +22,21 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine that renders its own errors. Raises ``QUEUE_FULL``."""
+    def start(self, work: Guarded) -> asyncio.Task[None]:
+        """Raises ``QUEUE_FULL``."""
         if len(self._tasks) >= self._limit:
             work.close()
             raise HeadraceError(
                 Code.QUEUE_FULL, "Too many look-ups are under way; try again.", retry_after_s=1.0
             )
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work.run())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._over, work))
         return task
+
+    def _over(self, work: Guarded, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        work.close()
 
     async def close(self) -> None:
         """Cancel all and wait until they are gone."""

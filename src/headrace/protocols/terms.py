@@ -8,7 +8,7 @@ the head was seen before or not. A key is only taken out here: whose it is, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from headrace.domain.principal import Scope
@@ -17,6 +17,7 @@ from headrace.domain.trace import Trace, read_trace
 from headrace.protocols.accept import StreamForm
 from headrace.protocols.errors import OPENAI, Header, Manner
 from headrace.protocols.exchange import Head
+from headrace.protocols.pending import Pending
 
 _IN_TRACES = frozenset((b"traceparent", b"baggage"))
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -63,7 +64,7 @@ class Terms:
         """Of the route."""
         self.common: tuple[Header, ...] = ()
         self.lines = ""
-        self.handler: Callable[[Any, str], Awaitable[None] | None] | None = None
+        self.handler: Callable[[Any, str], Pending | None] | None = None
         """Of the ``route`` (its pattern), with ``argument`` and ``scope``. ``open``: it needs no key."""
         self.route = ""
         self.scope: Scope = "infer"

@@ -20,6 +20,7 @@ from headrace.protocols.grpc.status import error_message
 from headrace.protocols.grpc.stream import EventStream, EventStreams
 from headrace.protocols.grpc.whole import WholeAnswer
 from headrace.protocols.infer import of_item, with_session
+from headrace.protocols.pending import Pending
 from headrace.protocols.port import Generation, Service
 from headrace.protocols.submitting import Asked, submit, submitted
 
@@ -43,7 +44,7 @@ class Inference:
         }
         return methods_of(SERVICE, answers, {"Converse": self.converse})
 
-    def infer(self, call: RpcCall, asked: pb.InferRequest) -> Awaitable[None] | None:
+    def infer(self, call: RpcCall, asked: pb.InferRequest) -> Pending | None:
         return submit(
             self._service, self.asked(call, asked, stream=False), partial(self._answer, call)
         )
@@ -74,7 +75,7 @@ class Inference:
                 batch.wait(position, generation)
         batch.submitted()
 
-    def stream_infer(self, call: RpcCall, asked: pb.StreamInferRequest) -> Awaitable[None] | None:
+    def stream_infer(self, call: RpcCall, asked: pb.StreamInferRequest) -> Pending | None:
         match asked.WhichOneof("start"):
             case "infer":
                 return self.begin(call, asked.infer)
@@ -105,7 +106,7 @@ class Inference:
         call: RpcCall,
         asked: pb.InferRequest,
         began: Callable[[Generation], None] | None = None,
-    ) -> Awaitable[None] | None:
+    ) -> Pending | None:
         """Begin a generation, or join the one that this is a repeat of; answer with its events."""
 
         def then(generation: Generation) -> None:

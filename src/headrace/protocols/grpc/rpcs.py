@@ -18,6 +18,7 @@ from headrace.domain.principal import Scope
 from headrace.protocols.call import request_ids
 from headrace.protocols.grpc.call import Reply, RpcCall
 from headrace.protocols.grpc.tracing import System, TracedReply, rpc_attributes
+from headrace.protocols.pending import Guarded, Pending
 from headrace.protocols.port import Service
 from headrace.protocols.terms import Terms
 from headrace.protocols.tracing import Tracer
@@ -33,7 +34,7 @@ class Inbox(Protocol):
         """The client sends nothing more."""
 
 
-Answer = Callable[[RpcCall, Any], Awaitable[None] | None]
+Answer = Callable[[RpcCall, Any], Pending | None]
 """Answers a call with one message; may raise :class:`HeadraceError`."""
 Open = Callable[[RpcCall], Inbox]
 
@@ -112,8 +113,8 @@ class Rpcs:
                 call.reply = TracedReply(reply, call.span, system)
         return call
 
-    def ask(self, call: RpcCall, method: Method, data: bytes) -> Awaitable[None] | None:
-        """Begin to answer a call with one message. What is returned must be awaited, and does not raise."""
+    def ask(self, call: RpcCall, method: Method, data: bytes) -> Pending | None:
+        """Begin to answer a call with one message. What is returned is to be awaited or closed, and does not raise."""
         try:
             self._admit(call, method)
             assert method.answer is not None
@@ -124,7 +125,7 @@ class Rpcs:
         except Exception:  # noqa: BLE001 - a boundary: every call gets an answer
             call.crash()
             return None
-        return None if waiting is None else _wait(call, waiting)
+        return None if waiting is None else Guarded(waiting, call)
 
     async def converse(self, call: RpcCall, method: Method, messages: Messages) -> None:
         """Take all messages of a call whose client streams."""
@@ -153,15 +154,6 @@ class Rpcs:
 
 Messages = Callable[[], Awaitable[bytes | None]]
 """Gives the next message of a client, None after the last."""
-
-
-async def _wait(call: RpcCall, waiting: Awaitable[None]) -> None:
-    try:
-        await waiting
-    except HeadraceError as error:
-        call.fail(error)
-    except Exception:  # noqa: BLE001 - a boundary: every call gets an answer
-        call.crash()
 
 
 def _decoded(method: Method, data: bytes) -> Any:

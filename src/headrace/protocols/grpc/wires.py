@@ -37,6 +37,7 @@ from headrace.protocols.grpc.incoming import Incoming
 from headrace.protocols.grpc.rpcs import Method, Rpcs
 from headrace.protocols.grpc.status import Status, status_of
 from headrace.protocols.hosts import check_host
+from headrace.protocols.pending import Pending
 from headrace.protocols.port import Service
 from headrace.protocols.router import Route
 
@@ -95,7 +96,7 @@ class Wires:
         kind = dict(head.headers).get(b"content-type", b"")
         return kind == GRPC or kind.startswith((GRPC + b"+", GRPC + b";"))
 
-    def _post(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+    def _post(self, method: Method, call: Call, _: str) -> Pending | None:
         content_type = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
         kind, codec = _FRAMINGS.get(content_type, (None, ""))
         if kind is None or kind.streams not in (None, method.streams or method.open is not None):
@@ -111,7 +112,7 @@ class Wires:
         framing = kind(CODECS[codec], method, content_type)
         return self._answer(method, call, framing, exchange.body, call.terms.fields)
 
-    def _get(self, method: Method, call: Call, _: str) -> Awaitable[None] | None:
+    def _get(self, method: Method, call: Call, _: str) -> Pending | None:
         """Connect's other form of a call that changes nothing: its message is in the query."""
         said = read_query(call.exchange.head.query)
         framing = ConnectUnary(CODECS[said.codec], method, f"application/{said.codec}")
@@ -124,7 +125,7 @@ class Wires:
         framing: Framing,
         body: bytes,
         fields: Mapping[bytes, bytes],
-    ) -> Awaitable[None] | None:
+    ) -> Pending | None:
         exchange = call.exchange
         reply = WireReply(call, method.streams or framing.in_pieces, framing)
         rpc = self._rpcs.begun(
