@@ -927,7 +927,7 @@ def test_another_process_stands_until_the_first_token(
             leading.stream_infer(Work(chat(max_tokens=2)), sink)
             await sink.over
             assert state_of(other.pid) != "T"  # it is not known yet
-            still.pid = lambda: other.pid
+            still.engine = Slept(other.pid)
             sink = seen()
             leading.stream_infer(Work(chat(max_tokens=2)), sink)
             await eventually(lambda: state_of(other.pid) == "T")
@@ -942,9 +942,38 @@ def test_another_process_stands_until_the_first_token(
     run(main())
 
 
+@pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
+def test_a_process_that_is_made_to_stand_is_not_blamed_for_its_silence(run, seen, engine):
+    async def main():
+        async with engine() as other:
+            still = Still(held_s=3600.0)
+            still.engine = other
+            streams, sink = other.client.streams, seen()
+            other.stream_infer(Work(chat(max_tokens=60)), sink)
+            await sink.first.wait()
+            assert streams._sweeper is not None
+            still.began()
+            assert streams._sweeper is None  # so nobody counts
+            still.came()
+            assert streams._sweeper is not None
+            await sink.over
+
+    run(main())
+
+
 def state_of(pid):
     """As the kernel has it: `T` stands still."""
     return told_of(pid, "stat").rpartition(")")[2].split()[0]
+
+
+class Slept:
+    """A process to stop that is no engine."""
+
+    def __init__(self, pid):
+        self.serving_pid = pid
+
+    def stands(self, still):
+        pass
 
 
 def told_of(pid, what):

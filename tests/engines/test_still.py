@@ -30,6 +30,17 @@ def process() -> Iterator[int]:
         child.wait()
 
 
+class Engine:
+    """Of a process; keeps what it is told."""
+
+    def __init__(self, pid: int) -> None:
+        self.serving_pid = pid
+        self.told: list[bool] = []
+
+    def stands(self, still: bool) -> None:
+        self.told.append(still)
+
+
 def stands(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
@@ -37,15 +48,17 @@ def stands(pid: int) -> bool:
 def test_a_process_stands_while_anybody_waits(run: Run, eventually: Any) -> None:
     async def main() -> None:
         with process() as pid:
-            still = Still(held_s=FOR_EVER)
-            still.pid = lambda: pid
+            still, engine = Still(held_s=FOR_EVER), Engine(pid)
+            still.engine = engine
             still.began()
             await eventually(lambda: stands(pid))
+            assert engine.told == [True]
             still.began()
             still.came()
             assert stands(pid)
             still.came()
             await eventually(lambda: not stands(pid))
+            assert engine.told == [True, False]
 
     run(main())
 
@@ -54,7 +67,7 @@ def test_it_goes_for_a_moment_now_and_then_whoever_waits(run: Run, eventually: A
     async def main() -> None:
         with process() as pid:
             still = Still(held_s=0.05, goes_s=0.05)
-            still.pid = lambda: pid
+            still.engine = Engine(pid)
             still.began()
             for _ in range(2):
                 await eventually(lambda: stands(pid))
@@ -69,7 +82,7 @@ def test_several_who_wait_in_turn_hold_it_no_longer_than_one(run: Run, eventuall
     async def main() -> None:
         with process() as pid:
             still = Still(held_s=0.05, goes_s=FOR_EVER)
-            still.pid = lambda: pid
+            still.engine = Engine(pid)
             still.began()
             await eventually(lambda: stands(pid))
             await eventually(lambda: not stands(pid))

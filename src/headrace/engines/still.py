@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
@@ -33,16 +34,19 @@ POSSIBLE = sys.platform == "linux"
 """Elsewhere a process that stands still does not notice that its parent died, and no class of threads is idle."""
 
 
-def _none() -> int:
-    return 0
+class Stopped(Protocol):
+    """Whose process is stopped, 0 while none serves. It hears when: nobody is to blame for silence then."""
+
+    @property
+    def serving_pid(self) -> int: ...
+    def stands(self, still: bool) -> None: ...
 
 
 class Still:
-    """``pid``: of the process; gives 0 while none serves. ``held_s``, ``goes_s``: by turns, while somebody waits;
-    several who wait one after the other get no more."""
+    """``held_s``, ``goes_s``: by turns, while somebody waits; several who wait one after the other get no more."""
 
     def __init__(self, held_s: float = HELD_S, goes_s: float = GOES_S) -> None:
-        self.pid: Callable[[], int] = _none
+        self.engine: Stopped | None = None
         self._held_s = held_s
         self._goes_s = goes_s
         self._awaited = 0
@@ -50,6 +54,11 @@ class Still:
         self._held = False
         self._left_s = held_s
         self._since = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 while none serves."""
+        return 0 if self.engine is None else self.engine.serving_pid
 
     def began(self) -> None:
         """Somebody waits for a first token. Then one :meth:`came` is owed."""
@@ -71,8 +80,8 @@ class Still:
         more_s = (now - self._since) * self._held_s / self._goes_s
         self._left_s = min(self._left_s + more_s, self._held_s)
         self._since = now
-        self._signal(signal.SIGSTOP)
         self._held = True
+        self._signal(signal.SIGSTOP)
         self._timer = asyncio.get_running_loop().call_later(self._left_s, self._let)
 
     def _let(self) -> None:
@@ -88,10 +97,12 @@ class Still:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        pid = self.pid()
-        if pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        engine = self.engine
+        if engine is None or not (pid := engine.serving_pid):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        engine.stands(self._held)
 
 
 Others = Sequence[Still]
@@ -107,7 +118,7 @@ class LeadingLlama(LlamaEngine):
         self._others = others
 
     def stream_infer(self, work: Work, sink: Sink) -> Run:
-        others = [one for one in self._others if one.pid()]
+        others = [one for one in self._others if one.pid]
         if not others:
             return super().stream_infer(work, sink)
         run = AwaitedRun(others, sink, work.live)
