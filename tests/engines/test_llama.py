@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Message, Request, Sampling, TextPart
 from headrace.engines.engine import Work
 from headrace.engines.llama import LlamaEngine
+from headrace.engines.llama_child import ChildOptions
 from headrace.engines.llama_options import LlamaOptions, shape
 from headrace.engines.llama_turns import Marks
 from headrace.engines.orphans import end_orphans, started_at
@@ -858,6 +860,7 @@ SERVER = """
 import asyncio, os, sys
 from headrace.engines.llama import LlamaEngine
 from headrace.engines.llama_turns import Marks
+from headrace.engines.llama_child import ChildOptions
 from headrace.engines.llama_options import LlamaOptions
 
 async def main():
@@ -909,6 +912,28 @@ def test_the_process_for_rows_takes_what_nobody_wants(run, engine):
             assert told_of(rows.pid, "oom_score_adj") == "1000\n"
 
     run(main())
+
+
+FORBIDDEN = """
+import os
+from headrace.engines import llama_child
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+os.sched_setscheduler = refuse
+llama_child.main()
+"""
+
+
+@pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
+def test_a_process_for_rows_that_may_not_stand_back_says_so():
+    told = msgspec.json.encode(ChildOptions("nowhere", os.getpid(), spare=True))
+    command = [sys.executable, "-c", FORBIDDEN]
+    said = subprocess.run(command, input=told + b"\n", stdout=subprocess.PIPE, check=False)
+    assert said.returncode == 1
+    error = json.loads(said.stdout)["error"]
+    assert error == (
+        "RuntimeError: it may not give way to other processes: [Errno 1] Operation not permitted"
+    )
 
 
 @pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
