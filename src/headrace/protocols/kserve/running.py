@@ -11,6 +11,7 @@ from headrace.domain.request import Caller
 from headrace.domain.tensors import Tensor, TensorRequest, TensorResponse
 from headrace.protocols.body import refuse
 from headrace.protocols.kserve.asked import Asked, Place, Wanted
+from headrace.protocols.kserve.classification import classified
 from headrace.protocols.kserve.datatypes import bytes_of
 from headrace.protocols.memory_port import Memory
 from headrace.protocols.tensor_port import Tensors
@@ -33,7 +34,8 @@ async def answered(
     tensors: Tensors, memory: Memory, asked: Asked, caller: Caller, span: Span | None
 ) -> Answered:
     """Run it; outputs for shared memory are there when this returns. Raises as :meth:`Tensors.infer`, and
-    ``INVALID_REQUEST`` for an output that is larger than its place. ``span``: of the request, if it is recorded."""
+    ``INVALID_REQUEST`` for an output that is larger than its place, or has no classes. ``span``: of
+    the request, if it is recorded."""
     request = asked.request
     by_name = {wanted.name: wanted for wanted in asked.outputs}
     request.into = _rooms(asked.outputs, memory, caller.tenant)
@@ -44,6 +46,10 @@ async def answered(
         wanted = by_name.get(tensor.name)
         if wanted is None:
             wanted = Wanted(tensor.name, asked.binary)
+        elif wanted.classes:
+            model = tensors.model(response.model, response.version)
+            tensor = await classified(tensor, wanted.classes, model)
+            wanted = Wanted(tensor.name, asked.binary if wanted.binary is None else wanted.binary)
         elif wanted.place is not None:
             place = _put(tensor, wanted.place, request, memory, caller.tenant)
             wanted = Wanted(tensor.name, False, place)
