@@ -48,6 +48,7 @@ share_weights = true
 forbid_nan = true
 load = "first_use"
 unload_idle_s = 9
+labels = {{ y = "{folder}/labels.txt" }}
 [models.batching]
 max_batch_size = 8
 max_wait_ms = 2
@@ -62,6 +63,7 @@ source = "file:{folder}/m.onnx"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "labels.txt").write_text("apple\n\npickle\n")
     file = tmp_path / "h.toml"
     file.write_text(CONFIG.format(folder=tmp_path))
     return load(file, environ={}).settings
@@ -95,6 +97,7 @@ def test_every_setting_reaches_the_engine_or_the_batcher(settings: Settings) -> 
     plan = served.newest.plan
     assert (plan.max_batch_size, plan.max_wait_ms, plan.preferred) == (8, 2.0, (4, 8))
     assert (plan.instances, plan.forbid_nan, plan.idle_s) == (2, True, 9.0)
+    assert plan.labels == {"y": ("apple", "", "pickle")}
     assert plan.queue is queue
 
 
@@ -106,6 +109,12 @@ def test_a_model_is_as_large_as_all_its_files(run: Run, settings: Settings, tmp_
     file = run(plan.fetch())
     sizes = [(tmp_path / name).stat().st_size for name in ("m.onnx", "w.data")]
     assert file.size_bytes == sum(sizes) > 40_000
+
+
+def test_labels_that_cannot_be_read_stop_the_start(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").unlink()
+    with pytest.raises(HeadraceError, match=r"models\.onnx\.labels\.y .*labels\.txt: "):
+        built(settings, BatchQueue())
 
 
 def test_a_file_that_is_not_there_is_one_line(run: Run, settings: Settings) -> None:

@@ -485,6 +485,21 @@ def test_a_request_that_is_refused_never_reaches_the_engine(run: Run, one: Path)
     run(main())
 
 
+def test_labels_are_of_an_output_that_is_there(run: Run, one: Path) -> None:
+    service = TensorHouse().add("m", one, labels={"y": ("a",)}).add("n", one, labels={"z": ("a",)})
+
+    async def main() -> None:
+        built = service.build()
+        await built.infer(ask("m", x(1)), Caller())
+        assert built.model("m").labels == {"y": ("a",)}
+        wrong = await refusal(built, ask("n", x(1)))
+        assert wrong.code == Code.ENGINE_UNAVAILABLE
+        assert "labels.z: the model has no such output; it has y" in wrong.message
+        await built.close(1)
+
+    run(main())
+
+
 def test_a_cancelled_request_leaves_its_batch(run: Run, one: Path) -> None:
     gate = Gate()
     service = TensorHouse().add("m", one, lambda file: gate).build()

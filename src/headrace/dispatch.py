@@ -22,7 +22,7 @@ from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
 from headrace.going_on import BUSY, NEVER_BEGAN, may_go_on, may_pause
 from headrace.limiting import Limiting
-from headrace.routing.model import Place
+from headrace.routing.model import Place, Replica
 from headrace.scheduling.policy import Ticket
 from headrace.scheduling.queue import Overflow
 from headrace.streams.generation import Generation
@@ -278,23 +278,32 @@ class Dispatcher:
 
     def _relieve(self, flow: Flow, now: float) -> None:
         """Who has little time left and stands in an engine's own line has others before it that took their slots in
-        turn: it goes past all of them, or one of those gives way, once."""
-        if self.stopped or not any(replica.early for replica in flow.model.replicas):
+        turn: it goes past all of them, or those before it in the line and one of those with a slot give way."""
+        for replica in flow.model.replicas:
+            if replica.early and not self.stopped:
+                for generation in _line(flow, replica):
+                    self._let_pass(generation, flow, now)
+
+    def _let_pass(self, generation: Generation, flow: Flow, now: float) -> None:
+        place = generation.place
+        if place is None or not _in_line(generation):  # by what was done for another
             return
-        for generation in [one for one in flow.running.values() if _in_line(one)]:
-            self._begin_to_account(flow, now)
-            flow.charge(now)
-            place = self._express(generation, flow)
-            if place is not None:
-                generation.stop_run()
-                self._free(generation, now)
-                self._start(generation, flow, place)
-                continue
+        self._begin_to_account(flow, now)
+        flow.charge(now)
+        express = self._express(generation, flow)
+        if express is not None:
+            generation.stop_run()
+            self._free(generation, now)
+            self._start(generation, flow, express)
+            return
+        while generation in (line := _line(flow, place.replica)):
             paused = self._paused_for(generation, flow, now)
-            if paused is not None:
-                generation.place.early = 0
-                if not paused.ended:
-                    self._rejoin(paused, now, now)
+            if paused is None:
+                return
+            if paused not in line:  # the engine gives its slot to the first
+                line[0].place.early = 0
+            if not paused.ended:
+                self._rejoin(paused, now, now)
 
     def _pump_soon(self, flow: Flow) -> None:
         """In the next turn of the loop: engines are not asked for more in the middle of what they say."""
@@ -317,9 +326,11 @@ class Dispatcher:
         if generation.place is None:
             first = [one.ticket for one in running if _in_line(one)]
         else:
-            first = []
             replica = generation.place.replica
-            running = [o for o in running if o.place.replica is replica and not _in_line(o)]
+            line = _line(flow, replica)
+            before = line[: line.index(generation)]
+            first = [one.ticket for one in before if one in running]
+            running = [o for o in running if o.place.replica is replica and o not in line]
         victim = None
         for tickets in (first, [one.ticket for one in running]):
             victim = victim or flow.queue.policy.victim(generation.ticket, tickets, now)
@@ -465,6 +476,15 @@ class Dispatcher:
                 why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
                 text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
                 self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
+
+
+def _line(flow: Flow, replica: Replica[Engine]) -> list[Generation]:
+    """Those that stand in an engine's own line, in its order: of those it has said nothing of yet, the last."""
+    line = [one for one in flow.running.values() if one.place.replica is replica and _in_line(one)]
+    beyond = sum(one.place.taken for one in line) - replica.early
+    while line and beyond >= line[0].place.taken:
+        beyond -= line.pop(0).place.taken
+    return line
 
 
 def _in_line(generation: Generation) -> bool:

@@ -144,7 +144,7 @@ class Beside:
     def lead(self, options: LlamaOptions, environment: Mapping[str, str], cpus: int) -> LlamaEngine:
         """Of all who do not go elsewhere."""
         engine = self._leading = LeadingLlama(options, environment, cpus, [self._rows])
-        self._all.pid = lambda: engine.serving_pid
+        self._all.engine = engine
         return engine
 
     def follow(
@@ -154,7 +154,7 @@ class Beside:
         self._check_memory(1.0)
         own = msgspec.structs.replace(_another(options, "jobs"), spare=True)
         engine = LlamaEngine(own, environment, cpus)
-        self._rows.pid = lambda: engine.serving_pid
+        self._rows.engine = engine
         return engine
 
     def express(
@@ -167,7 +167,7 @@ class Beside:
         own = msgspec.structs.replace(_another(options, "express"), slots=slots)
         engine = LeadingLlama(own, environment, cpus, [self._rows, self._all])
         leading = self._leading
-        self._all.own = lambda: engine.serving_pid
+        self._all.own = engine
         self._all.both = lambda: bool(engine.running and leading and leading.running)
         return engine
 

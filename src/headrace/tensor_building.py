@@ -104,7 +104,17 @@ def _plan(
         quiet=quiet,
         forbid_nan=model.onnx.forbid_nan,
         idle_s=model.onnx.unload_idle_s,
+        labels={name: _labels(name, path) for name, path in model.onnx.labels.items()},
     )
+
+
+def _labels(output: str, path: str) -> tuple[str, ...]:
+    """Raises ``INVALID_REQUEST`` naming the file and what is wrong with it."""
+    try:
+        return tuple(Path(path).expanduser().read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"models.onnx.labels.{output} {path}: {error}"
+        raise HeadraceError(Code.INVALID_REQUEST, text, param="models.onnx.labels") from error
 
 
 async def _fetch(cache: Path, name: str, wanted: Wanted) -> ModelFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -35,7 +35,8 @@ RETRY_S = 30.0
 class Plan(msgspec.Struct, frozen=True):
     """How a version is served. ``fetch``: brings its file; ``open``: loads it, on a thread. Both raise
     ``ENGINE_UNAVAILABLE``. ``max_batch_size``: None for what the model's own names say. ``idle_s``: it is unloaded
-    when nobody asked for so long. ``quiet``: whether nobody else is served."""
+    when nobody asked for so long. ``quiet``: whether nobody else is served. ``labels``: by output, the names of its
+    classes."""
 
     model: str
     version: str
@@ -49,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True):
     quiet: Quiet = bool  # never
     forbid_nan: bool = False
     idle_s: float | None = None
+    labels: Mapping[str, Sequence[str]] = {}
 
     @property
     def name(self) -> str:
@@ -59,8 +61,9 @@ class Loaded:
     """A version while it is in memory."""
 
     def __init__(self, plan: Plan, engine: TensorEngine, counts: TensorCounts) -> None:
-        """Raises ``ENGINE_UNAVAILABLE`` for a batch that the model has not."""
+        """Raises ``ENGINE_UNAVAILABLE`` for a batch that the model has not, or labels of another output."""
         most = _max_batch_size(plan, engine)
+        _check_labels(plan, engine)
         self.platform = engine.platform
         self.taken = Taken(engine.inputs, engine.outputs, most, plan.forbid_nan)
         self._counts = counts
@@ -220,7 +223,16 @@ class TensorVersion:
             reason=self.reason,
             loaded_at=self._loaded_at,
             size_bytes=self._size_bytes,
+            labels=self.plan.labels,
         )
+
+
+def _check_labels(plan: Plan, engine: TensorEngine) -> None:
+    names = [spec.name for spec in engine.outputs]
+    for name in plan.labels:
+        if name not in names:
+            text = f"labels.{name}: the model has no such output; it has {', '.join(names)}"
+            raise HeadraceError(Code.ENGINE_UNAVAILABLE, text)
 
 
 def _max_batch_size(plan: Plan, engine: TensorEngine) -> int:

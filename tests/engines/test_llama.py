@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Message, Request, Sampling, TextPart
 from headrace.engines.engine import Work
 from headrace.engines.llama import LlamaEngine
+from headrace.engines.llama_child import ChildOptions
 from headrace.engines.llama_options import LlamaOptions, shape
 from headrace.engines.llama_turns import Marks
 from headrace.engines.orphans import end_orphans, started_at
@@ -858,6 +860,7 @@ SERVER = """
 import asyncio, os, sys
 from headrace.engines.llama import LlamaEngine
 from headrace.engines.llama_turns import Marks
+from headrace.engines.llama_child import ChildOptions
 from headrace.engines.llama_options import LlamaOptions
 
 async def main():
@@ -911,6 +914,28 @@ def test_the_process_for_rows_takes_what_nobody_wants(run, engine):
     run(main())
 
 
+FORBIDDEN = """
+import os
+from headrace.engines import llama_child
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+os.sched_setscheduler = refuse
+llama_child.main()
+"""
+
+
+@pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
+def test_a_process_for_rows_that_may_not_stand_back_says_so():
+    told = msgspec.json.encode(ChildOptions("nowhere", os.getpid(), spare=True))
+    command = [sys.executable, "-c", FORBIDDEN]
+    said = subprocess.run(command, input=told + b"\n", stdout=subprocess.PIPE, check=False)
+    assert said.returncode == 1
+    error = json.loads(said.stdout)["error"]
+    assert error == (
+        "RuntimeError: it may not give way to other processes: [Errno 1] Operation not permitted"
+    )
+
+
 @pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
 def test_another_process_stands_until_the_first_token(
     run, seen, eventually, embedded_model, tmp_path
@@ -927,7 +952,7 @@ def test_another_process_stands_until_the_first_token(
             leading.stream_infer(Work(chat(max_tokens=2)), sink)
             await sink.over
             assert state_of(other.pid) != "T"  # it is not known yet
-            still.pid = lambda: other.pid
+            still.engine = Slept(other.pid)
             sink = seen()
             leading.stream_infer(Work(chat(max_tokens=2)), sink)
             await eventually(lambda: state_of(other.pid) == "T")
@@ -942,9 +967,38 @@ def test_another_process_stands_until_the_first_token(
     run(main())
 
 
+@pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
+def test_a_process_that_is_made_to_stand_is_not_blamed_for_its_silence(run, seen, engine):
+    async def main():
+        async with engine() as other:
+            still = Still(held_s=3600.0)
+            still.engine = other
+            streams, sink = other.client.streams, seen()
+            other.stream_infer(Work(chat(max_tokens=60)), sink)
+            await sink.first.wait()
+            assert streams._sweeper is not None
+            still.began()
+            assert streams._sweeper is None  # so nobody counts
+            still.came()
+            assert streams._sweeper is not None
+            await sink.over
+
+    run(main())
+
+
 def state_of(pid):
     """As the kernel has it: `T` stands still."""
     return told_of(pid, "stat").rpartition(")")[2].split()[0]
+
+
+class Slept:
+    """A process to stop that is no engine."""
+
+    def __init__(self, pid):
+        self.serving_pid = pid
+
+    def stands(self, still):
+        pass
 
 
 def told_of(pid, what):

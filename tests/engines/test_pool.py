@@ -327,6 +327,29 @@ def test_silence_over_the_limit_ends_the_call_and_its_connection(
     run(main())
 
 
+def test_no_limit_counts_while_the_upstream_is_made_to_stand(run, upstream, heard):
+    handler = silent_after(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx")
+
+    async def main():
+        async with (
+            upstream(handler) as server,
+            pool_of(server, QUICK) as pool,
+            pool_of(server, QUICK) as clock,
+        ):
+            sink = heard()
+            ask(pool, sink)
+            pool.stands(True)
+            for _ in range(3):
+                other = heard()
+                ask(clock, other)
+                await other.ended
+            assert not sink.ended.done()
+            pool.stands(False)
+            assert (await sink.ended).code is Code.ENGINE_TIMEOUT
+
+    run(main())
+
+
 def test_every_byte_of_a_slow_answer_renews_the_limit(run, upstream, heard):
     limits = Limits(first_byte_s=0.1, between_bytes_s=0.1)
 

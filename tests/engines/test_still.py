@@ -38,6 +38,17 @@ def process() -> Iterator[int]:
         child.wait()
 
 
+class Engine:
+    """Of a process; keeps what it is told."""
+
+    def __init__(self, pid: int) -> None:
+        self.serving_pid = pid
+        self.told: list[bool] = []
+
+    def stands(self, still: bool) -> None:
+        self.told.append(still)
+
+
 def stands(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
@@ -45,15 +56,17 @@ def stands(pid: int) -> bool:
 def test_a_process_stands_while_anybody_waits(run: Run, eventually: Any) -> None:
     async def main() -> None:
         with process() as pid:
-            still = Still(held_s=FOR_EVER)
-            still.pid = lambda: pid
+            still, engine = Still(held_s=FOR_EVER), Engine(pid)
+            still.engine = engine
             still.began()
             await eventually(lambda: stands(pid))
+            assert engine.told == [True]
             still.began()
             still.came()
             assert stands(pid)
             still.came()
             await eventually(lambda: not stands(pid))
+            assert engine.told == [True, False]
 
     run(main())
 
@@ -62,7 +75,7 @@ def test_it_goes_for_a_moment_now_and_then_whoever_waits(run: Run, eventually: A
     async def main() -> None:
         with process() as pid:
             still = Still(held_s=0.05, goes_s=0.05)
-            still.pid = lambda: pid
+            still.engine = Engine(pid)
             still.began()
             for _ in range(2):
                 await eventually(lambda: stands(pid))
@@ -77,7 +90,7 @@ def test_several_who_wait_in_turn_hold_it_no_longer_than_one(run: Run, eventuall
     async def main() -> None:
         with process() as pid:
             still = Still(held_s=0.05, goes_s=FOR_EVER)
-            still.pid = lambda: pid
+            still.engine = Engine(pid)
             still.began()
             await eventually(lambda: stands(pid))
             await eventually(lambda: not stands(pid))
@@ -103,7 +116,8 @@ def test_when_nobody_waits_only_one_of_two_goes_at_a_time(run: Run, eventually: 
         with process() as others, process() as own:
             busy = [True]
             shifts = Shifts(held_s=FOR_EVER)
-            shifts.pid, shifts.own, shifts.both = lambda: others, lambda: own, lambda: bool(busy)
+            shifts.engine, shifts.own = Engine(others), Engine(own)
+            shifts.both = lambda: bool(busy)
             shifts.began()
             await eventually(lambda: stands(others) and not stands(own))
             shifts.came()
@@ -120,7 +134,8 @@ def test_who_waits_anew_is_not_held_by_a_shift(run: Run, eventually: Any) -> Non
     async def main() -> None:
         with process() as others, process() as own:
             shifts = Shifts(held_s=FOR_EVER)
-            shifts.pid, shifts.own, shifts.both = lambda: others, lambda: own, lambda: True
+            shifts.engine, shifts.own = Engine(others), Engine(own)
+            shifts.both = lambda: True
             shifts.began()
             shifts.came()
             await eventually(lambda: stands(own))

@@ -17,7 +17,7 @@ from tests.protocols.grpc.place import Exchange, Place
 from tests.protocols.grpc.shapes import ENDED, HANGS, METADATA, RUNNING, TEXTS, UNKNOWN_ID, damaged
 
 from headrace.front.exchange import Head
-from headrace.protocols.openapi import EXAMPLES, OPERATIONS
+from headrace.protocols.openapi.document import EXAMPLES, OPERATIONS
 
 IMPROPER = {500, 502}
 """What only we or an engine could be to blame for."""

@@ -21,7 +21,7 @@ from headrace.domain.job import StoredFile
 from headrace.jobs.jobs import Jobs
 from headrace.jobs.limits import Limits
 from headrace.protocols.api import Api, ApiOptions
-from headrace.protocols.openapi import EXAMPLES, describe
+from headrace.protocols.openapi.document import EXAMPLES, describe
 from headrace.protocols.port import Admin, Reloaded
 from headrace.protocols.rows import Rows
 

@@ -13,6 +13,7 @@ from tests.service.test_scheduling import ask, phases, tenants, tick
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import HeadraceError
+from headrace.domain.request import CONTINUE
 from headrace.domain.tenant import Tenant
 from headrace.engines.engine import Outcome, Run, Sink, Work
 from headrace.engines.script import Script
@@ -22,6 +23,7 @@ from headrace.scheduling.queue import Queue
 
 SLOTS = 2
 LONG = Script(WORDS, when="hello", repeat=30, delay_ms=5)
+SILENT = Script(when="silence", hang_after=0)
 
 
 class Line:
@@ -76,22 +78,27 @@ class Seat:
         self.sink.failed(error)
 
 
-async def open_house() -> House:
+async def open_house(early: int = 1) -> House:
     known = tenants(Tenant(name="heavy"), Tenant(name="light", ttft_ms=5000.0))
-    house = await House(LONG, slots=SLOTS, tenants=known).open()
+    house = await House(LONG, SILENT, slots=SLOTS, tenants=known).open()
     house.flow.queue.policy = FairHeadroom(pressed=1.0)  # from the beginning, and for long
     engine: Any = house.engines[0]
     engine.stream_infer = Line(engine).stream_infer
-    house.flow.model.replicas[0].places = SLOTS + 1
+    house.flow.model.replicas[0].places = SLOTS + early
     return house
 
 
 @asynccontextmanager
-async def pressed(heavies: int) -> AsyncIterator[tuple[House, list[Witness], Witness]]:
-    """So many of ``heavy`` have come, of which each slot runs one, and then one of ``light``."""
-    house = await open_house()
+async def pressed(
+    heavies: int, early: int = 1, stays: bool = False
+) -> AsyncIterator[tuple[House, list[Witness], Witness]]:
+    """So many of ``heavy`` have come, of which each slot runs one, and then one of ``light``. ``early``: how many the
+    engine takes beyond its slots; ``stays``: nobody that stands there then can be paused."""
+    house = await open_house(early)
     heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(heavies)]
     await heavy[1].token(4)
+    for one in house.flow.running.values():
+        one.keep_raw = one.keep_raw and not (stays and one.place.early)
     ticking = asyncio.create_task(tick(house))
     yield house, heavy, Witness(ask(house, "light"), client=False)
     ticking.cancel()
@@ -125,6 +132,55 @@ def test_who_stands_in_the_line_itself_gets_a_slot_in_time(
             assert sum("paused" in phases(one) for one in heavy) == 1
             assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
             assert house.in_use == 0
+
+    run(main())
+
+
+def test_who_stands_in_the_line_behind_another_passes_it(
+    run: Callable[[Coroutine[Any, Any, Any]], Any],
+) -> None:
+    async def main() -> None:
+        async with pressed(3, early=2) as (house, heavy, light):
+            await light.token(1)
+            assert not any(one.ended.is_set() for one in heavy)
+            paused = [one for one in heavy if "paused" in phases(one)]
+            assert len(paused) == 2
+            assert heavy[2] in paused  # which stood before it
+            assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
+            assert house.in_use == 0
+
+    run(main())
+
+
+def test_a_slot_that_is_given_up_is_for_the_first_in_the_line(
+    run: Callable[[Coroutine[Any, Any, Any]], Any],
+) -> None:
+    async def main() -> None:
+        async with pressed(3, early=2, stays=True) as (house, heavy, light):
+            await light.token(1)
+            assert not any(one.ended.is_set() for one in heavy)
+            assert ["paused" in phases(one) for one in heavy] == [True, True, False]
+            assert {await one.whole() for one in (light, *heavy)} == {"".join(WORDS) * 30}
+            assert house.in_use == 0
+
+    run(main())
+
+
+def test_nobody_is_paused_for_one_that_has_a_slot_and_is_silent(
+    run: Callable[[Coroutine[Any, Any, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        house = await open_house(early=2)
+        heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(2)]
+        await heavy[1].token(1)
+        with monkeypatch.context() as soon:
+            soon.setattr(Queue, "eta_s", lambda *_: 0.001)
+            house.ask("silence", tenant="light", leaving=CONTINUE)
+            heavy.append(Witness(ask(house, "heavy"), client=False))
+            house.service.cancel(next(iter(house.flow.running.values())))
+        house.service.tick(asyncio.get_running_loop().time())
+        assert not any("paused" in phases(one) for one in heavy)
+        await house.service.close(0.0)
 
     run(main())
 

@@ -93,7 +93,7 @@ class TensorResponse(msgspec.Struct):
 class TensorModel(msgspec.Struct, frozen=True):
     """A version of a model that takes tensors. ``max_batch_size``: rows of the first dimension that are run
     together, 0 if the model has no such dimension. ``state``: ``reason`` says more. ``loaded_at``: Unix seconds, 0
-    while it is not."""
+    while it is not. ``labels``: by output, the names of its classes."""
 
     name: str
     version: str
@@ -106,6 +106,7 @@ class TensorModel(msgspec.Struct, frozen=True):
     reason: str = ""
     loaded_at: float = 0.0
     size_bytes: int = 0
+    labels: Mapping[str, Sequence[str]] = {}
 
 
 class TensorCounts(msgspec.Struct):

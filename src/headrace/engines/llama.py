@@ -84,6 +84,11 @@ class LlamaEngine(ProcessEngine[LlamaClient]):
         """The file that it serves."""
         return self._options.model_path
 
+    def stands(self, still: bool) -> None:
+        """Its process was stopped by us, or goes on."""
+        if self._client is not None:
+            self._client.stands(still)
+
     def check(self, request: Request) -> None:
         llama_body.check(request, self._accepted, bool(self._options.mmproj))
         if request.tools and not self._calls_tools:  # llama.cpp would leave them out silently

@@ -53,9 +53,9 @@ def main() -> None:
     control = take_over_stdout()
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildOptions)
     end_with(options.parent)
-    if options.spare:
-        _stand_back()
     try:
+        if options.spare:
+            _stand_back()
         server = _serve(options)
     except Exception as error:  # noqa: BLE001  the one boundary of this process: say why, then end
         say(control, {"error": f"{type(error).__name__}: {error}"})
@@ -65,9 +65,13 @@ def main() -> None:
 
 
 def _stand_back() -> None:
-    """All threads from now on run where no others want to; where memory is short, this process goes first."""
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    Path("/proc/self/oom_score_adj").write_text("1000")
+    """All threads from now on run where no others want to; where memory is short, this process goes first. Raises
+    ``RuntimeError`` where the system forbids it."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError as error:
+        raise RuntimeError(f"it may not give way to other processes: {error}") from error
 
 
 def _serve(options: ChildOptions) -> Any:

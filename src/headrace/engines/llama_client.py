@@ -89,6 +89,12 @@ class LlamaClient:
         body = msgspec.json.encode(value)
         return _body(await self.embeddings.collect(self._plain("POST", "/v1/embeddings", body)))
 
+    def stands(self, still: bool) -> None:
+        """The process was stopped by us, or goes on: no time limit counts meanwhile."""
+        self.streams.stands(still)
+        self.control.stands(still)
+        self.embeddings.stands(still)
+
     def fail_all(self, error: HeadraceError) -> None:
         """Fail what is under way."""
         self.streams.fail_all(error)

@@ -56,7 +56,8 @@ class Pool:
         self._dials: set[_Dial] = set()
         self._waiting: deque[ResponseSink] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._stands = self._closed = False
+        self._left_s = 0.0
 
     @property
     def open_connections(self) -> int:
@@ -124,6 +125,18 @@ class Pool:
             _fail(call, error)
         for connection in list(self._connections):
             connection.abort()
+
+    def stands(self, still: bool) -> None:
+        """Its upstream was stopped by us, or goes on: no time limit counts meanwhile. Idempotent."""
+        if still is self._stands:
+            return
+        self._stands = still
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            self._left_s = max(sweeper.when() - self._loop.time(), 0.0)
+            sweeper.cancel()
+        else:
+            self._sweep_in(self._left_s)
 
     async def close(self) -> None:
         """Fail what is under way with ``ENGINE_UNAVAILABLE``, close all connections; idempotent."""
@@ -207,8 +220,7 @@ class Pool:
         dial = _Dial(call, self.patience.connect)
         self._dials.add(dial)
         dial.task = self._loop.create_task(self._connect(dial))
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(self.limits.sweep_s, self._sweep)
+        self._sweep_in(self.limits.sweep_s)
 
     async def _connect(self, dial: _Dial) -> None:
         origin = self.origin
@@ -269,8 +281,15 @@ class Pool:
                 late.append(connection)
         for connection in late:
             connection.expire()
-        if self.open_connections:
-            self._sweeper = self._loop.call_later(self.limits.sweep_s, self._sweep)
+        self._sweep_in(self.limits.sweep_s)
+
+    def _sweep_in(self, after_s: float) -> None:
+        """Unless that is to be anyway, there is nothing to look at, or the time does not count."""
+        if self._sweeper is not None:
+            return
+        self._left_s = after_s
+        if self.open_connections and not self._stands:
+            self._sweeper = self._loop.call_later(after_s, self._sweep)
 
 
 def _fail(call: ResponseSink, error: HeadraceError) -> None:

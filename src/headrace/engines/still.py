@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import HeadraceError
@@ -36,16 +37,19 @@ POSSIBLE = sys.platform == "linux"
 """Elsewhere a process that stands still does not notice that its parent died, and no class of threads is idle."""
 
 
-def _none() -> int:
-    return 0
+class Stopped(Protocol):
+    """Whose process is stopped, 0 while none serves. It hears when: nobody is to blame for silence then."""
+
+    @property
+    def serving_pid(self) -> int: ...
+    def stands(self, still: bool) -> None: ...
 
 
 class Still:
-    """``pid``: of the process; gives 0 while none serves. ``held_s``, ``goes_s``: by turns, while somebody waits;
-    several who wait one after the other get no more."""
+    """``held_s``, ``goes_s``: by turns, while somebody waits; several who wait one after the other get no more."""
 
     def __init__(self, held_s: float = HELD_S, goes_s: float = GOES_S) -> None:
-        self.pid: Callable[[], int] = _none
+        self.engine: Stopped | None = None
         self._held_s = held_s
         self._goes_s = goes_s
         self._awaited = 0
@@ -53,6 +57,11 @@ class Still:
         self._held = False
         self._left_s = held_s
         self._since = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 while none serves."""
+        return 0 if self.engine is None else self.engine.serving_pid
 
     def began(self) -> None:
         """Somebody waits for a first token. Then one :meth:`came` is owed."""
@@ -74,8 +83,8 @@ class Still:
         more_s = (now - self._since) * self._held_s / self._goes_s
         self._left_s = min(self._left_s + more_s, self._held_s)
         self._since = now
-        self._signal(signal.SIGSTOP)
         self._held = True
+        self._signal(signal.SIGSTOP)
         self._timer = asyncio.get_running_loop().call_later(self._left_s, self._let)
 
     def _let(self) -> None:
@@ -91,23 +100,25 @@ class Still:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        _send(self.pid(), number)
+        _send(self.engine, number)
 
 
-def _send(pid: int, number: int) -> None:
-    if pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+def _send(engine: Stopped | None, number: int) -> None:
+    if engine is None or not (pid := engine.serving_pid):
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    engine.stands(number == signal.SIGSTOP)
 
 
 class Shifts(Still):
     """Also when nobody waits any more only one of two processes goes, each in its shift, while both have answers under
     way: threads of one that computes wait for each other, and where two have the same processors mostly in vain.
-    ``own``: the pid of the second, whose first tokens are waited for; ``both``: whether both have something to do."""
+    ``own``: the second, whose first tokens are waited for; ``both``: whether both have something to do."""
 
     def __init__(self, held_s: float = OTHERS_HELD_S, goes_s: float = OTHERS_GO_S) -> None:
         super().__init__(held_s, goes_s)
-        self.own: Callable[[], int] = _none
+        self.own: Stopped | None = None
         self.both: Callable[[], bool] = bool
         self._shift: asyncio.TimerHandle | None = None
 
@@ -115,7 +126,7 @@ class Shifts(Still):
         if self._shift is not None:
             self._shift.cancel()
             self._shift = None
-            _send(self.own(), signal.SIGCONT)
+            _send(self.own, signal.SIGCONT)
         super().began()
 
     def came(self) -> None:
@@ -127,11 +138,11 @@ class Shifts(Still):
         self._shift = None
         self._signal(signal.SIGCONT)
         if self.both():
-            _send(self.own(), signal.SIGSTOP)
+            _send(self.own, signal.SIGSTOP)
             self._next(OTHERS_SHIFT_S, self._own_shift)
 
     def _own_shift(self) -> None:
-        _send(self.own(), signal.SIGCONT)
+        _send(self.own, signal.SIGCONT)
         self._shift = None
         if self.both():
             self._signal(signal.SIGSTOP)
@@ -154,7 +165,7 @@ class LeadingLlama(LlamaEngine):
         self._others = others
 
     def stream_infer(self, work: Work, sink: Sink) -> Run:
-        others = [one for one in self._others if one.pid()]
+        others = [one for one in self._others if one.pid]
         if not others:
             return super().stream_infer(work, sink)
         run = AwaitedRun(others, sink, work.live)

@@ -28,14 +28,14 @@ def stream_form(accept: str | None) -> StreamForm:
     """
     if accept is None or accept in ("*/*", JSON_TYPE, SSE_TYPE):
         return "sse"
-    ranges = _ranges(accept)
+    named = ranges(accept)
     qualities = [
-        (max(_quality(ranges, name) for name in names), form) for form, names in _STREAM_FORMS
+        (max(_quality(named, name) for name in names), form) for form, names in _STREAM_FORMS
     ]
     best, form = max(qualities, key=lambda entry: entry[0])
     if best > 0:
         return form
-    if _quality(ranges, JSON_TYPE) > 0:
+    if _quality(named, JSON_TYPE) > 0:
         return "sse"
     raise _refusal(f"{SSE_TYPE} or {NDJSON_TYPE}")
 
@@ -44,7 +44,7 @@ def require_json(accept: str | None) -> None:
     """Raise ``NOT_ACCEPTABLE`` if the client does not take JSON."""
     if accept is None or accept in ("*/*", JSON_TYPE):
         return
-    if _quality(_ranges(accept), JSON_TYPE) <= 0:
+    if _quality(ranges(accept), JSON_TYPE) <= 0:
         raise _refusal(JSON_TYPE)
 
 
@@ -57,7 +57,8 @@ def _refusal(offer: str) -> HeadraceError:
     )
 
 
-def _ranges(accept: str) -> list[tuple[str, float]]:
+def ranges(accept: str) -> list[tuple[str, float]]:
+    """What a header of this kind names, in lower case, and how much it is liked: 0 (not at all) to 1."""
     entries = (entry.split(";") for entry in accept[:MAX_LENGTH].lower().split(","))
     return [(name.strip(), _q(parameters)) for name, *parameters in entries if name.strip()]
 
@@ -73,10 +74,10 @@ def _q(parameters: Sequence[str]) -> float:
     return 1.0
 
 
-def _quality(ranges: Sequence[tuple[str, float]], name: str) -> float:
+def _quality(named: Sequence[tuple[str, float]], name: str) -> float:
     """The q-value of the most specific range that covers this type; 0 if none does."""
     for covering in (name, name.partition("/")[0] + "/*", "*/*"):
-        found = [quality for range_, quality in ranges if range_ == covering]
+        found = [quality for range_, quality in named if range_ == covering]
         if found:
             return max(found)
     return 0.0

@@ -31,7 +31,7 @@ from headrace.protocols.hosts import Hosts, check_host
 from headrace.protocols.infer import Infer
 from headrace.protocols.jobs_port import Jobs
 from headrace.protocols.models import ModelEndpoints
-from headrace.protocols.openapi import Described, OpenApi
+from headrace.protocols.openapi.document import Described, OpenApi
 from headrace.protocols.operations import Metrics, Operations
 from headrace.protocols.pending import Guarded, Pending
 from headrace.protocols.port import Admin, Service

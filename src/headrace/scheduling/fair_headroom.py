@@ -254,7 +254,7 @@ class FairHeadroom(Fair):
         victim = super().victim(ticket, candidates, now) or self._of_most(ticket, candidates)
         if victim is None or victim.account.level.last:
             return victim
-        return victim if self._rate.spend(recomputed(victim), self.headroom) else None
+        return victim if self._rate.spend(recomputed(victim), self.headroom, now) else None
 
     def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
         if ticket.start_by == inf:  # it never waited

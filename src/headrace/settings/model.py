@@ -212,6 +212,13 @@ class Onnx(Section, frozen=True):
             "slower, as weights are not laid out for the processor."
         ),
     ] = False
+    labels: Annotated[
+        dict[str, str],
+        setting(
+            'Files with the names of classes, one a line, by output: { logits = "labels.txt" }; for clients that '
+            "ask for a `classification`."
+        ),
+    ] = msgspec.field(default_factory=dict)
     forbid_nan: Annotated[
         bool, setting("Refuse inputs with NaN, of models that make garbage of them.")
     ] = False

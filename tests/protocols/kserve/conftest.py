@@ -108,6 +108,7 @@ class Lines:
             line.outputs,
             8 if line is SIMPLE else 0,
             self.states.get(name, "ready"),
+            labels={"OUTPUT0": ("apple", "", "pickle")},
         )
 
     def counts(self, name: str, version: str = "") -> TensorCounts:

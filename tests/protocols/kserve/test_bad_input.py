@@ -27,6 +27,11 @@ def of(*inputs: Any, **fields: Any) -> dict[str, Any]:
 
 
 HUGE = [2**31] * 3
+CLASSES_IN_REGION = {
+    "classification": 3,
+    "shared_memory_region": "r",
+    "shared_memory_byte_size": 8,
+}
 JSON: list[tuple[str, Any, str]] = [
     ("no inputs", {}, "`inputs` is required"),
     ("an empty list of inputs", of(), "`inputs` is not valid"),
@@ -68,9 +73,14 @@ JSON: list[tuple[str, Any, str]] = [
     ),
     ("a sequence", of(tensor(), parameters={"sequence_id": 7}), "`parameters.sequence_id` is for"),
     (
-        "a classification",
-        of(tensor(), outputs=[{"name": "out", "parameters": {"classification": 3}}]),
-        "`outputs[0].parameters.classification` is not done here",
+        "classes in shared memory",
+        of(tensor(), outputs=[{"name": "out", "parameters": CLASSES_IN_REGION}]),
+        "`outputs[0].parameters.classification` and shared memory exclude each other",
+    ),
+    (
+        "fewer classes than none",
+        of(tensor(), outputs=[{"name": "out", "parameters": {"classification": -1}}]),
+        "`outputs[0].parameters.classification` is not valid",
     ),
     (
         "a region without a size",

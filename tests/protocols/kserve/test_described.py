@@ -9,7 +9,7 @@ import httpx
 
 from headrace.protocols.kserve.described import described
 from headrace.protocols.kserve.endpoints import V2Endpoints
-from headrace.protocols.openapi import describe
+from headrace.protocols.openapi.document import describe
 from headrace.shared_memory.regions import Regions
 
 

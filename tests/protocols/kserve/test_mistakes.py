@@ -91,7 +91,12 @@ ROWS: dict[str, Mistake] = {
     "a version that is not there": Mistake(tensor(), version="9"),
     "a priority that is no number": Mistake(tensor(), parameters={"priority": "high"}),
     "a sequence": Mistake(tensor(), parameters={"sequence_id": 7}),
-    "a classification": Mistake(tensor(), output={"parameters": {"classification": 3}}),
+    "the classes of texts": Mistake(
+        tensor(datatype="BYTES", shape=[1, 1]),
+        b"\x01\0\0\0a",
+        "identity_bytes",
+        output={"parameters": {"classification": 3}},
+    ),
     "a place outside of its region": shared(8, SIZE),
     "a place of another size than the tensor": shared(0, 12),
     "an output that is larger than its place": shared(0, 8, output=place(8, 4)),

@@ -226,13 +226,36 @@ def test_its_calls_that_come_back_later(kit: Any, v2: Any, wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
+def test_the_highest_classes_it_asks_for(kit: Any, v2: Any, wire: str) -> None:
+    def work(address: str, _: Any) -> None:
+        module = WIRES[wire]
+        first = np.array([[1, 5, 10, *[0] * 13], [7, -3, 2, *[6] * 13]], np.int32)
+        asked = []
+        for name, array in (("INPUT0", first), ("INPUT1", np.zeros_like(first))):
+            asked.append(module.InferInput(name, [2, 16], "INT32"))
+            asked[-1].set_data_from_numpy(array)
+        wanted = [module.InferRequestedOutput(f"OUTPUT{n}", class_count=2 + n) for n in (0, 1)]
+        with module.InferenceServerClient(address) as client:
+            assert "classification" in str(client.get_server_metadata())
+            result = client.infer("simple", asked, outputs=wanted)
+        assert result.as_numpy("OUTPUT0").tolist() == [
+            [b"10:2:pickle", b"5:1"],
+            [b"7:0:apple", b"6:3"],
+        ]
+        assert result.as_numpy("OUTPUT1").tolist() == [
+            [b"10:2", b"5:1", b"1:0"],
+            [b"7:0", b"6:3", b"6:4"],
+        ]
+
+    with_server(kit, v2, work)
+
+
+@pytest.mark.parametrize("wire", WIRES)
 def test_what_is_not_done_here_is_said(kit: Any, v2: Any, wire: str) -> None:
     def work(address: str, tensors: Any) -> None:
         module = WIRES[wire]
         asked = inputs(module, ARRAYS["FP32"], "FP32")
-        wanted = module.InferRequestedOutput("out", class_count=2)
         refused: list[tuple[dict[str, Any], str]] = [
-            ({"outputs": [wanted]}, "`outputs[0].parameters.classification` is not done here"),
             ({"sequence_id": 7, "sequence_start": True}, "`parameters.sequence_id` is for models"),
         ]
         with module.InferenceServerClient(address) as client:
@@ -318,13 +341,16 @@ def test_its_keys(kit: Any, v2: Any, wire: str) -> None:
 def test_its_compression_over_http(kit: Any, v2: Any, coding: str) -> None:
     def work(address: str, _: Any) -> None:
         module = tritonclient.http
+        array = np.zeros((1, 100_000), np.float32)
         with module.InferenceServerClient(address) as client:
-            result = client.infer(
-                "identity_fp32",
-                inputs(module, ARRAYS["FP32"], "FP32"),
-                request_compression_algorithm=coding,
-                response_compression_algorithm=coding,
-            )
-        assert result.as_numpy("out").tolist() == ARRAYS["FP32"].tolist()
+            for binary in (True, False):
+                result = client.infer(
+                    "identity_fp32",
+                    inputs(module, array, "FP32"),
+                    outputs=[module.InferRequestedOutput("out", binary_data=binary)],
+                    request_compression_algorithm=coding,
+                    response_compression_algorithm=coding,
+                )
+                assert result.as_numpy("out").tolist() == array.tolist()
 
     with_server(kit, v2, work)

@@ -29,7 +29,7 @@ class TensorParameters(msgspec.Struct, frozen=True, gc=False):
     shared_memory_offset: int | None = None
     binary_data_size: int | None = None
     binary_data: bool | None = None
-    classification: int | None = None
+    classification: Whole | None = None
 
 
 class RequestParameters(msgspec.Struct, frozen=True, gc=False):
@@ -56,11 +56,13 @@ class Place(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """An output that was asked for. ``binary``: as bytes behind the JSON; None: as the request says of all."""
+    """An output that was asked for. ``binary``: as bytes behind the JSON; None: as the request says of all.
+    ``classes``: so many, the highest, instead of its elements; 0: as it is."""
 
     name: str
     binary: bool | None = None
     place: Place | None = None
+    classes: int = 0
 
 
 class Asked(NamedTuple):
@@ -101,13 +103,12 @@ def place_parameters(place: Place) -> dict[str, str | int]:
 
 def wanted_output(name: str, parameters: TensorParameters, at: str) -> Wanted:
     """Raises ``INVALID_REQUEST``."""
-    if parameters.classification:
-        raise refuse(f"{at}.classification", "is not done here")
     place = place_of(parameters, at)
-    binary = parameters.binary_data
-    if place is not None and binary:
-        raise refuse(f"{at}.binary_data", "and shared memory exclude each other")
-    return Wanted(name, binary, place)
+    binary, classes = parameters.binary_data, parameters.classification or 0
+    for beside, wanted in (("binary_data", binary), ("classification", classes)):
+        if place is not None and wanted:
+            raise refuse(f"{at}.{beside}", "and shared memory exclude each other")
+    return Wanted(name, binary, place, classes)
 
 
 def shared_tensor(

@@ -19,7 +19,8 @@ from headrace.protocols.kserve.datatypes import DTYPES
 from headrace.protocols.kserve.endpoints import LEASE, IndexBody, RegionBody
 from headrace.protocols.kserve.request import InferBody, OutputBody
 from headrace.protocols.kserve.response import LENGTH
-from headrace.protocols.openapi import Described, Json
+from headrace.protocols.openapi.document import Described
+from headrace.protocols.openapi.operation import Json
 
 _REF = "#/components/schemas/{name}"
 _JSON, _BYTES = "application/json", "application/octet-stream"

@@ -111,7 +111,8 @@ class V2Endpoints:
         size = json_size(call.header(LENGTH), body)
         asked = decode_infer(body, size, model, version, self._memory, call.tenant)
         caller = caller_of(call)
-        respond(call, await answered(self._tensors, self._memory, asked, caller, call.span))
+        found = await answered(self._tensors, self._memory, asked, caller, call.span)
+        await respond(call, found)
 
     def server(self, call: Call, _: str) -> None:
         call.json(facts.server(self._version))

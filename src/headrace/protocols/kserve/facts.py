@@ -15,8 +15,8 @@ from headrace.protocols.tensor_port import Tensors
 
 NAME = "headrace"
 EXTENSIONS = (
-    *("binary_tensor_data", "model_configuration", "model_repository", "parameters"),
-    *("statistics", "system_shared_memory"),
+    *("binary_tensor_data", "classification", "model_configuration", "model_repository"),
+    *("parameters", "statistics", "system_shared_memory"),
 )
 _STATES = {"ready": "READY", "loading": "LOADING", "unloaded": "UNAVAILABLE"}
 _FAILED = "UNAVAILABLE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from headrace.protocols.call import JSON, Call
 from headrace.protocols.errors import Header
 from headrace.protocols.kserve.asked import place_parameters
+from headrace.protocols.kserve.compression import coding_asked_for, compressed
 from headrace.protocols.kserve.datatypes import bytes_of
 from headrace.protocols.kserve.json_data import to_json
 from headrace.protocols.kserve.running import Answered, Output
@@ -18,7 +20,7 @@ _BYTES: Header = (b"content-type", b"application/octet-stream")
 _encode = msgspec.json.Encoder().encode
 
 
-def respond(call: Call, answered: Answered) -> None:
+async def respond(call: Call, answered: Answered) -> None:
     """Raises ``INVALID_REQUEST`` for an output that JSON has no form for."""
     pieces: list[memoryview] = []
     response = answered.response
@@ -30,11 +32,15 @@ def respond(call: Call, answered: Answered) -> None:
     if response.id:
         said["id"] = response.id
     head = _encode(said)
-    if not pieces:
-        call.respond(200, [JSON], head)
-        return
-    headers = [_BYTES, (LENGTH, b"%d" % len(head))]
-    call.respond_parts(200, headers, [head, *pieces])
+    headers = [_BYTES, (LENGTH, b"%d" % len(head))] if pieces else [JSON]
+    coding = coding_asked_for(call.header(b"accept-encoding"))
+    if coding is not None:
+        body = await asyncio.to_thread(compressed, [head, *pieces], coding)
+        call.respond(200, [*headers, (b"content-encoding", coding.encode())], body)
+    elif pieces:
+        call.respond_parts(200, headers, [head, *pieces])
+    else:
+        call.respond(200, headers, head)
 
 
 def _output(output: Output, pieces: list[memoryview]) -> dict[str, Any]:

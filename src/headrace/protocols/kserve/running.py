@@ -8,6 +8,7 @@ from typing import NamedTuple
 from headrace.domain.request import Caller
 from headrace.domain.tensors import Tensor, TensorResponse
 from headrace.protocols.kserve.asked import Asked, Wanted
+from headrace.protocols.kserve.classification import classified
 from headrace.protocols.kserve.rooms import Rooms
 from headrace.protocols.memory_port import Memory
 from headrace.protocols.tensor_port import Tensors
@@ -30,7 +31,8 @@ async def answered(
     tensors: Tensors, memory: Memory, asked: Asked, caller: Caller, span: Span | None
 ) -> Answered:
     """Run it; outputs for shared memory are there when this returns. Raises as :meth:`Tensors.infer`, and
-    as :class:`Rooms`. ``span``: of the request, if it is recorded."""
+    as :class:`Rooms`; ``INVALID_REQUEST`` for an output that has no classes. ``span``: of the request, if
+    it is recorded."""
     request = asked.request
     by_name = {wanted.name: wanted for wanted in asked.outputs}
     rooms = Rooms(asked, memory, caller.tenant)
@@ -42,6 +44,10 @@ async def answered(
         wanted = by_name.get(tensor.name)
         if wanted is None:
             wanted = Wanted(tensor.name, asked.binary)
+        elif wanted.classes:
+            model = tensors.model(response.model, response.version)
+            tensor = await classified(tensor, wanted.classes, model)
+            wanted = Wanted(tensor.name, asked.binary if wanted.binary is None else wanted.binary)
         elif wanted.place is not None:
             wanted = Wanted(tensor.name, False, rooms.put(tensor, wanted.place))
         elif wanted.binary is None:

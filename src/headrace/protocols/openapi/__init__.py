@@ -1,0 +1,1 @@
+"""The document of the HTTP API: what there is to ask, protocol by protocol."""
