@@ -7,16 +7,9 @@ from pathlib import Path
 
 from headrace.app import App
 from headrace.cli.options import loaded
+from tests.whole import settings_file
 
-CONFIG = """
-[server]
-port = 0
-state_dir = "{folder}"
-shutdown_grace_s = 0
-
-[store]
-url = "memory:"
-
+MODEL = """
 [[models]]
 name = "echo"
 engine = "scripted"
@@ -24,8 +17,7 @@ engine = "scripted"
 
 
 def test_topics_tell_when_a_model_is_loaded_and_unloaded(tmp_path: Path) -> None:
-    config = tmp_path / "headrace.toml"
-    config.write_text(CONFIG.format(folder=tmp_path))
+    config = settings_file(tmp_path, MODEL)
     told: list[tuple[str, str]] = []
     scrapes: list[bytes] = []
 

@@ -21,15 +21,9 @@ from headrace.domain.errors import HeadraceError
 from headrace.settings import SettingsError
 from tests import genai_models
 from tests.genai_models import letters_of, said_after, tokens_of
+from tests.whole import serving, settings_file
 
-CONFIG = """
-[server]
-port = 0
-state_dir = "{folder}"
-cache_dir = "{folder}/cache"
-shutdown_grace_s = 0
-[store]
-url = "memory:"
+MODEL = """
 [[models]]
 name = "letters"
 engine = "genai"
@@ -41,9 +35,7 @@ slots = 2
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     genai_models.model(tmp_path / "model")
-    path = tmp_path / "headrace.toml"
-    path.write_text(CONFIG.format(folder=tmp_path))
-    return path
+    return settings_file(tmp_path, MODEL, server=f'cache_dir = "{tmp_path}/cache"')
 
 
 def serve(config: Path, work: Callable[[httpx.AsyncClient, App], Awaitable[None]]) -> None:
@@ -51,19 +43,11 @@ def serve(config: Path, work: Callable[[httpx.AsyncClient, App], Awaitable[None]
     app = App(loaded(str(config), {}).settings)
 
     async def main() -> None:
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        app.topics.subscribe("model", lambda news: ready.done() or ready.set_result(None))
-        async with asyncio.timeout(30):
-            running = asyncio.create_task(app.run())
-            try:
-                await ready
-                assert app.front is not None
-                base = f"http://{app.front.address}"
-                async with httpx.AsyncClient(base_url=base, timeout=20) as client:
-                    await work(client, app)
-            finally:
-                app.stopping.set()
-                await running
+        async with asyncio.timeout(30), serving(app):
+            assert app.front is not None
+            base = f"http://{app.front.address}"
+            async with httpx.AsyncClient(base_url=base, timeout=20) as client:
+                await work(client, app)
 
     asyncio.run(main())
 

@@ -20,22 +20,8 @@ from headrace.app import App
 from headrace.cli.options import loaded
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.settings import SettingsError
+from tests.whole import ECHO, serving, settings_file
 
-CONFIG = """
-[server]
-port = 0
-state_dir = "{folder}"
-shutdown_grace_s = {grace}
-{server}
-
-[store]
-url = "{store}"
-
-[[models]]
-name = "echo"
-engine = "scripted"
-script = "{folder}/script.json"
-"""
 SCRIPTS = [
     {"when": "hang", "tokens": ["a", "b"], "hang_after": 1},
     {"when": "slowly", "tokens": ["a"] * 5, "delay_ms": 100},
@@ -48,8 +34,7 @@ def configured(
     folder: Path, server: str = "grpc_port = 0", grace: float = 0.0, store: str = "memory:"
 ):
     (folder / "script.json").write_text(json.dumps({"scripts": SCRIPTS}))
-    config = folder / "headrace.toml"
-    config.write_text(CONFIG.format(folder=folder, server=server, grace=grace, store=store))
+    config = settings_file(folder, ECHO, server=server, store=store, grace_s=grace)
     return loaded(str(config), {}).settings
 
 
@@ -57,17 +42,10 @@ def configured(
 async def running(settings: Any) -> AsyncIterator[tuple[App, Any]]:
     """The server, and a channel to it."""
     app = App(settings)
-    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    app.topics.subscribe("model", lambda news: ready.done() or ready.set_result(None))
-    serving = asyncio.create_task(app.run())
-    await ready
-    try:
+    async with serving(app):
         assert app.grpc is not None
         async with grpc.aio.insecure_channel(app.grpc.address) as channel:
             yield app, channel
-    finally:
-        app.stopping.set()
-        assert await serving == 0
 
 
 def streamed(channel: Any, prompt: str, metadata: Any = None) -> Any:

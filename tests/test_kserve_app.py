@@ -28,23 +28,8 @@ from headrace.app import App
 from headrace.cli.options import loaded
 from headrace.domain.tensors import NUMPY_TYPES
 from tests import onnx_models
+from tests.whole import settings_file
 
-CONFIG = """
-[server]
-port = 0
-grpc_port = 0
-state_dir = "{folder}"
-cache_dir = "{folder}/cache"
-shutdown_grace_s = 0
-{server}
-[store]
-url = "memory:"
-[[models]]
-name = "sum"
-engine = "onnx"
-source = "file:{folder}/sum.onnx"
-{onnx}
-"""
 MODEL = """
 [[models]]
 name = "{name}"
@@ -78,11 +63,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def serve(folder: Path, work: Callable[[App], Any], server: str = "", onnx: str = "") -> None:
     """Do this in a thread of its own, beside a server whose models are ready."""
-    more = "".join(
-        MODEL.format(name=f"same_{datatype.lower()}", folder=folder) for datatype in NUMPY_TYPES
-    )
-    config = folder / "headrace.toml"
-    config.write_text(CONFIG.format(folder=folder, server=server, onnx=onnx) + more)
+    models = [MODEL.replace("{name}", "sum"), onnx, "\n"]
+    models += [MODEL.replace("{name}", f"same_{datatype.lower()}") for datatype in NUMPY_TYPES]
+    ports = f'grpc_port = 0\ncache_dir = "{folder}/cache"\n{server}'
+    config = settings_file(folder, "".join(models), server=ports)
 
     async def main() -> None:
         app = App(loaded(str(config), {}).settings)

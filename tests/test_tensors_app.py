@@ -20,29 +20,22 @@ from headrace.domain.request import Caller, Message, Request
 from headrace.protocols.tensor_port import Tensors
 from tests import onnx_models
 from tests.tensor_house import ask, tensor
+from tests.whole import settings_file
 
-CONFIG = """
-[server]
-port = 0
-state_dir = "{folder}"
-cache_dir = "{folder}/cache"
-shutdown_grace_s = 0
-[store]
-url = "memory:"
+MODEL = """
 [[models]]
 name = "same"
 aliases = ["alias"]
 engine = "onnx"
 source = "file:{folder}/same.onnx"
-sha256 = "{digest}"
 """
 
 
 def app(tmp_path: Path, more: str = "", digest: str = "") -> App:
     path = onnx_models.identity(tmp_path / "same.onnx", shape=("batch", 1))
     digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()
-    config = tmp_path / "headrace.toml"
-    config.write_text(CONFIG.format(folder=tmp_path, digest=digest) + more)
+    tables = f'{MODEL}sha256 = "{digest}"\n{more}'
+    config = settings_file(tmp_path, tables, server=f'cache_dir = "{tmp_path}/cache"')
     return App(loaded(str(config), {}).settings)
 
 

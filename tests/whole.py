@@ -11,16 +11,7 @@ from pathlib import Path
 from headrace.app import App
 from headrace.cli.options import loaded
 
-BASE = """
-[server]
-port = 0
-state_dir = "{folder}"
-shutdown_grace_s = 0
-{server}
-
-[store]
-url = "sqlite:"
-
+ECHO = """
 [[models]]
 name = "echo"
 engine = "scripted"
@@ -31,6 +22,32 @@ SCRIPTS = [
     {"when": "slowly", "tokens": ["a "] * 100, "delay_ms": 30},
     {"tokens": ["Hel", "lo"]},
 ]
+
+
+def settings_file(
+    folder: Path, more: str, *, server: str = "", store: str = "memory:", grace_s: float = 0.0
+) -> Path:
+    """Of a server on any free port, with its state in that folder. ``server``: further lines of that table; ``more``:
+    further tables, in which ``{folder}`` is the folder."""
+    file = folder / "headrace.toml"
+    first = f'[server]\nport = 0\nstate_dir = "{folder}"\nshutdown_grace_s = {grace_s}\n{server}\n'
+    tables = f'[store]\nurl = "{store}"\n' + more.replace("{folder}", str(folder))
+    file.write_text(first + tables)
+    return file
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncIterator[None]:
+    """It runs, a model loaded, until the block ends."""
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    app.topics.subscribe("model", lambda news: ready.done() or ready.set_result(None))
+    running = asyncio.create_task(app.run())
+    await ready
+    try:
+        yield
+    finally:
+        app.stopping.set()
+        assert await running == 0
 
 
 class Whole:
@@ -44,8 +61,7 @@ class Whole:
 
     def write(self, server: str = "", more: str = "") -> Path:
         """``server``: further lines of that table; ``more``: further tables."""
-        self.file.write_text(BASE.format(folder=self.folder, server=server) + more)
-        return self.file
+        return settings_file(self.folder, ECHO + more, server=server, store="sqlite:")
 
     @asynccontextmanager
     async def running(self, server: str = "", more: str = "") -> AsyncIterator[App]:
@@ -56,12 +72,5 @@ class Whole:
             return loaded(str(self.file), {}).settings
 
         app = App(read(), read)  # type: ignore[arg-type]
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        app.topics.subscribe("model", lambda news: ready.done() or ready.set_result(None))
-        serving = asyncio.create_task(app.run())
-        await ready
-        try:
+        async with serving(app):
             yield app
-        finally:
-            app.stopping.set()
-            assert await serving == 0

@@ -13,7 +13,8 @@ from headrace.domain.errors import MEANINGS, Code, HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.domain.request import Caller, Request, Urgency
 from headrace.flow import Flow
-from headrace.streams.generation import Generation, Meter
+from headrace.streams.generation import Generation
+from headrace.streams.generation_port import Meter
 
 NONE = Urgency()
 FAILURES: frozenset[str] = frozenset(

@@ -7,31 +7,28 @@ the model's; this carries both out.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from functools import partial
 from math import inf, nan
-from typing import Any
 
 from headrace.domain.delta import Prefix
-from headrace.domain.errors import MEANINGS, Code, HeadraceError
+from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.domain.request import capped, less_tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
-from headrace.going_on import BUSY, NEVER_BEGAN, may_go_on, may_pause
+from headrace.giving_way import in_line, line_at, who_gives_way
+from headrace.going_on import BUSY, NEVER_BEGAN, may_go_on
 from headrace.limiting import Limiting
-from headrace.routing.model import Place, Replica
+from headrace.reporting import report
+from headrace.routing.model import Place
 from headrace.scheduling.policy import Ticket
 from headrace.scheduling.queue import Overflow
 from headrace.streams.generation import Generation
 from headrace.streams.topics import Topics
 from headrace.tickets import Tickets
 from headrace.tracing import Tracer
-
-_logger = logging.getLogger("headrace.service")
-_LEVELS = logging.getLevelNamesMapping()
 
 SOON_S = 1.0
 """Who is pressed so soon is looked at then, and not at the next tick only."""
@@ -281,12 +278,12 @@ class Dispatcher:
         turn: it goes past all of them, or those before it in the line and one of those with a slot give way."""
         for replica in flow.model.replicas:
             if replica.early and not self.stopped:
-                for generation in _line(flow, replica):
+                for generation in line_at(replica, flow):
                     self._let_pass(generation, flow, now)
 
     def _let_pass(self, generation: Generation, flow: Flow, now: float) -> None:
         place = generation.place
-        if place is None or not _in_line(generation):  # by what was done for another
+        if place is None or not in_line(generation):  # by what was done for another
             return
         self._begin_to_account(flow, now)
         flow.charge(now)
@@ -296,7 +293,7 @@ class Dispatcher:
             self._free(generation, now)
             self._start(generation, flow, express)
             return
-        while generation in (line := _line(flow, place.replica)):
+        while generation in (line := line_at(place.replica, flow)):
             paused = self._paused_for(generation, flow, now)
             if paused is None:
                 return
@@ -310,39 +307,14 @@ class Dispatcher:
         asyncio.get_running_loop().call_soon(self._pump, flow)
 
     def _paused_for(self, generation: Generation, flow: Flow, now: float) -> Generation | None:
-        """One that runs and gives its place to this one, which waits: it goes on later from its log. Those that
-        have begun nothing yet lose nothing by it. Nobody, where a slot is likely to become free in time."""
-        eta_s = flow.queue.eta_s(1, now)
-        if eta_s is not None and now + eta_s < generation.ticket.start_by < inf:
-            return None
-        if generation.request.choices > 1:  # one that gives way would not be enough
-            return None
-        express = None if flow.express is None else flow.express.replica
-        running = [
-            one
-            for one in flow.running.values()
-            if one.place.replica is not express and may_pause(one, flow)
-        ]
-        if generation.place is None:
-            first = [one.ticket for one in running if _in_line(one)]
-        else:
-            replica = generation.place.replica
-            line = _line(flow, replica)
-            before = line[: line.index(generation)]
-            first = [one.ticket for one in before if one in running]
-            running = [o for o in running if o.place.replica is replica and o not in line]
-        victim = None
-        for tickets in (first, [one.ticket for one in running]):
-            victim = victim or flow.queue.policy.victim(generation.ticket, tickets, now)
-        if victim is None:
-            return None
-        victim.pauses += 1
-        paused = flow.running[victim.id]
-        paused.stop_run()
-        self._free(paused, now)
-        if paused.trace is not None:
-            paused.trace.moved()
-        paused.progress("paused")
+        """One that runs and gives its place to this one: it goes on later from its log."""
+        paused = who_gives_way(generation, flow, now)
+        if paused is not None:
+            paused.stop_run()
+            self._free(paused, now)
+            if paused.trace is not None:
+                paused.trace.moved()
+            paused.progress("paused")
         return paused
 
     def _tell(self, generation: Generation, position: int, now: float) -> None:
@@ -478,23 +450,6 @@ class Dispatcher:
                 self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
 
 
-def _line(flow: Flow, replica: Replica[Engine]) -> list[Generation]:
-    """Those that stand in an engine's own line, in its order: of those it has said nothing of yet, the last."""
-    line = [one for one in flow.running.values() if one.place.replica is replica and _in_line(one)]
-    beyond = sum(one.place.taken for one in line) - replica.early
-    while line and beyond >= line[0].place.taken:
-        beyond -= line.pop(0).place.taken
-    return line
-
-
-def _in_line(generation: Generation) -> bool:
-    """Whether its engine has it, and no slot for it yet: it said nothing since. Not one that is about to end."""
-    place = generation.place
-    if generation.seq != place.seq or generation.closing:
-        return False
-    return bool(place.early and place.replica.early)
-
-
 def _shed() -> HeadraceError:
     text = "The queue was full, and a request that cannot wait took this one's turn; try again."
     return HeadraceError(Code.QUEUE_FULL, text, retry_after_s=5.0)
@@ -503,21 +458,3 @@ def _shed() -> HeadraceError:
 def _too_late() -> HeadraceError:
     text = "This request cannot be answered within its target any more; try again later."
     return HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0)
-
-
-def report(generation: Generation, what: str, code: str, message: str) -> None:
-    """Log what went wrong by our fault or an engine's; of clients' mistakes there would be too many."""
-    level = MEANINGS[Code(code)].log_level
-    if level != "info":
-        caller = generation.caller
-        trace_id, span_id = caller.trace.ids if caller.trace is not None else ("", "")
-        extra: dict[str, Any] = {
-            "generation": generation.id,
-            "request_id": caller.request_id,
-            "trace_id": trace_id,
-            "span_id": span_id,
-            "model": generation.model,
-            "tenant": caller.tenant,
-            "code": code,
-        }
-        _logger.log(_LEVELS[level.upper()], what, code, message, extra=extra)

@@ -20,7 +20,7 @@ from headrace.admission.plan import Plan, Reservation
 from headrace.admission.read_tokens import ReadTokens
 from headrace.admission.tenants import Tenants
 from headrace.attaining import refused, watch
-from headrace.dispatch import Dispatcher, report
+from headrace.dispatch import Dispatcher
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Event, Finish, Prompt
 from headrace.domain.ids import Ulids, find_ulid
@@ -35,6 +35,7 @@ from headrace.prompting import add_prompt, rewrite_request
 from headrace.protocols.port import Generation as AnyGeneration
 from headrace.protocols.port import ModelCard
 from headrace.recovery import interrupt, left_at, lives_on
+from headrace.reporting import report
 from headrace.routing.model import Models
 from headrace.streams.addition import over
 from headrace.streams.generation import Generation

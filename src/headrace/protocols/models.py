@@ -69,26 +69,27 @@ class ModelEndpoints:
     def info(self, call: Call, _: str) -> None:
         """One model's facts by ``?model=``; without it those of the first model."""
         name = call.query().get("model") or self._first()
-        card = self._service.model(name)
-        call.json(
-            ModelInfo(
-                card.name,
-                card.version,
-                card.type,
-                card.parameters,
-                card.max_tokens,
-                float(card.created),
-                card.context,
-                card.slots,
-                card.aliases,
-                card.ready,
-                card.reason,
-            )
-        )
+        call.json(info_of(self._service.model(name)))
 
     def _first(self) -> str:
         cards = self._service.models()
         return cards[0].name if cards else ""
+
+
+def info_of(card: ModelCard) -> ModelInfo:
+    return ModelInfo(
+        card.name,
+        card.version,
+        card.type,
+        card.parameters,
+        card.max_tokens,
+        float(card.created),
+        card.context,
+        card.slots,
+        card.aliases,
+        card.ready,
+        card.reason,
+    )
 
 
 def _listed(name: str, card: ModelCard) -> Model:

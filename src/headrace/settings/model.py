@@ -97,6 +97,11 @@ class Embedding(Section, frozen=True):
     ] = False
 
 
+Checksum = Annotated[
+    str, setting("Checksum of that file; set it in production.", pattern="^[0-9a-f]{64}$")
+]
+
+
 class Replica(Section, frozen=True):
     """One upstream of a model whose engine is ``openai``."""
 
@@ -136,13 +141,7 @@ class Version(Section, frozen=True):
     source: Annotated[
         str, setting("Its file, as the model's `source`.", pattern="^(file|hf|pypi):.+")
     ]
-    sha256: (
-        Annotated[
-            str,
-            setting("Checksum of that file; set it in production.", pattern="^[0-9a-f]{64}$"),
-        ]
-        | None
-    ) = None
+    sha256: Checksum | None = None
 
 
 class Onnx(Section, frozen=True):
@@ -295,13 +294,7 @@ class Model(Section, frozen=True):
         ]
         | None
     ) = None
-    sha256: (
-        Annotated[
-            str,
-            setting("Checksum of that file; set it in production.", pattern="^[0-9a-f]{64}$"),
-        ]
-        | None
-    ) = None
+    sha256: Checksum | None = None
     format: Annotated[
         Literal["keep", "q4_0", "q8_0"],
         setting("Repack the weights once, to what this machine computes fastest."),

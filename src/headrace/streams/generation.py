@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
@@ -28,6 +28,8 @@ from headrace.domain.event import (
 )
 from headrace.domain.request import Caller, Message, Request
 from headrace.streams.addition import Addition, over
+from headrace.streams.client_subscription import ClientSubscription
+from headrace.streams.generation_port import Chain, Meter, Owner
 from headrace.streams.hook import HookContext
 from headrace.streams.log import Log
 from headrace.streams.numbering import numbered
@@ -36,64 +38,6 @@ from headrace.streams.reader import Reader, Subscription
 from headrace.streams.store import LogHeader
 
 _NOTHING = Prefix("", ())
-
-
-class Chain(Protocol):
-    """The configured hooks as one (:class:`headrace.streams.hooks.HookChain`)."""
-
-    @property
-    def is_async(self) -> bool:
-        """Whether some method is a coroutine function."""
-
-    def on_token(
-        self, context: HookContext, deltas: Sequence[Delta]
-    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
-
-    def on_prompt(
-        self, context: HookContext, messages: Sequence[Message]
-    ) -> Sequence[Message] | Awaitable[Sequence[Message]]: ...
-
-    def on_turn_end(self, context: HookContext) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
-
-    def on_finish(
-        self, context: HookContext, end: Finish | Error
-    ) -> Sequence[Delta] | Awaitable[Sequence[Delta]]: ...
-
-
-class Owner(Protocol):
-    """Whoever runs generations (the service) hears of their turning points."""
-
-    def run_failed(self, generation: Generation, error: HeadraceError) -> bool:
-        """A run broke. True: the owner goes on with another run; False: the generation ends."""
-
-    def prefilling(self, generation: Generation) -> None:
-        """Its engine has begun with its prompt. Only of one that has a ticket, and where the engine says so."""
-
-    def first_token(self, generation: Generation) -> None:
-        """Its first token is visible."""
-
-    def prompted(self, generation: Generation) -> None:
-        """Messages were added and its run stopped: the owner goes on with another."""
-
-    def ending(self, generation: Generation, end: Finish | Error) -> None:
-        """The terminal event is about to be appended. Only of a generation that has a reservation."""
-
-    def ended(self, generation: Generation, end: Finish | Error) -> None:
-        """The terminal event was appended; the slot is free."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> object:
-        """Run something that waits, until it is done or the owner stops."""
-
-    def left(self, generation: Generation) -> None:
-        """The last client closed its stream before the end."""
-
-
-class Meter(Protocol):
-    """Counts visible tokens: the first ones of a generation, ``after_s`` seconds after it was admitted; then
-    ``count`` of them together, ``gap_s`` seconds after the ones before."""
-
-    def first_token(self, after_s: float) -> None: ...
-    def tokens(self, count: int, gap_s: float) -> None: ...
 
 
 class Generation:
@@ -598,23 +542,3 @@ def _prompts(messages: Sequence[Message], seq: int, now: float) -> list[Prompt]:
 
 def _refused(error: HeadraceError) -> Error:
     return Error(0, 0.0, error.code.value, error.message, error.meaning.retryable)
-
-
-class ClientSubscription:
-    """A client's subscription: closing it before the end means that a client left."""
-
-    __slots__ = ("_generation", "_inner", "_open")
-
-    def __init__(self, inner: Subscription, generation: Generation) -> None:
-        self._inner = inner
-        self._generation = generation
-        self._open = True
-
-    def resume(self) -> None:
-        self._inner.resume()
-
-    def close(self) -> None:
-        self._inner.close()
-        if self._open:
-            self._open = False
-            self._generation.client_closed()

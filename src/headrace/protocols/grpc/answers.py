@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Finish
 from headrace.protocols.fold import Fold, FoldedChoice
 from headrace.protocols.grpc import headrace_pb2 as pb
 from headrace.protocols.grpc.events import logprob_messages, usage_message
 from headrace.protocols.grpc.status import error_message
+from headrace.protocols.models import info_of
 from headrace.protocols.port import Generation, ModelCard
 
 
@@ -38,19 +41,7 @@ def batch_result(generation: Generation, result: Fold | HeadraceError) -> pb.Bat
 
 
 def model_info(card: ModelCard) -> pb.GetModelInfoResponse:
-    return pb.GetModelInfoResponse(
-        name=card.name,
-        version=card.version,
-        type=card.type,
-        parameters=card.parameters,
-        max_tokens=card.max_tokens,
-        created_at=card.created,
-        context=card.context,
-        slots=card.slots,
-        aliases=card.aliases,
-        ready=card.ready,
-        reason=card.reason,
-    )
+    return pb.GetModelInfoResponse(**msgspec.structs.asdict(info_of(card)))
 
 
 def _choice(index: int, choice: FoldedChoice, end: Finish) -> pb.Choice:
