@@ -56,8 +56,8 @@ class Tickets:
             request.sampling.max_tokens or estimates.likely,
             deadline,
             priority,
-            begun=generation.last_token_at > 0,
-            silent=not (request.stream or generation.durable),
+            generation.last_token_at > 0,
+            not (request.stream or generation.durable),
         )
         return ticket
 

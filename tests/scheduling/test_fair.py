@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.scheduling.load import Slots
 
-from headrace.scheduling.fair import Fair
 from headrace.scheduling.accounts import FEW
+from headrace.scheduling.fair import Fair
 from headrace.scheduling.fair_headroom import HEADROOM, FairHeadroom
 from headrace.scheduling.ledger import SHARES, SWEEP, Ledger
 from headrace.scheduling.policies import policy

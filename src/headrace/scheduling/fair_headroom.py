@@ -181,13 +181,16 @@ class FairHeadroom(Fair):
             least: Tenant | None = None
             pressed_before = late + level.reach_s
             for rank, line in enumerate(level.lines):
-                if rank > best_rank:
-                    break
                 before = pressed_before
-                if rank == best_rank and soonest < before:
-                    before = soonest
                 if line.soonest >= before:
                     continue
+                if rank >= best_rank:
+                    if rank > best_rank:
+                        break
+                    if soonest < before:
+                        before = soonest
+                        if line.soonest >= before:
+                            continue
                 if least is None:
                     least = level.tenants.first()
                     if least is None:

@@ -27,12 +27,14 @@ class Rate:
 
     def served(self, amount: float, now: float) -> bool:
         """So much more was; whether ``per_s`` is another now. A clock that goes back begins anew."""
-        amount += self.began
-        self.began = 0.0
-        last, self._last = self._last, now
+        if self.began:
+            amount += self.began
+            self.began = 0.0
         if self._spent:
             self._spent = max(self._spent - SPARE * amount, 0.0)
-        if not 0 <= now - last <= WINDOW_S:
+        since_s = now - self._last
+        self._last = now
+        if not 0 <= since_s <= WINDOW_S:
             self._since, self._amount = now, 0.0
         took_s = now - self._since
         if took_s > 0:  # else it was served before
