@@ -35,11 +35,12 @@ class Tickets:
         caller, request = generation.caller, generation.request
         arrived_at = generation.admitted_at
         terms = self._terms(caller.tenant)
-        if caller.urgency is not None and caller.urgency.spare:
-            terms = _spare(terms)
         deadline, priority = inf, request.priority
-        if caller.urgency is not None:
-            ttft_s, level = caller.urgency.ttft_s, caller.urgency.level
+        urgency = caller.urgency
+        if urgency is not None:
+            ttft_s, level = urgency.ttft_s, urgency.level
+            if urgency.spare:
+                terms = _spare(terms)
             if ttft_s is not None:
                 deadline = arrived_at + ttft_s
             if level is not None:
@@ -55,8 +56,8 @@ class Tickets:
             request.sampling.max_tokens or estimates.likely,
             deadline,
             priority,
-            begun=generation.last_token_at > 0,
-            silent=not (request.stream or generation.durable),
+            generation.last_token_at > 0,
+            not (request.stream or generation.durable),
         )
         return ticket
 

@@ -231,7 +231,7 @@ class Reservation(msgspec.Struct, eq=False, gc=False):
         do nothing."""
         if not self.settled:
             self.settled = True
-            self.plan.give_back(self, max(0, used), now)
+            self.plan.give_back(self, used if used > 0 else 0, now)
 
 
 def _tightest(budgets: Sequence[Budget], now: float, wall: float) -> Left | None:

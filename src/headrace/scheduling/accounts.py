@@ -19,11 +19,12 @@ class Tenant(Account):
     """A tenant in one class, and its waiting tickets: ``tickets`` in order, behind them the relegated ``late`` ones by
     when they are to be rescued; ``sheddable``: those of both that may be shed, the last first. ``owed``: how many
     late ones it has to run before others of its own. ``bid``: of its tickets that can be in time, to go ahead of its
-    turn; ``late_bid``: of the others, while they are few. ``crowd_number`` belongs to :class:`Crowded`."""
+    turn; ``late_bid``: of the others, while they are few. ``overloads``: it asks for more than it can have in time;
+    ``urgent``: where its bid belongs, as who does is apart. ``crowd_number`` belongs to :class:`Crowded`."""
 
     __slots__ = (
-        *("bid", "crowd_number", "late", "late_bid"),
-        *("level", "owed", "sheddable", "tickets"),
+        *("bid", "crowd_number", "late", "late_bid", "level"),
+        *("overloads", "owed", "sheddable", "tickets", "urgent"),
     )
 
     def __init__(self, level: Level) -> None:
@@ -33,6 +34,8 @@ class Tenant(Account):
         self.late = TicketHeap()
         self.sheddable = TicketHeap()
         self.owed = 0.0
+        self.overloads = False
+        self.urgent = level.urgent
         self.bid = Bid(self, self.tickets)
         self.late_bid = Bid(self, self.late)
         self.crowd_number = 0
@@ -53,18 +56,10 @@ class Tenant(Account):
             elif late.waiting <= FEW:
                 self.level.late.offer(self.late_bid)
 
-    @property
-    def overloads(self) -> bool:
-        """It asks for more than it can have in time."""
-        return self.late.waiting > FEW
-
-    @property
-    def urgent(self) -> Urgent:
-        """Where it belongs: who overloads is apart."""
-        return self.level.overloading if self.late.waiting > FEW else self.level.urgent
-
     def moves(self) -> None:
-        """Its bids go where they belong now."""
+        """Its bids go where they belong now. To be called when its late ones become more than few, or few again."""
+        self.overloads = self.late.waiting > FEW
+        self.urgent = self.level.overloading if self.overloads else self.level.urgent
         self.bid.leave()
         self.late_bid.leave()
         self.urgent.offer(self.bid)
@@ -73,8 +68,11 @@ class Tenant(Account):
 
     def drop(self, ticket: Ticket) -> None:
         """A ticket of it has given up its stay."""
-        (self.late if ticket.late else self.tickets).left()
-        ticket.late = False
+        if ticket.late:
+            ticket.late = False
+            self.late.left()
+        else:
+            self.tickets.left()
         if ticket.terms.sheddable and not ticket.begun:
             self.sheddable.left()
 

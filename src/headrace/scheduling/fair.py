@@ -89,14 +89,15 @@ class Fair(Base):
             ticket.account = tenant = self._ledger.of(ticket)
             self._ledger.begins_at_once(tenant)
         tenant.running += 1
-        ticket.again = ticket.charged
-        if not ticket.charged:
+        if ticket.charged:
+            ticket.again = True
+        else:
             ticket.charged = True
             self._ledger.charge(tenant, ticket.size)
 
     def produced(self, ticket: Ticket, count: int, now: float) -> None:
         more = count if 0 < count < MOST_TOKENS else 0
-        ticket.produced += int(more)
+        ticket.produced += more
         tenant: Tenant = ticket.account or self._ledger.of(ticket)
         self._ledger.charge(tenant, more * self._output_cost)
 

@@ -113,9 +113,10 @@ class FairHeadroom(Fair):
         if ticket.priority:
             key += steps(ticket.priority)
         tenant.tickets.push(key, ticket)
+        level = tenant.level
         reach_s = start_by - ticket.pressed_at + ROUNDING_S
-        if reach_s > tenant.level.reach_s or tenant.level.waiting == 1:
-            tenant.level.reach_s = reach_s
+        if reach_s > level.reach_s or level.waiting == 1:
+            level.reach_s = reach_s
         if start_by < tenant.bid.at:
             tenant.urgent.offer(tenant.bid)
         if ticket.terms.sheddable and not ticket.charged and start_by >= ticket.arrived_at:
@@ -149,13 +150,13 @@ class FairHeadroom(Fair):
             self._expiring.left()
 
     def peek(self, now: float) -> Ticket | None:
-        at = finite(now)
+        at = now if -MOST_S < now < MOST_S else 0.0
         late = at + self._predictors.ahead_s
         level = self._ledger.next_level()
         if level is None:
             return None
         ahead = self._ahead_of_turn(level, late)
-        if ahead is not None and ahead.late:
+        if ahead is not None and (ahead.late or ahead.account.owed < 1):
             return ahead
         tenant: Tenant | None = level.tenants.first() if ahead is None else ahead.account
         if tenant is None:
@@ -178,15 +179,18 @@ class FairHeadroom(Fair):
             if level.counter > bound or not level.waiting:
                 continue
             least: Tenant | None = None
+            pressed_before = late + level.reach_s
             for rank, line in enumerate(level.lines):
-                if rank > best_rank:
-                    break
-                before = late + level.reach_s
-                if rank == best_rank and soonest < before:
-                    before = soonest
-                bids = line.bids
-                if not line.aside and not (bids and bids[0][0] < before):
+                before = pressed_before
+                if line.soonest >= before:
                     continue
+                if rank >= best_rank:
+                    if rank > best_rank:
+                        break
+                    if soonest < before:
+                        before = soonest
+                        if line.soonest >= before:
+                            continue
                 if least is None:
                     least = level.tenants.first()
                     if least is None:
@@ -212,7 +216,8 @@ class FairHeadroom(Fair):
             return False
         tenant: Tenant = ticket.account
         if ticket.late:
-            tenant.owed = max(tenant.owed - 1, 0.0)
+            if tenant.owed:
+                tenant.owed = max(tenant.owed - 1, 0.0)
         elif tenant.late.waiting and self._overdue(tenant, finite(now)):
             tenant.owed = min(tenant.owed + self._rescue_rate, self._rescue_rate + 1)
         return Fair.serve(self, ticket, now)

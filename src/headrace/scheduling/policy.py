@@ -49,8 +49,9 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
 
     ``prompt_tokens``: counted or estimated; ``cached_tokens`` of them an engine is expected to hold already.
     ``output_tokens``: expected. ``deadline``: when the first token is due. ``priority``: the request's own within its
-    tenant, lower is sooner. ``replica``: where it runs, once it does. ``produced``: output tokens charged so
-    far. All below that belongs to the policy.
+    tenant, lower is sooner. ``begun``: it had its first token; ``silent``: nobody will say when its first token comes.
+    ``replica``: where it runs, once it does. ``produced``: output tokens charged so far. All below that belongs to
+    the policy.
     """
 
     id: str
@@ -61,6 +62,8 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     output_tokens: int = 256
     deadline: float = math.inf
     priority: int = 0
+    begun: bool = False
+    silent: bool = False
     replica: str = ""
     produced: int = 0
 
@@ -94,10 +97,6 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     """How many of others the engine had before it."""
     pauses: int = 0
     """How often it gave way to another."""
-    begun: bool = False
-    """It had its first token."""
-    silent: bool = False
-    """Nobody will say when its first token comes."""
 
 
 class Policy(Protocol):

@@ -101,7 +101,8 @@ class Queue(Generic[W]):
         waiting = self.waiting
         if item.id in waiting:
             return len(waiting), None
-        if len(waiting) - len(self._outside) >= self.limit:
+        inside = len(waiting) - len(self._outside)
+        if inside >= self.limit:
             if overflow is Overflow.SPILL:
                 return 0, None
             if overflow is Overflow.WAIT and len(self._outside) < self.limit:
@@ -111,9 +112,10 @@ class Queue(Generic[W]):
                 gave_way = self._shed(ticket, now)
             if gave_way is None:
                 raise self._full(now)
+            inside -= 1
         self._wait(item, ticket, now, now)
         self.policy.add(ticket, now)
-        return len(waiting) - len(self._outside), gave_way
+        return inside + 1, gave_way
 
     def rejoin(self, item: W, ticket: Ticket, since: float, now: float) -> None:
         """Wait again: it was pre-empted, or its run broke. Never refused: it was admitted already. ``since`` counts for

@@ -8,7 +8,6 @@ WINDOW_S = 1.0
 SMOOTHING = 0.1
 """Weight of one measurement."""
 
-
 SPARE = 0.1
 """Part of what is served that may be computed a second time for somebody's sake."""
 
@@ -30,11 +29,12 @@ class Rate:
 
     def served(self, amount: float, now: float) -> bool:
         """So much more was; whether ``per_s`` is another now. A clock that goes back begins anew."""
-        amount += self.began
-        self.began = 0.0
-        last, self._last = self._last, now
+        if self.began:
+            amount += self.began
+            self.began = 0.0
         if self._spent:
             self._spent = max(self._spent - SPARE * amount, 0.0)
+        last, self._last = self._last, now
         if not 0 <= now - last <= WINDOW_S:
             self._rested(last, now)
             self._since, self._amount = now, 0.0

@@ -39,16 +39,17 @@ class Urgent:
     A tenant stands aside while its counter is more than the headroom beyond the least. It is moved at most once for
     each time that its counter or its lateness changed, so finding the next one is O(log n). A bid has one valid entry
     in all of the class, with its number; others are dropped when they come to the top, or are the majority.
-    ``numbers``: new ones for entries, the same for all of the class. ``bids``, ``aside``: heaps of entries;
-    others may only look at them.
+    ``numbers``: new ones for entries, the same for all of the class. ``soonest``: nobody is first who must start
+    sooner; -infinity while somebody stands aside.
     """
 
-    __slots__ = ("_numbers", "aside", "bids")
+    __slots__ = ("_aside", "_bids", "_numbers", "soonest")
 
     def __init__(self, numbers: Iterator[int]) -> None:
-        self.bids: Entries = []
-        self.aside: Entries = []
+        self._bids: Entries = []
+        self._aside: Entries = []
         self._numbers = numbers
+        self.soonest = inf
 
     def offer(self, bid: Bid) -> None:
         """The first of its tickets may be another one."""
@@ -56,14 +57,24 @@ class Urgent:
             entry = bid.tickets.first()
             if entry is not None and entry[2].start_by < bid.at:
                 bid.at = entry[2].start_by
-                self.bids = self._push(self.bids, bid.at, bid)
+                self._bids = self._push(self._bids, bid.at, bid)
+                self._look()
 
     def first(self, now: float, least: float, headroom: float, before: float) -> Ticket | None:
         """The first ticket of who has the least time left, if it must start ``before`` then; what had to start
         before ``now`` is relegated on the way. ``least``: the least counter of those with somebody waiting."""
-        if self.aside and self.aside[0][0] - headroom <= least:
+        found = self._first(now, least, headroom, before)
+        self._look()
+        return found
+
+    def _look(self) -> None:
+        bids = self._bids
+        self.soonest = -inf if self._aside else bids[0][0] if bids else inf
+
+    def _first(self, now: float, least: float, headroom: float, before: float) -> Ticket | None:
+        if self._aside and self._aside[0][0] - headroom <= least:
             self._bring_back(least, headroom)
-        bids = self.bids
+        bids = self._bids
         while bids:
             start, number, bid = bids[0]
             if start >= before:
@@ -82,7 +93,7 @@ class Urgent:
                 bid.leave()
                 if entry is not None:
                     bid.aside = True
-                    self.aside = self._push(self.aside, tenant.counter, bid)
+                    self._aside = self._push(self._aside, tenant.counter, bid)
             elif entry[2].start_by > start:
                 bid.at = entry[2].start_by
                 heapreplace(bids, (bid.at, number, bid))
@@ -91,7 +102,7 @@ class Urgent:
         return None
 
     def _bring_back(self, least: float, headroom: float) -> None:
-        aside = self.aside
+        aside = self._aside
         while aside and aside[0][0] - headroom <= least:
             _, number, bid = aside[0]
             if number != bid.number:
