@@ -129,14 +129,16 @@ def grpc_raw(port: int, array: Array) -> RoundTrip:
 
 
 class Shared:
-    """A region for an input and an output of one size. ``given`` and ``got``: the arrays in it."""
+    """A region for an input and an output of one size. ``given`` and ``got``: the arrays in it. ``over``: the output is
+    asked for where the input is."""
 
-    def __init__(self, http: Http, array: Array, fd: int, key: str) -> None:
+    def __init__(self, http: Http, array: Array, fd: int, key: str, *, over: bool = False) -> None:
         size = array.nbytes
+        at = 0 if over else size
         os.ftruncate(fd, 2 * size)
         memory = mmap.mmap(fd, 2 * size)
         floats = np.frombuffer(memory, np.float32)
-        self.given, self.got = floats[: array.size], floats[array.size :]
+        self.given, self.got = floats[: array.size], floats[at // 4 :][: array.size]
         self.given[:] = array.reshape(-1)
         name = secrets.token_hex(4)
         said = json.dumps({"key": key, "byte_size": 2 * size}).encode()
@@ -144,7 +146,7 @@ class Shared:
         tensor = {"name": INPUT, "datatype": "FP32", "shape": array.shape}
         self._said = {
             "inputs": [tensor | _place(name, 0, size)],
-            "outputs": [{"name": OUTPUT} | _place(name, size, size)],
+            "outputs": [{"name": OUTPUT} | _place(name, at, size)],
         }
         self._http = http
 
@@ -160,6 +162,11 @@ class Shared:
 
 def shared_in_place(port: int, array: Array) -> RoundTrip:
     return _posix(port, array).once
+
+
+def shared_over_input(port: int, array: Array) -> RoundTrip:
+    """The client reads its answer where it wrote its question."""
+    return _posix(port, array, over=True).once
 
 
 def in_turns(port: int, array: Array) -> tuple[RoundTrip, RoundTrip]:
@@ -214,11 +221,11 @@ def memcpy_shared(_: int, array: Array) -> RoundTrip:
     return once
 
 
-def _posix(port: int, array: Array) -> Shared:
+def _posix(port: int, array: Array, *, over: bool = False) -> Shared:
     path = Path("/dev/shm") / f"headrace-benchmark-{os.getpid()}-{secrets.token_hex(4)}"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        return Shared(Http(port), array, fd, path.name)
+        return Shared(Http(port), array, fd, path.name, over=over)
     finally:
         path.unlink()  # mapped by both; nothing is left of it after them
 

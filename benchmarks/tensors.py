@@ -77,6 +77,7 @@ WAYS: dict[str, tuple[str, Open]] = {
     "shared memory, copied in and out": ("http", tensor_wires.shared_copied),
     "shared memory, in place": ("http", tensor_wires.shared_in_place),
     "memfd, in place": ("http", tensor_wires.memfd_in_place),
+    "shared memory, answered over its input": ("http", tensor_wires.shared_over_input),
     "one memcpy": ("http", tensor_wires.memcpy),
     "one memcpy in shared memory": ("http", tensor_wires.memcpy_shared),
 }
