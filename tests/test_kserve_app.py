@@ -139,6 +139,28 @@ def in_shared_memory(module: Any, client: Any, name: str, array: Any, datatype: 
         client.unregister_system_shared_memory(key)
 
 
+def test_the_highest_classes_have_the_names_of_a_file(folder: Path) -> None:
+    (folder / "labels.txt").write_text("left\nright\n")
+    more = '[models.onnx]\nlabels = { sum = "{folder}/labels.txt" }\n'
+
+    def work(app: App) -> None:
+        for wire, module in WIRES.items():
+            with module.InferenceServerClient(address(app, wire)) as client:
+                given = []
+                for name in ("a", "b"):
+                    given.append(module.InferInput(name, [2, 2], "INT32"))
+                    given[-1].set_data_from_numpy(np.array([[1, 2], [4, 3]], np.int32))
+                wanted = [
+                    module.InferRequestedOutput("sum", class_count=1),
+                    module.InferRequestedOutput("difference"),
+                ]
+                answer = client.infer("sum", given, outputs=wanted)
+                assert answer.as_numpy("sum").tolist() == [[b"4:1:right"], [b"8:0:left"]]
+                assert answer.as_numpy("difference").tolist() == [[0, 0], [0, 0]]
+
+    serve(folder, work, onnx=more)
+
+
 def test_outputs_come_in_place_and_regions_are_gone_with_the_server(folder: Path) -> None:
     """What the engine was given, and what it gave, are one memory: the client's."""
 
