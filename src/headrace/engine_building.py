@@ -24,7 +24,7 @@ from headrace.engines.measured import MeasuredEngine
 from headrace.engines.memory import available, check_memory
 from headrace.engines.openai import OpenAIEngine, OpenAIOptions
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
-from headrace.engines.still import OTHERS_GO_S, OTHERS_HELD_S, POSSIBLE, LeadingLlama, Still
+from headrace.engines.still import POSSIBLE, LeadingLlama, Shifts, Still
 from headrace.local_engine import Build, LocalEngine
 from headrace.models.bar import Bar
 from headrace.models.pull import pull
@@ -138,7 +138,7 @@ class Beside:
 
     def __init__(self) -> None:
         self._rows = Still()
-        self._all = Still(OTHERS_HELD_S, OTHERS_GO_S)
+        self._all = Shifts()
         self._leading: LlamaEngine | None = None
 
     def lead(self, options: LlamaOptions, environment: Mapping[str, str], cpus: int) -> LlamaEngine:
@@ -165,7 +165,11 @@ class Beside:
         slots = max(2, all_slots // 2)
         self._check_memory(slots / all_slots)
         own = msgspec.structs.replace(_another(options, "express"), slots=slots)
-        return LeadingLlama(own, environment, cpus, [self._rows, self._all])
+        engine = LeadingLlama(own, environment, cpus, [self._rows, self._all])
+        leading = self._leading
+        self._all.own = lambda: engine.serving_pid
+        self._all.both = lambda: bool(engine.running and leading and leading.running)
+        return engine
 
     def _check_memory(self, part: float) -> None:
         """For so many slots, in slots of the leading one: what is beside its slots is small."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from headrace.admission.estimates import size_of
@@ -15,7 +15,7 @@ from headrace.occasional import LOOK_S, Occasional
 from headrace.routing.model import Place, Replica
 from headrace.scheduling.fair import OUTPUT_COST
 from headrace.scheduling.policy import Ticket
-from headrace.scheduling.recent import Recent
+from headrace.scheduling.recent import LIGHT, Recent
 from headrace.streams.generation import Generation
 
 IDLE_S = 3600.0
@@ -27,7 +27,7 @@ DELAY_S = 0.5
 
 class Express(Occasional):
     """``replica``: whose engine is ``engine``; ``leading``: the flow of the model's own. ``missed``: who found no place
-    there, the newest of them. It is for those who ask for little: two processes side by side do less than one."""
+    there, the newest of them. It is for those who ask for little: two processes do less than one."""
 
     def __init__(
         self,
@@ -70,7 +70,10 @@ class Express(Occasional):
         if not weight > 0:
             return None
         asked_for = self._asked_for(generation, weight)
-        if not self._recent.is_light(ticket.terms.tenant, asked_for, now):
+        if not (
+            self._recent.is_light(ticket.terms.tenant, asked_for, now)
+            or self._has_few(generation.caller.tenant)
+        ):
             return None
         there = self.wanted()  # soon: who comes next may have to hurry
         others = [one.ticket for one in running if one.place.replica is not replica]
@@ -82,6 +85,13 @@ class Express(Occasional):
         if generation not in self.missed:
             self.missed.append(generation)
         return None
+
+    def _has_few(self, tenant: str) -> bool:
+        """Whether with one more it runs a quarter at most of what somebody else does: that one may have begun just
+        now, so that what was asked for of late does not show it."""
+        running = Counter(one.caller.tenant for one in self._leading.running.values())
+        own = running.pop(tenant, 0) + 1
+        return own <= LIGHT * max(running.values(), default=0)
 
     def _asked_for(self, generation: Generation, weight: float) -> float:
         """Weighted tokens, in its tenant's shares."""

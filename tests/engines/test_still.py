@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import subprocess
@@ -13,7 +14,14 @@ import pytest
 from headrace.domain.delta import Delta, Outcome
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Usage
-from headrace.engines.still import POSSIBLE, AwaitedRun, Still
+from headrace.engines.still import (
+    OTHERS_SHIFT_S,
+    OWN_SHIFT_S,
+    POSSIBLE,
+    AwaitedRun,
+    Shifts,
+    Still,
+)
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="only Linux has what it needs")
 Run = Callable[[Any], Any]
@@ -86,6 +94,41 @@ def test_nobody_is_stopped_while_there_is_no_process(run: Run) -> None:
         still = Still()
         still.began()
         still.came()
+
+    run(main())
+
+
+def test_when_nobody_waits_only_one_of_two_goes_at_a_time(run: Run, eventually: Any) -> None:
+    async def main() -> None:
+        with process() as others, process() as own:
+            busy = [True]
+            shifts = Shifts(held_s=FOR_EVER)
+            shifts.pid, shifts.own, shifts.both = lambda: others, lambda: own, lambda: bool(busy)
+            shifts.began()
+            await eventually(lambda: stands(others) and not stands(own))
+            shifts.came()
+            for _ in range(2):
+                await eventually(lambda: stands(own) and not stands(others))
+                await eventually(lambda: stands(others) and not stands(own))
+            busy.clear()
+            await eventually(lambda: not stands(own) and not stands(others))
+
+    run(main())
+
+
+def test_who_waits_anew_is_not_held_by_a_shift(run: Run, eventually: Any) -> None:
+    async def main() -> None:
+        with process() as others, process() as own:
+            shifts = Shifts(held_s=FOR_EVER)
+            shifts.pid, shifts.own, shifts.both = lambda: others, lambda: own, lambda: True
+            shifts.began()
+            shifts.came()
+            await eventually(lambda: stands(own))
+            shifts.began()
+            await eventually(lambda: stands(others) and not stands(own))
+            await asyncio.sleep(2 * (OWN_SHIFT_S + OTHERS_SHIFT_S))
+            assert stands(others)
+            assert not stands(own)
 
     run(main())
 

@@ -598,6 +598,18 @@ def test_who_is_late_waits_behind_others_of_its_tenant_and_is_rescued() -> None:
     assert after == ["new2", "old0", "new3", "old1"]
 
 
+def test_who_has_a_few_late_ones_is_ahead_of_who_causes_the_overload() -> None:
+    one = FairHeadroom(rescue_after=100)
+    heavy, light = Terms("heavy", ttft_s=1.0), Terms("light", ttft_s=1.0)
+    for number in range(FEW + 1):
+        one.add(Ticket(f"heavy's late {number}", heavy, 0.0), 0.0)
+    one.add(Ticket("light's late", light, 0.1), 0.1)
+    one.add(Ticket("heavy's", heavy, 9.1), 9.1)
+    one.add(Ticket("light's", light, 9.2), 9.2)
+    order = [taken.id for _ in range(4) if (taken := one.take(9.9))]
+    assert order == ["light's", "light's late", "heavy's", "heavy's late 0"]
+
+
 def test_sheddable_ones_that_can_be_in_time_nowhere_are_not_refused() -> None:
     one = FairHeadroom()
     one.add(Ticket("huge", Terms("a", ttft_s=0.001, sheddable=True), 0.0, 10**6), 0.0)

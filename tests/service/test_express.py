@@ -57,13 +57,14 @@ class Beside:
         kind: type[ScriptedEngine] = ScriptedEngine,
         script: Script = LONG,
         hooks: Sequence[Any] = (),
+        slots: int = SLOTS,
     ) -> None:
         self.told: asyncio.Queue[str] = asyncio.Queue()
         self.kind, self.script = kind, script
         self.engines: list[ScriptedEngine] = []
         light, other = (Tenant(name=name, ttft_ms=5000.0) for name in ("light", "other"))
         known = tenants(Tenant(name="heavy"), light, other)
-        self.house = House(LONG, slots=SLOTS, tenants=known, hooks=hooks, prepare=self._prepare)
+        self.house = House(LONG, slots=slots, tenants=known, hooks=hooks, prepare=self._prepare)
         self.house.flow.queue.policy = FairHeadroom(pressed=1.0)  # from the beginning
 
     def _build(self) -> ScriptedEngine:
@@ -131,6 +132,8 @@ def test_who_has_its_share_that_way_waits_for_a_slot(run: Main) -> None:
             assert {await one.whole() for one in (first, second, *heavy)} == {TEXT}
             assert not any("paused" in phases(one) for one in heavy)
 
+    run(main())
+
 
 def test_who_found_it_full_gets_the_place_that_is_given_back(run: Main) -> None:
     async def main() -> None:
@@ -187,6 +190,21 @@ def test_who_asks_for_as_much_as_others_does_not_go_there(run: Main) -> None:
             await light.token(1)
             assert beside.replica.in_use == 0
             assert {await one.whole() for one in (light, *heavy)} == {TEXT}
+
+    run(main())
+
+
+def test_who_asked_for_as_much_goes_there_while_another_has_four_times_its_slots(
+    run: Main,
+) -> None:
+    async def main() -> None:
+        beside = Beside(slots=4)
+        async with beside.open() as house:
+            heavy = await heavies(house, 4)
+            beside.express._recent.add("light", 1e6, time.monotonic())
+            light, second = (Witness(ask(house, "light"), client=False) for _ in range(2))
+            assert beside.replica.in_use == 1
+            assert {await one.whole() for one in (light, second, *heavy)} == {TEXT}
 
     run(main())
 

@@ -28,6 +28,9 @@ GOES_S = 0.25
 OTHERS_HELD_S = 3.0
 OTHERS_GO_S = 1.5
 """The same of the engine of who has more than its share: it has a third of the time at least."""
+OWN_SHIFT_S = 0.04
+OTHERS_SHIFT_S = 0.08
+"""When nobody waits any more, and both have answers under way."""
 
 POSSIBLE = sys.platform == "linux"
 """Elsewhere a process that stands still does not notice that its parent died, and no class of threads is idle."""
@@ -88,10 +91,54 @@ class Still:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        pid = self.pid()
-        if pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        _send(self.pid(), number)
+
+
+def _send(pid: int, number: int) -> None:
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+class Shifts(Still):
+    """Also when nobody waits any more only one of two processes goes, each in its shift, while both have answers under
+    way: threads of one that computes wait for each other, and where two have the same processors mostly in vain.
+    ``own``: the pid of the second, whose first tokens are waited for; ``both``: whether both have something to do."""
+
+    def __init__(self, held_s: float = OTHERS_HELD_S, goes_s: float = OTHERS_GO_S) -> None:
+        super().__init__(held_s, goes_s)
+        self.own: Callable[[], int] = _none
+        self.both: Callable[[], bool] = bool
+        self._shift: asyncio.TimerHandle | None = None
+
+    def began(self) -> None:
+        if self._shift is not None:
+            self._shift.cancel()
+            self._shift = None
+            _send(self.own(), signal.SIGCONT)
+        super().began()
+
+    def came(self) -> None:
+        super().came()
+        if not self._awaited:
+            self._others_shift()
+
+    def _others_shift(self) -> None:
+        self._shift = None
+        self._signal(signal.SIGCONT)
+        if self.both():
+            _send(self.own(), signal.SIGSTOP)
+            self._next(OTHERS_SHIFT_S, self._own_shift)
+
+    def _own_shift(self) -> None:
+        _send(self.own(), signal.SIGCONT)
+        self._shift = None
+        if self.both():
+            self._signal(signal.SIGSTOP)
+            self._next(OWN_SHIFT_S, self._others_shift)
+
+    def _next(self, in_s: float, then: Callable[[], None]) -> None:
+        self._shift = asyncio.get_running_loop().call_later(in_s, then)
 
 
 Others = Sequence[Still]
