@@ -86,6 +86,16 @@ def test_only_those_who_waited_too_long_are_overdue_and_they_stay() -> None:
     assert queue.overdue(float("nan")) == []
 
 
+def test_who_waited_too_long_is_found_after_the_clock_went_back() -> None:
+    queue = queue_of(5)
+    push(queue, "a", 100.0)
+    push(queue, "b", 3.0)
+    push(queue, "c", 4.0)
+    assert queue.overdue(14.5) == [Item("b"), Item("c")]
+    queue.remove(Item("b"))
+    assert queue.overdue(111.0) == [Item("c"), Item("a")]
+
+
 def test_who_may_wait_outside_comes_in_when_there_is_room() -> None:
     queue = queue_of(2)
     for id in "ab":

@@ -223,13 +223,14 @@ class FairHeadroom(Fair):
         return Fair.serve(self, ticket, now)
 
     def began(self, ticket: Ticket, now: float) -> None:
-        if not (ticket.runs or ticket.stay):
-            if ticket.start_by == inf:  # it never waited
-                make_sane(ticket, now)
-                self._promise(ticket, now)
-            self._predictors.began(ticket, now)
-            if not ticket.charged:
-                self._rate.began += ticket.size
+        if ticket.runs or ticket.stay:
+            return
+        if ticket.start_by == inf:  # it never waited
+            make_sane(ticket, now)
+            self._promise(ticket, now)
+        self._predictors.began(ticket, now)
+        if not ticket.charged:
+            self._rate.began += ticket.size
         Fair.began(self, ticket, now)
 
     def first_token(self, ticket: Ticket, now: float) -> None:

@@ -63,22 +63,13 @@ class Urgent:
     def first(self, now: float, least: float, headroom: float, before: float) -> Ticket | None:
         """The first ticket of who has the least time left, if it must start ``before`` then; what had to start
         before ``now`` is relegated on the way. ``least``: the least counter of those with somebody waiting."""
-        found = self._first(now, least, headroom, before)
-        self._look()
-        return found
-
-    def _look(self) -> None:
-        bids = self._bids
-        self.soonest = -inf if self._aside else bids[0][0] if bids else inf
-
-    def _first(self, now: float, least: float, headroom: float, before: float) -> Ticket | None:
         if self._aside and self._aside[0][0] - headroom <= least:
             self._bring_back(least, headroom)
-        bids = self._bids
+        bids, found = self._bids, None
         while bids:
             start, number, bid = bids[0]
             if start >= before:
-                return None
+                break
             if number != bid.number:
                 heappop(bids)
                 continue
@@ -98,8 +89,14 @@ class Urgent:
                 bid.at = entry[2].start_by
                 heapreplace(bids, (bid.at, number, bid))
             else:
-                return entry[2]
-        return None
+                found = entry[2]
+                break
+        self._look()
+        return found
+
+    def _look(self) -> None:
+        bids = self._bids
+        self.soonest = -inf if self._aside else bids[0][0] if bids else inf
 
     def _bring_back(self, least: float, headroom: float) -> None:
         aside = self._aside
