@@ -44,6 +44,7 @@ class Occasional:
         self._asked = asyncio.Event()
         self._needed_at = 0.0
         self._not_before = 0.0
+        self._closed = asyncio.Event()
 
     def wanted(self) -> bool:
         """Somebody comes; whether it is there for such, or will be."""
@@ -55,24 +56,32 @@ class Occasional:
         return True
 
     async def run(self) -> None:
-        """Load it whenever it is wanted, until cancelled."""
+        """Load it whenever it is wanted, until cancelled or closed."""
         while True:
             await self._asked.wait()
             await asyncio.sleep(self._delay_s)
+            if self._closed.is_set():
+                return
             if not self._leading.serving:  # its file may not be there yet
                 await asyncio.sleep(self._look_s)
                 continue
             try:
                 await self._serve()
             except HeadraceError as error:
+                if self._closed.is_set():
+                    name = self._leading.model.name
+                    _logger.info("the engine beside %s is not loaded: the server stops", name)
+                    return
                 await self._give_up(error)
             except Exception as error:  # the server does not end because of what it can do without
                 _logger.exception("what is beside %s failed", self._leading.model.name)
                 await self._give_up(HeadraceError(Code.INTERNAL, repr(error)))
             finally:
-                await self.close()
+                await self._engine.close()
 
     async def close(self) -> None:
+        """The server stops: it is not loaded again."""
+        self._closed.set()
         await self._engine.close()
 
     async def _serve(self) -> None:
@@ -87,14 +96,14 @@ class Occasional:
             if self._needed:
                 self._needed_at = time.monotonic()
         self._asked.clear()
-        await self.close()
+        await self._engine.close()
         self._tell("unloaded")
 
     async def _give_up(self, error: HeadraceError) -> None:
         _logger.warning("%s for now: %s", self._without, error.message)
         self._not_before = time.monotonic() + AGAIN_S
         self._asked.clear()
-        await self.close()
+        await self._engine.close()
         self._gave_up(error)
 
     @property

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import mmap
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from headrace.front.exchange import Exchange
+from headrace.front.http1_exchange import Http1Exchange
 from headrace.front.limits import Limits
 from headrace.front.listen import Front, FrontOptions, listen
 from headrace.front.mapped_body import FEW, HUGE_PAGE_BYTES, LARGE_BYTES, MappedBody
@@ -101,6 +104,64 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(wire: Any) -> None:
             writer.close()
         assert not kept.bodies
         await front.close(0)
+
+    wire.run(main())
+
+
+def bodies() -> int:
+    """That there are."""
+    return sum(isinstance(one, MappedBody) for one in gc.get_objects())
+
+
+def test_an_idle_connection_does_not_keep_the_memory_of_a_body_that_was_answered(wire: Any) -> None:
+    def handler(exchange: Exchange) -> None:
+        exchange.respond(200, [], b"done")
+
+    async def main() -> None:
+        async with wire.serve(handler, maps=lambda _: True) as front:
+            reader, writer = await connected(front)
+            writer.write(FIRST + LONG[:LARGE_BYTES])
+            await wire.eventually(lambda: front.arriving_bytes >= LARGE_BYTES)
+            writer.write(LONG[LARGE_BYTES:])
+            assert await answer(reader) == b"done"
+            kept, there = bodies(), front.connections
+            writer.close()
+        assert (kept, there) == (0, 1)
+
+    wire.run(main())
+
+
+def test_one_that_leaves_in_the_middle_and_takes_no_answers_does_not_keep_its_memory(
+    wire: Any,
+) -> None:
+    """Until its answers are sent, or not taken for long, its connection stays."""
+    asked: list[Http1Exchange] = []
+
+    def handler(exchange: Exchange) -> None:
+        asked.append(cast(Http1Exchange, exchange))
+        exchange.respond(200, [], b"a" * 40_000)
+
+    def reached(count: int) -> bool:
+        return len(asked) == count
+
+    def unsent() -> int:
+        size: int = asked[-1].connection.transport.get_write_buffer_size()
+        return size
+
+    async def main() -> None:
+        async with wire.serve(handler, maps=lambda _: True) as front:
+            _, writer = await asyncio.open_connection("127.0.0.1", front.port, limit=1024)
+            while not asked or not unsent():
+                count = len(asked) + 1
+                writer.write(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+                await wire.eventually(partial(reached, count))
+            writer.write(FIRST + LONG[:LARGE_BYTES])
+            await wire.eventually(lambda: front.arriving_bytes >= LARGE_BYTES)
+            writer.write_eof()
+            await wire.eventually(lambda: not front.arriving_bytes)
+            kept, there = bodies(), front.connections
+            writer.transport.abort()
+        assert (kept, there) == (0, 1)
 
     wire.run(main())
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from tests.service.house import WORDS, House, Witness
 from tests.service.test_own_line import Line
 from tests.service.test_scheduling import ask, phases, tenants, tick
@@ -36,6 +37,18 @@ TEXT = "".join(WORDS) * 30
 class Failing(ScriptedEngine):
     async def load(self) -> None:
         raise HeadraceError(Code.ENGINE_UNAVAILABLE, "no memory")
+
+
+class Loading(ScriptedEngine):
+    """Has not loaded when it is closed."""
+
+    async def load(self) -> None:
+        self.closed = asyncio.Event()
+        await self.closed.wait()
+        raise HeadraceError(Code.ENGINE_UNAVAILABLE, "The engine was closed.")
+
+    async def close(self) -> None:
+        self.closed.set()
 
 
 class Holding:
@@ -82,7 +95,8 @@ class Beside:
     @asynccontextmanager
     async def open(self, *, loaded: bool = True) -> AsyncIterator[House]:
         await self.house.open()
-        tasks = [asyncio.create_task(one) for one in (tick(self.house), self.express.run())]
+        self.running = asyncio.create_task(self.express.run())
+        tasks = [asyncio.create_task(tick(self.house)), self.running]
         if loaded:
             self.express.wanted()
             assert await self.told.get() == "loaded"
@@ -250,6 +264,28 @@ def test_without_memory_for_it_a_slot_is_taken(run: Main) -> None:
             assert len(beside.engines) == 1
 
     run(main())
+
+
+def test_a_server_that_stops_while_it_loads_says_so_and_does_not_begin_again(
+    run: Main, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        beside = Beside(Loading)
+        async with beside.open(loaded=False) as house:
+            await heavies(house, 2)
+            beside.express.wanted()
+            while not beside.engines:  # noqa: ASYNC110  (nothing announces it)
+                await asyncio.sleep(0)
+            await beside.express.close()
+            beside.express.wanted()
+            await asyncio.wait_for(beside.running, 10)
+            assert len(beside.engines) == 1
+
+    with caplog.at_level("INFO", "headrace.service"):
+        run(main())
+    said = [(one.levelname, one.message) for one in caplog.records if "beside" in one.message]
+    assert said == [("INFO", "the engine beside m is not loaded: the server stops")]
+    assert not any(one.levelname == "WARNING" for one in caplog.records)
 
 
 def test_what_broke_there_goes_on_among_the_others(run: Main) -> None:

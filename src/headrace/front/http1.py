@@ -93,8 +93,8 @@ class Http1Connection(asyncio.Protocol):
         self._progress = 0
         self._exchange: Http1Exchange | None = None
         self._arrival: Arrival | None = None
-        self._filling = False
-        """Whether the transport fills the memory of a long body, and calls :meth:`came`."""
+        self._filling: Filling | None = None
+        """While the transport fills the memory of a long body, and calls :meth:`came`."""
         self._streamed: Streamed | None = None
         """The body that the request under way still gets."""
         self._head = _NO_HEAD
@@ -296,8 +296,8 @@ class Http1Connection(asyncio.Protocol):
 
     def _fill(self, body: MappedBody) -> None:
         """Have what comes put where it belongs."""
-        self._filling = True
-        self._listen(Filling(self, body))
+        self._filling = Filling(self, body)
+        self._listen(self._filling)
 
     def came(self, size: int) -> None:
         """So much of a body was put there."""
@@ -316,9 +316,10 @@ class Http1Connection(asyncio.Protocol):
             self._serve(arrival.head, arrival.close())
 
     def _end_filling(self) -> None:
-        if self._filling:
-            self._filling = False
+        if self._filling is not None:
             self._listen(self)
+            self._filling.close()
+            self._filling = None
 
     def _listen(self, protocol: asyncio.BaseProtocol) -> None:
         """Have it told what comes: a transport looks only when it begins to read."""
@@ -439,6 +440,7 @@ class Http1Connection(asyncio.Protocol):
             return
         self._state = _CLOSING
         self._since = self.shared.now
+        self._end_filling()
         self.shared.outbox.flush()
         self.transport.close()
 

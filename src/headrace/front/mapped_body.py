@@ -65,9 +65,14 @@ class Filling(asyncio.BufferedProtocol):
 
     def __init__(self, connection: Any, body: MappedBody) -> None:
         self._connection = connection
-        self._body = body
+        self._body: MappedBody | None = body
+
+    def close(self) -> None:
+        """Let go of the body: uvloop's transport keeps the last protocol of this kind that it had."""
+        self._body = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        assert self._body is not None
         return self._body.free
 
     def buffer_updated(self, nbytes: int) -> None:

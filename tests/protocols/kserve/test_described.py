@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from tests.examining import examine
+from tests.fuzzing import FACTOR
 
 from headrace.protocols.kserve.described import described
 from headrace.protocols.kserve.endpoints import V2Endpoints
@@ -59,3 +64,23 @@ def test_answers_have_what_is_said_of_them_and_examples_are_taken(kit: Any, v2: 
                     assert all(set(schema.get("required", ())) <= one.keys() for one in found)
 
     kit.run(main())
+
+
+@pytest.mark.timeout(120 * FACTOR)
+def test_schemathesis_finds_nothing(kit: Any, v2: Any, tmp_path: Path) -> None:
+    """Of two models that there are, and others."""
+    document = describe("1", described())
+    paths = document["paths"] = described().paths
+    for path, methods in paths.items():
+        for operation in methods.values():
+            for parameter in operation["parameters"]:
+                if parameter["name"] == "model":
+                    versions = [] if "/repository/" in path else ["simple/versions/1"]
+                    parameter["schema"] = {"enum": ["simple", "identity_fp32", *versions, "none"]}
+
+    async def main() -> None:
+        async with v2.serving(kit.Service(kit.hello), v2.Lines()) as server:
+            said = await examine(document, server.url, tmp_path)
+        assert f"Tested: {sum(map(len, paths.values()))}" in said
+
+    asyncio.run(main())

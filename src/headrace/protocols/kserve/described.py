@@ -115,6 +115,8 @@ class _Operation(NamedTuple):
     parameters: tuple[str, ...] = ()
     body: type[Any] | None = None
     errors: tuple[int, ...] = (401, 403)
+    or_error: int = 0
+    """A status that has the answer or an error."""
 
 
 _MODEL, _REGIONS = "/v2/models/{model}", "/v2/systemsharedmemory"
@@ -132,7 +134,12 @@ _OPERATIONS: tuple[_Operation, ...] = (
     ),
     _Operation("get", "/v2/health/live", "Is the process up?", _object(live=_TRUTH), errors=()),
     _Operation(
-        "get", "/v2/health/ready", "Can a model serve?", _object(ready=_TRUTH), errors=(400,)
+        "get",
+        "/v2/health/ready",
+        "Can a model serve?",
+        _object(ready=_TRUTH),
+        errors=(),
+        or_error=400,
     ),
     _Operation("get", "/v2/models/stats", "What all models did", _STATISTICS),
     _Operation(
@@ -144,7 +151,7 @@ _OPERATIONS: tuple[_Operation, ...] = (
         "Is it in memory?",
         _object(ready=_TRUTH),
         ("model",),
-        errors=(400, 401, 403),
+        or_error=400,
     ),
     _Operation(
         "get",
@@ -280,6 +287,10 @@ def _operation(one: _Operation) -> Json:
             for status in (*one.errors, 500)
         },
     }
+    if one.or_error:
+        schema = {"anyOf": [one.answer, _ERROR]}
+        said = {"description": "The answer, or `error`", "content": {_JSON: {"schema": schema}}}
+        made["responses"][str(one.or_error)] = said
     if one.body is not None:
         made["requestBody"] = _body(one.body)
     if not one.path.startswith("/v2/health"):
