@@ -150,6 +150,7 @@ def engine(arguments: argparse.Namespace, server: EmbeddedServer, endpoint: Endp
     level = slots_of(server.port) + EARLY
     questions = real(arguments.data, arguments.prompts)
     ratios, rows = [], []
+    spent = [0.0, 0.0]
     per_round = arguments.prompts // arguments.rounds
     for number in range(arguments.rounds):
         start = number * per_round
@@ -164,8 +165,11 @@ def engine(arguments: argparse.Namespace, server: EmbeddedServer, endpoint: Endp
         for way in (0, 1) if number % 2 else (1, 0):
             figures[way] = ways[way]()
         ratios.append(figures[1] / figures[0])
+        spent = [before + 1 / one for before, one in zip(spent, figures, strict=True)]
         rows.append([str(number + 1), *(f"{one:.1f}" for one in figures), f"{ratios[-1]:.3f}"])
-    title = f"{per_round * arguments.rounds} prompts, {level} at once; median ratio {statistics.median(ratios):.3f}"
+    count, median = per_round * arguments.rounds, statistics.median(ratios)
+    in_all = spent[0] / spent[1]
+    title = f"{count} prompts, {level} at once; ratio of rounds {median:.3f} (median), of all {in_all:.3f}"
     table.show(title, ["round", "directly, tokens/s", "as a job", "ratio"], rows, json_too=ratios)
 
 
