@@ -928,9 +928,11 @@ llama_child.main()
 def test_a_process_for_rows_that_may_not_stand_back_says_so():
     told = msgspec.json.encode(ChildOptions("nowhere", os.getpid(), spare=True))
     command = [sys.executable, "-c", FORBIDDEN]
-    said = subprocess.run(command, input=told + b"\n", stdout=subprocess.PIPE, check=False)
-    assert said.returncode == 1
-    error = json.loads(said.stdout)["error"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdin.write(told + b"\n")  # and is left open: its end means that the server is gone
+        child.stdin.flush()
+        error = json.loads(child.stdout.readline())["error"]
+        assert child.wait() == 1
     assert error == (
         "RuntimeError: it may not give way to other processes: [Errno 1] Operation not permitted"
     )
