@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.admission.tensor_checking import Taken, check
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Caller
 from headrace.domain.tensors import (
@@ -120,6 +121,7 @@ class Lines:
         self.taken.append(request)
         self.callers.append(caller)
         self.addresses.append(request.inputs[0].array.__array_interface__["data"][0])
+        check(request, Taken(tuple(model.inputs), tuple(model.outputs), 0))
         self.began.set()
         if self.refuse is not None:
             raise self.refuse
