@@ -15,6 +15,7 @@ from anthropic.types import (
 from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.json_values import json_values
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Message, Request, TextPart
@@ -261,17 +262,6 @@ def test_what_is_wrong_is_refused_by_its_name(fields: dict[str, Any], param: str
     assert f"`{param}`" in error.message
 
 
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
 names = st.sampled_from(
     sorted({name for of in (UNSUPPORTED, INVALID) for one, _ in of for name in one} | {"other"})
 )

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.json_values import json_values
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import ImagePart, Request, TextPart
@@ -351,17 +352,6 @@ def test_a_free_form_value_that_could_not_be_stored_is_refused(value: Any) -> No
     assert chat(unheard_of=nested(64)).extra == {"unheard_of": nested(64)}
 
 
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
 fields = st.sampled_from(
     sorted(
         {field for field, _, _ in BAD_CHAT} | {"prompt", "echo", "extra", "logprobs", "session_id"}

@@ -7,26 +7,11 @@ from typing import Any
 
 import openai
 import pytest
+from tests.openai_client import talk
 
 MESSAGES: Any = [{"role": "user", "content": "Hi."}]
 HELLO = "Hello wörld 😀\n"
 ASKED = {"X-Stream-Events": "token,progress,prompt"}
-
-
-def talk(kit: Any, service: Any, conversation: Any, *, strict: bool = True) -> None:
-    async def main() -> None:
-        async with (
-            kit.serving(service) as url,
-            openai.AsyncOpenAI(
-                base_url=f"{url}/v1",
-                api_key="sk-x",
-                max_retries=0,
-                _strict_response_validation=strict,
-            ) as client,
-        ):
-            await conversation(client)
-
-    kit.run(main())
 
 
 def test_models(kit: Any) -> None:

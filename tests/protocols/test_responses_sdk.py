@@ -7,6 +7,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
+from tests.openai_client import talk
 
 HELLO = "Hello wörld 😀\n"
 TOOL: Any = {
@@ -21,22 +22,6 @@ TOOL: Any = {
     },
     "strict": True,
 }
-
-
-def talk(kit: Any, service: Any, conversation: Any) -> None:
-    async def main() -> None:
-        async with (
-            kit.serving(service) as url,
-            openai.AsyncOpenAI(
-                base_url=f"{url}/v1",
-                api_key="sk-x",
-                max_retries=0,
-                _strict_response_validation=True,
-            ) as client,
-        ):
-            await conversation(client)
-
-    kit.run(main())
 
 
 def everything(kit: Any) -> Any:
