@@ -48,7 +48,7 @@ W = TypeVar("W", bound=Waiting)
 
 class Wait(msgspec.Struct, Generic[W], eq=False, gc=False):
     """One who waits. ``since`` counts for the time limit; ``eta_s``: the wait that was foreseen, if any was.
-    ``again``: it joined behind others that came later."""
+    ``again``: it joined behind others that came later; such a one may be ``gone``."""
 
     item: W
     ticket: Ticket
@@ -136,7 +136,8 @@ class Queue(Generic[W]):
         if wait is None or not self.policy.serve(wait.ticket, now):
             return None
         del waiting[item.id]
-        wait.gone = True
+        if wait.again:
+            wait.gone = True
         self._starts.started(now, len(waiting))
         if self._outside:
             self._let_in()
@@ -210,7 +211,8 @@ class Queue(Generic[W]):
 
     def _forget(self, key: str) -> Wait[W]:
         wait = self.waiting.pop(key)
-        wait.gone = True
+        if wait.again:
+            wait.gone = True
         return wait
 
     def _let_in(self) -> None:
