@@ -73,6 +73,7 @@ class Grpc:
             port=server.grpc_port or 0,
             uds=server.grpc_uds,
             refuse=self._refusal,
+            opens=self._services.opens,
             limits=msgspec.structs.replace(options.limits, streams=server.max_connections),
         )
         self._front = await listen(self._services.alone(handler), own, outbox)

@@ -47,7 +47,7 @@ class Serving:
         self._options = FrontOptions(
             **{"port": 0} | options,
             refuse=refusal,
-            opens=self.services.wires.opens,
+            opens=self.services.opens,
             limits=Limits(body_bytes=message_bytes),
         )
 

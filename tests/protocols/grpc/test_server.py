@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,17 @@ def test_health_follows_the_models(kit: Any, rpc: Any) -> None:
     kit.run(main())
 
 
-def test_reflection_lists_the_services_and_needs_no_key(kit: Any, rpc: Any) -> None:
+@pytest.mark.parametrize("version", ["v1alpha", "v1"])
+def test_reflection_lists_the_services_and_needs_no_key(kit: Any, rpc: Any, version: str) -> None:
     async def main() -> None:
         serving = rpc.Serving(kit.Service(kit.hello, keys={"k": "acme"}))
         await serving.start()
         async with grpc.aio.insecure_channel(serving.address) as channel:
-            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+            call = channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )()
             await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
             listed = (await call.read()).list_services_response.service
             assert {service.name for service in listed} == {
@@ -165,6 +171,24 @@ def test_a_method_that_is_not_there(kit: Any, rpc: Any) -> None:
                 error = await rpc.refused(channel.unary_unary(path)(b""))
                 assert error.code() == grpc.StatusCode.UNIMPLEMENTED
                 assert error.details() == f"There is no method {path}."
+
+    kit.run(main())
+
+
+def test_who_calls_what_is_not_there_is_told_while_it_still_streams(kit: Any, rpc: Any) -> None:
+    """As clients do that try a newer version of a service first."""
+
+    async def asks() -> AsyncIterator[bytes]:
+        yield b"one of many"
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with (
+            rpc.talking(kit.Service(kit.hello)) as (_, serving),
+            grpc.aio.insecure_channel(serving.address) as channel,
+        ):
+            call = channel.stream_stream("/grpc.reflection.v9.ServerReflection/Info")(asks())
+            assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
 
     kit.run(main())
 

@@ -1,4 +1,5 @@
-"""``grpc.reflection.v1alpha.ServerReflection``: what grpcurl and its like ask before they call anything.
+"""``grpc.reflection.v1alpha.ServerReflection``: what grpcurl and its like ask before they call anything. Its ``v1``,
+which they try first, has the same messages.
 https://github.com/grpc/grpc/blob/master/doc/server-reflection.md"""
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Reflection:
         self._pools = tuple(dict.fromkeys(pools))
 
     def methods(self) -> Sequence[Method]:
-        return methods_of(SERVICE, {}, {"ServerReflectionInfo": self._open}, keyless=True)
+        methods = methods_of(SERVICE, {}, {"ServerReflectionInfo": self._open}, keyless=True)
+        newer = [each._replace(path=each.path.replace(".v1alpha.", ".v1.")) for each in methods]
+        return [*methods, *newer]
 
     def answer(self, asked: Any) -> Any:
         """The response to one request."""

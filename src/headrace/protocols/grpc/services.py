@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from headrace.protocols.exchange import Exchange
+from headrace.protocols.exchange import Exchange, Head
 from headrace.protocols.grpc import health, reflection
 from headrace.protocols.grpc.framing import status_fields
 from headrace.protocols.grpc.inference import SERVICE, Inference
@@ -66,6 +66,11 @@ class Services:
             exchange.respond(200, [(b"content-type", GRPC), *status_fields(missing)], b"")
 
         return handle
+
+    def opens(self, head: Head) -> bool:
+        """As :meth:`Wires.opens` has it, on such a port. Who calls what is not there is told at once, too: clients that
+        try a newer version of a service first wait for that before they end what they say."""
+        return head.path not in self._paths or self.wires.opens(head)
 
     def close(self) -> None:
         """The server stops: end what has not ended, and say where to read on."""
