@@ -69,10 +69,11 @@ class Express(Occasional):
         weight = ticket.terms.weight
         if not weight > 0:
             return None
-        asked_for = self._asked_for(generation, weight)
+        runs = generation.place is not None  # in its engine's own line
+        asked_for = 0.0 if runs else self._asked_for(generation, weight)
+        tenant = generation.caller.tenant
         if not (
-            self._recent.is_light(ticket.terms.tenant, asked_for, now)
-            or self._has_few(generation.caller.tenant)
+            self._recent.is_light(tenant, asked_for, now) or self._has_few(tenant, 0 if runs else 1)
         ):
             return None
         there = self.wanted()  # soon: who comes next may have to hurry
@@ -86,11 +87,11 @@ class Express(Occasional):
             self.missed.append(generation)
         return None
 
-    def _has_few(self, tenant: str) -> bool:
-        """Whether with one more it runs a quarter at most of what somebody else does: that one may have begun just
+    def _has_few(self, tenant: str, more: int) -> bool:
+        """Whether with so many more it runs a quarter at most of what somebody else does: that one may have begun just
         now, so that what was asked for of late does not show it."""
         running = Counter(one.caller.tenant for one in self._leading.running.values())
-        own = running.pop(tenant, 0) + 1
+        own = running.pop(tenant, 0) + more
         return own <= LIGHT * max(running.values(), default=0)
 
     def _asked_for(self, generation: Generation, weight: float) -> float:

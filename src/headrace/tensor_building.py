@@ -111,7 +111,7 @@ def _plan(
 def _labels(output: str, path: str) -> tuple[str, ...]:
     """Raises ``INVALID_REQUEST`` naming the file and what is wrong with it."""
     try:
-        return tuple(Path(path).expanduser().read_text("utf-8").splitlines())
+        return tuple(Path(path).expanduser().read_text("utf-8").removesuffix("\n").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
         text = f"models.onnx.labels.{output} {path}: {error}"
         raise HeadraceError(Code.INVALID_REQUEST, text, param="models.onnx.labels") from error

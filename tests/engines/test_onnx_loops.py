@@ -32,6 +32,13 @@ SIZED = {
         node("Squeeze", ["n"], ["one"]),
         node("Range", ["zero", "one", "step"], ["y"]),
     ],
+    "AffineGrid": [node("AffineGrid", ["theta", "n"], ["y"])],
+    "MaxUnpool": [node("MaxUnpool", ["x", "places", "n"], ["y"])],
+    "Resize, as it was": [node("Resize", ["x", "n"], ["y"])],
+    "Microsoft's": [
+        node("CropAndResize", ["x", "rois", "which", "n"], ["y"], domain="com.microsoft")
+    ],
+    "somebody's": [node("Anything", ["x"], ["y"], domain="org.example")],
     "behind others": [node("Add", ["n", "n"], ["m"]), node("Tile", ["x", "m"], ["y"])],
 }
 

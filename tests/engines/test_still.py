@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,6 +145,28 @@ def test_who_waits_anew_is_not_held_by_a_shift(run: Run, eventually: Any) -> Non
             await asyncio.sleep(2 * (OWN_SHIFT_S + OTHERS_SHIFT_S))
             assert stands(others)
             assert not stands(own)
+
+    run(main())
+
+
+def test_a_shift_of_the_second_is_time_that_the_others_are_held(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("headrace.engines.still.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    async def main() -> None:
+        shifts = Shifts(held_s=3.0, goes_s=1.5)
+        shifts.both = lambda: True
+        shifts.began()
+        clock[0] += 3.0
+        shifts.came()
+        for _ in range(10):
+            clock[0] += 0.08
+            shifts._own_shift()
+            clock[0] += 0.04
+            shifts._others_shift()
+        assert shifts._left_s == pytest.approx(10 * (2 * 0.08 - 0.04))
 
     run(main())
 

@@ -17,6 +17,7 @@ _REPEATING = frozenset(
 )
 """Values among their inputs say how often something is done. https://onnx.ai/onnx/operators/onnx__Loop.html"""
 _MEASURED: dict[str, tuple[int, ...]] = {
+    "AffineGrid": (1,),
     "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
     "ConstantOfShape": (0,),
@@ -24,18 +25,22 @@ _MEASURED: dict[str, tuple[int, ...]] = {
     "Expand": (1,),
     "HammingWindow": (0,),
     "HannWindow": (0,),
+    "MaxUnpool": (2,),
     "MelWeightMatrix": (0, 1),
     "OneHot": (1,),
     "Pad": (1,),
     "Range": (0, 1, 2),
-    "Resize": (2, 3),
+    "Resize": (1, 2, 3),
     "STFT": (1, 3),
     "Tile": (1,),
     "Upsample": (1,),
+    "com.microsoft::CropAndResize": (3,),
     "com.microsoft::Pad": (1,),
     "com.microsoft::Range": (0, 1, 2),
 }
 """Values of these inputs say how large the output is, which else is no larger than the inputs' shapes make it."""
+_DOMAINS = frozenset(("", "ai.onnx.ml", "com.microsoft"))
+"""What operators of any other do with a value is not known."""
 _OF_SHAPES = frozenset(("Shape", "Size"))
 """What they give is no value of an input, but its shape's."""
 
@@ -60,5 +65,8 @@ def _is_steady(graph: Graph, sent: set[str]) -> bool:
 
 
 def _measures(node: Node, sent: set[str]) -> bool:
+    domain = node.op.rpartition("::")[0]
+    if domain not in _DOMAINS and not sent.isdisjoint(node.inputs):
+        return True
     at = _MEASURED.get(node.op, ())
     return any(index < len(node.inputs) and node.inputs[index] in sent for index in at)

@@ -79,25 +79,33 @@ class Still:
 
     def _hold(self) -> None:
         """For what is left; it comes back while the process goes."""
-        now = time.monotonic()
-        more_s = (now - self._since) * self._held_s / self._goes_s
-        self._left_s = min(self._left_s + more_s, self._held_s)
-        self._since = now
-        self._held = True
-        self._signal(signal.SIGSTOP)
+        self._stop()
         self._timer = asyncio.get_running_loop().call_later(self._left_s, self._let)
 
     def _let(self) -> None:
         self._go()
         self._timer = asyncio.get_running_loop().call_later(self._goes_s, self._hold)
 
+    def _stop(self) -> None:
+        self._count()
+        self._held = True
+        self._signal(signal.SIGSTOP)
+
     def _go(self) -> None:
-        now = time.monotonic()
-        if self._held:
-            self._left_s = max(self._left_s - (now - self._since), 0.0)
-            self._since = now
+        self._count()
         self._held = False
         self._signal(signal.SIGCONT)
+
+    def _count(self) -> None:
+        """How long it was held, or went."""
+        now = time.monotonic()
+        took_s = now - self._since
+        self._since = now
+        if self._held:
+            self._left_s = max(self._left_s - took_s, 0.0)
+        else:
+            more_s = took_s * self._held_s / self._goes_s
+            self._left_s = min(self._left_s + more_s, self._held_s)
 
     def _signal(self, number: int) -> None:
         _send(self.engine, number)
@@ -136,7 +144,7 @@ class Shifts(Still):
 
     def _others_shift(self) -> None:
         self._shift = None
-        self._signal(signal.SIGCONT)
+        self._go()
         if self.both():
             _send(self.own, signal.SIGSTOP)
             self._next(OTHERS_SHIFT_S, self._own_shift)
@@ -145,7 +153,7 @@ class Shifts(Still):
         _send(self.own, signal.SIGCONT)
         self._shift = None
         if self.both():
-            self._signal(signal.SIGSTOP)
+            self._stop()
             self._next(OWN_SHIFT_S, self._others_shift)
 
     def _next(self, in_s: float, then: Callable[[], None]) -> None:

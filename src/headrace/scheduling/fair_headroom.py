@@ -63,7 +63,7 @@ class FairHeadroom(Fair):
 
     ``headroom``: weighted tokens; None is what is served in ``headroom_s``, at the speed of late. ``targets_s``: by
     class, for requests without a deadline. ``pressed``: the part of its target that is left when a
-    request is pressed; 1 is always, 0 never.
+    request is pressed; 1 is always, 0 not before it is late.
     """
 
     # What every request comes through names ``Fair``: ``super()`` makes an object and looks the method up, each time.

@@ -296,7 +296,7 @@ def test_two_outputs_cannot_have_one_place(kit: Any, v2: Any, shared: Shared) ->
 
 @pytest.mark.parametrize("again", [True, False], ids=["registered again", "unregistered"])
 @pytest.mark.parametrize("datatype", ["FP32", "BYTES"])
-def test_a_region_that_is_not_the_same_after_the_run_gets_nothing(
+def test_who_registers_another_region_during_the_run_is_told_and_that_one_gets_nothing(
     kit: Any, v2: Any, shared: Shared, again: bool, datatype: str
 ) -> None:
     async def main() -> None:

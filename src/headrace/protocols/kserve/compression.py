@@ -1,7 +1,7 @@
 """Answers in the coding that their client asks for (RFC 9110 §12.5.3).
 
 Bytes of tensors hardly shrink, and on one machine or in one data centre compressing them takes longer than sending
-them. Libraries say ``gzip, deflate`` by themselves with every request; so only who names one coding alone, as
+them. Most libraries say ``gzip, deflate`` by themselves with every request; so only who names one coding alone, as
 ``tritonclient`` does where it is told to, or forbids any other, is given it.
 """
 
