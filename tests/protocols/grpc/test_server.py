@@ -179,8 +179,8 @@ def test_who_calls_what_is_not_there_is_told_while_it_still_streams(kit: Any, rp
     """As clients do that try a newer version of a service first."""
 
     async def asks() -> AsyncIterator[bytes]:
-        yield b"one of many"
         await asyncio.Event().wait()
+        yield b""
 
     async def main() -> None:
         async with (
