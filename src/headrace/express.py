@@ -15,12 +15,13 @@ from headrace.occasional import LOOK_S, Occasional
 from headrace.routing.model import Place, Replica
 from headrace.scheduling.fair import OUTPUT_COST
 from headrace.scheduling.policy import Ticket
-from headrace.scheduling.recent import LIGHT, Recent
+from headrace.scheduling.recent import Recent
 from headrace.streams.generation import Generation
 
 IDLE_S = 3600.0
 """It is loaded when two tenants meet, which is too late for the first of them: so it stays for a while."""
 MISSED = 64
+FEW_SLOTS = 1 / 3
 DELAY_S = 0.5
 """Who comes first has its first token by then, and the load does not make it later."""
 
@@ -88,11 +89,11 @@ class Express(Occasional):
         return None
 
     def _has_few(self, tenant: str, more: int) -> bool:
-        """Whether with so many more it runs a quarter at most of what somebody else does: that one may have begun just
+        """Whether with so many more it runs a third at most of what somebody else does: that one may have begun just
         now, so that what was asked for of late does not show it."""
         running = Counter(one.caller.tenant for one in self._leading.running.values())
         own = running.pop(tenant, 0) + more
-        return own <= LIGHT * max(running.values(), default=0)
+        return own <= FEW_SLOTS * max(running.values(), default=0)
 
     def _asked_for(self, generation: Generation, weight: float) -> float:
         """Weighted tokens, in its tenant's shares."""

@@ -208,13 +208,13 @@ def test_who_asks_for_as_much_as_others_does_not_go_there(run: Main) -> None:
     run(main())
 
 
-def test_who_asked_for_as_much_goes_there_while_another_has_four_times_its_slots(
+def test_who_asked_for_as_much_goes_there_while_another_has_three_times_its_slots(
     run: Main,
 ) -> None:
     async def main() -> None:
         beside = Beside(slots=4)
         async with beside.open() as house:
-            heavy = await heavies(house, 4)
+            heavy = await heavies(house, 3)
             beside.express._recent.add("light", 1e6, time.monotonic())
             light, second = (Witness(ask(house, "light"), client=False) for _ in range(2))
             assert beside.replica.in_use == 1

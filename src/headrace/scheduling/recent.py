@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-HALF_LIFE_S = 30.0
+HALF_LIFE_S = 10.0
 MOST = 256
 """Tenants; beyond, those with less are forgotten."""
 LIGHT = 1 / 4
