@@ -162,7 +162,7 @@ class Beside:
     ) -> LlamaEngine:
         """Of those for whom all others stand still. Raises as :meth:`follow`."""
         all_slots = shape(options, cpus).slots
-        slots = max(2, all_slots // 2)
+        slots = max(2, all_slots * 3 // 4)
         self._check_memory(slots / all_slots)
         own = msgspec.structs.replace(_another(options, "express"), slots=slots)
         engine = LeadingLlama(own, environment, cpus, [self._rows, self._all])
