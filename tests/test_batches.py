@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -329,5 +331,29 @@ def test_a_job_goes_on_after_the_server_was_stopped(tmp_path: Path) -> None:
             (slow,) = [row for row in answers if row["custom_id"] == "slow"]
             said = slow["response"]["body"]["choices"][0]["message"]["content"]
             assert said == "a " * 100
+
+    asyncio.run(main())
+
+
+def test_a_job_stands_still_while_what_it_was_answered_cannot_be_kept(tmp_path: Path) -> None:
+    """What waits for the database is in memory: a full journal file of it, and no more for who is in no hurry."""
+    forbidden = [
+        f"CREATE TRIGGER no_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'no'); END"
+        for table in ("segments", "packs")
+    ]
+
+    async def main() -> None:
+        whole = Whole(tmp_path)
+        async with whole.running() as app, client_of(app) as client:
+            with closing(sqlite3.connect(app.settings.database_path or "")) as other:
+                other.executescript(";".join(forbidden))
+            text = "hi " * 40_000  # 150 of them are more than one file of the journal
+            batch = await begun(client, rows(150, messages=[{"role": "user", "content": text}]))
+            async with asyncio.timeout(20):
+                while (now := await client.batches.retrieve(batch.id)).paused is None:  # type: ignore[attr-defined]
+                    assert now.status in ("validating", "in_progress")
+            assert "cannot be written" in now.paused  # type: ignore[attr-defined]
+            with closing(sqlite3.connect(app.settings.database_path or "")) as other:
+                other.executescript("DROP TRIGGER no_segments; DROP TRIGGER no_packs")
 
     asyncio.run(main())

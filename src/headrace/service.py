@@ -252,6 +252,9 @@ class Service:
             await end.come.wait()  # an async hook may hold it back
         await self._hub.delete(generation.id)
 
+    async def caught_up(self) -> None:
+        await self._hub.store.caught_up()
+
     def abort(self, token: str, tenant: str) -> int:
         found = self._aborts.find(tenant, token)
         for generation in found:

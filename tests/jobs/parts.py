@@ -33,7 +33,8 @@ def text_of(asked: RowAsked) -> str:
 
 
 class ScriptedAnswers:
-    """Answers at once, or as ``say`` says. ``asked``: how often each key was."""
+    """Answers at once, or as ``say`` says. ``asked``: how often each key was. While it is ``behind``, ``kept`` says
+    that waiting for it fails."""
 
     def __init__(self, say: Say = lambda asked: "yes", slots: int = 4) -> None:
         self.say = say
@@ -42,11 +43,19 @@ class ScriptedAnswers:
         self.order: list[str] = []
         self.inside = self.most_inside = 0
         self.aborted: list[str] = []
+        self.behind = False
+        self.kept = asyncio.Event()
 
     def slots(self, model: str, endpoint: str) -> tuple[str, int]:
         if model not in ("m", "other"):
             raise HeadraceError(Code.MODEL_NOT_FOUND, f"There is no model {model!r}.")
         return model, self.places
+
+    async def caught_up(self) -> None:
+        if self.behind:
+            await self.kept.wait()
+        if self.behind:
+            raise HeadraceError(Code.STORE_FAILED, "The database is full.")
 
     async def ask(self, asked: RowAsked) -> RowAnswer:
         self.asked[asked.key] += 1

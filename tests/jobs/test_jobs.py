@@ -280,6 +280,35 @@ def test_an_input_that_changes_fails_the_job_and_what_is_there_stays(tmp_path: P
     asyncio.run(main())
 
 
+def test_no_row_begins_while_what_was_answered_is_not_kept(tmp_path: Path) -> None:
+    answers = ScriptedAnswers()
+
+    def fall_behind(asked: RowAsked) -> str:
+        answers.behind = answers.behind or text_of(asked) == "text 20"
+        return "yes"
+
+    answers.say = fall_behind
+
+    async def main() -> None:
+        async with yard(tmp_path, answers) as here:
+            job = await here.begin(numbered(50))
+            held = await here.until(job, lambda job: answers.behind and not answers.inside)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert len(answers.asked) <= 20 + answers.places
+            answers.kept.set()  # and it fails
+            held = await here.until(job, lambda job: job.paused is not None)
+            assert held.paused == "The database is full."
+            assert len(answers.asked) <= 20 + answers.places
+            answers.behind = False
+            output, errors = await here.rows(await here.until(job))
+            assert len(names(output)) == 50
+            assert not errors
+            assert set(answers.asked.values()) == {1}
+
+    asyncio.run(main())
+
+
 def test_a_full_disk_pauses_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk takes half of a row, and then nothing for a while."""
     full = True

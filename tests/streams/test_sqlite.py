@@ -21,6 +21,7 @@ from headrace.domain.delta import Delta
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.domain.request import CANCEL, CONTINUE
+from headrace.streams import checkpoint
 from headrace.streams.bounds import Bounds
 from headrace.streams.checkpoint import BACKLOG_BYTES
 from headrace.streams.encoded import encode, encode_run
@@ -719,6 +720,58 @@ def test_what_waits_for_a_sqlite_that_takes_nothing_is_bounded_and_it_recovers(
         assert other.end == "finish"
         await store.checkpoint()
         assert len(journal_files(path)) <= 4
+        await store.close()
+
+    run(main())
+
+
+async def fallen_behind(store: SqliteStore) -> tuple[asyncio.Task[None], int]:
+    """Somebody who waits for it to catch up, behind so many logs that ended later than they began."""
+    hub = Hub(store)
+    for made in range(1, 2000):
+        log = hub.create(header(f"gen_{made}"))
+        log.append([token(1)])
+        log.append([finish(2)])
+        waiting = asyncio.create_task(store.caught_up())
+        await asyncio.sleep(0)
+        if not waiting.done():
+            return waiting, made
+    raise AssertionError("it never was behind")
+
+
+def test_who_waits_for_the_store_has_it_catch_up_without_a_pause(
+    run: Run, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "COMMIT_AGAIN_S", 1000.0)
+
+    async def main() -> None:
+        store = SqliteStore(path, journal_bytes=150_000)
+        await store.open()
+        waiting, made = await fallen_behind(store)
+        assert made > checkpoint.COMMIT_LOGS  # more than one commit takes
+        async with asyncio.timeout(10):
+            await waiting
+        with closing(sqlite3.connect(path)) as other:
+            found = other.execute("SELECT count(*) FROM generations WHERE end IS NOT NULL")
+            assert found.fetchone()[0] >= made - 1  # all but what is in the next file
+        await store.close()
+
+    run(main())
+
+
+def test_who_waits_for_a_store_that_cannot_be_written_is_told(run: Run, path: Path) -> None:
+    async def main() -> None:
+        store = SqliteStore(path, journal_bytes=20_000)
+        await store.open()
+        forbid_segments(path)
+        waiting, _ = await fallen_behind(store)
+        with pytest.raises(HeadraceError) as told:
+            async with asyncio.timeout(10):
+                await waiting
+        assert told.value.code is Code.STORE_FAILED
+        allow_segments(path)
+        await store.checkpoint()
+        await store.caught_up()
         await store.close()
 
     run(main())

@@ -15,6 +15,10 @@ class Answers(Protocol):
         """A name of what computes it, whichever of the model's names that was, and how many that can run at once.
         Raises ``MODEL_NOT_FOUND``."""
 
+    async def caught_up(self) -> None:
+        """Wait until answers are kept as fast as they come: of what was answered, little waits in memory. Raises
+        ``STORE_FAILED``."""
+
     async def ask(self, asked: RowAsked) -> RowAnswer:
         """The answer; the same one, if it was asked before. Cancelled, it leaves the generation to who asks again.
         Raises :class:`HeadraceError`."""

@@ -206,6 +206,7 @@ class Runner:
         except HeadraceError as error:
             await self._write(row, self._answers.refusal(error))
             return None
+        await self._until_kept(self._answers.caught_up)
         await room.enter()
         return room
 
@@ -308,17 +309,22 @@ class Runner:
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
         """Blocking work that is done again until the disk takes it."""
+        result = await self._until_kept(partial(asyncio.to_thread, work))
+        self._paused = None
+        return result
+
+    async def _until_kept(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What is done again for as long as nothing can be stored."""
         while True:
             try:
-                result = await asyncio.to_thread(work)
+                result = await work()
             except HeadraceError as error:
                 if error.code is not Code.STORE_FAILED:
                     raise
                 self._pause(error.message)
                 await asyncio.sleep(self._pause_s)
-            else:
-                self._paused = None
-                return result
+                continue
+            return result
 
     def _pause(self, why: str) -> None:
         if self._paused is None:

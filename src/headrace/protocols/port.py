@@ -158,6 +158,10 @@ class Service(Protocol):
     async def delete(self, generation: Generation) -> None:
         """Forget it and all it said, also on disk; one that runs is cancelled first. Raises ``STORE_FAILED``."""
 
+    async def caught_up(self) -> None:
+        """Wait until what was said is kept as fast as it comes. For what nobody waits for, before it begins. Raises
+        ``STORE_FAILED``."""
+
     def abort(self, token: str, tenant: str) -> int:
         """Cancel the running generations that carry this abort token; returns how many."""
 

@@ -56,6 +56,9 @@ class Rows:
             return f"{self._service.model(model).name} {endpoint}", EMBEDDED_AT_ONCE
         return self._service.rows_at_once(model)
 
+    async def caught_up(self) -> None:
+        await self._service.caught_up()
+
     async def ask(self, asked: RowAsked) -> RowAnswer:
         request_id = self._new_id()
         if asked.endpoint == EMBEDDINGS:

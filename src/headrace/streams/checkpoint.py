@@ -27,7 +27,7 @@ COMMIT_AFTER_S = 0.1
 COMMIT_AT_LATEST_S = 1.0
 """While there are fewer than ``COMMIT_LOGS``: a commit writes about as much for one log as for a hundred."""
 COMMIT_AGAIN_S = 0.02
-"""Between commits while there is more than fits into one."""
+"""Between commits while there is more than fits into one, and nobody waits for it to be done."""
 COMMIT_LOGS = 256
 """Logs in one commit: about a millisecond of the event loop's time."""
 BACKLOG_BYTES = 64 << 20
@@ -83,6 +83,7 @@ class Checkpointer:
         self.idle = True
         self.now = 0.0
         self.waiting_bytes = 0
+        self._catching_up: set[asyncio.Future[None]] = set()  # bounded by the jobs that run
         self.commits = 0
         self.failure: BaseException | None = None
         self._failed_at = 0.0
@@ -125,6 +126,20 @@ class Checkpointer:
             self._finish_now()
             if self.failure is not None:
                 return
+
+    async def caught_up(self) -> None:
+        """Wait, alone, until no full journal file waits, or a commit fails: ``failure`` says which. Until then
+        there are no pauses."""
+        while self.waiting_bytes and self.failure is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._again(0.0, self._start)
+            done = self._loop.create_future()
+            self._catching_up.add(done)
+            try:
+                await done
+            finally:
+                self._catching_up.discard(done)
 
     async def drain(self) -> None:
         """Commit all that is queued; stops where that fails."""
@@ -244,9 +259,16 @@ class Checkpointer:
             if self.failure is not None:
                 self._again(RETRY_S, self._start)
             elif self._queue:
-                self._again(COMMIT_AGAIN_S, self._start)
+                self._again(0.0 if self._catching_up else COMMIT_AGAIN_S, self._start)
             else:
                 self.wake()
+        if not self.waiting_bytes or self.failure is not None:
+            self._tell_caught_up()
+
+    def _tell_caught_up(self) -> None:
+        for done in self._catching_up:
+            if not done.done():
+                done.set_result(None)
 
     def _succeeded(self, commit: _Commit) -> None:
         self.commits += 1

@@ -6,18 +6,14 @@ opened from the store when somebody asks again. Of those, the last few stay at h
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Event
 from headrace.streams.hold import Hold
 from headrace.streams.log import Log
+from headrace.streams.opened import OpenedLogs
 from headrace.streams.store import KeptLog, LogHeader, Store
-
-OPENED_LOGS = 256
-"""Ended logs kept at hand after somebody asked for them; each is its header and
-little else. The one asked for longest ago goes first."""
 
 
 class Hub:
@@ -27,7 +23,7 @@ class Hub:
         self.store = store
         self._running: dict[str, Log] = {}
         self.behind: set[Hold] = set()
-        self._opened: OrderedDict[str, Log] = OrderedDict()
+        self._opened = OpenedLogs()
 
     def __len__(self) -> int:
         """How many logs are running."""
@@ -65,7 +61,7 @@ class Hub:
     async def find(self, id: str) -> Log:
         """A running or kept log. Raises ``GENERATION_NOT_FOUND`` if there never was one, ``CURSOR_GONE`` if
         it was dropped by age, count or size."""
-        log = self._running.get(id) or self._at_hand(id)
+        log = self._running.get(id) or self._opened.get(id)
         if log is not None:
             return log
         kept = await self.store.find(id)
@@ -85,7 +81,7 @@ class Hub:
         """Forget an ended log, also in the store; who has not read all of it loses it. Raises
         ``STORE_FAILED``."""
         await self.store.delete(id)
-        self._opened.pop(id, None)
+        self._opened.drop(id)
         for hold in list(self.behind):
             if hold.of(id):
                 hold.lose(HeadraceError(Code.GENERATION_NOT_FOUND, f"{id} was deleted."))
@@ -98,12 +94,6 @@ class Hub:
         """Told by a log to which nothing more comes."""
         self._running.pop(log.header.id, None)
 
-    def _at_hand(self, id: str) -> Log | None:
-        log = self._opened.get(id)
-        if log is not None:
-            self._opened.move_to_end(id)
-        return log
-
     def _open(self, kept: KeptLog) -> Log:
         log = Log(kept.header, self, visible_seq=kept.last_seq, end=kept.end)
         if kept.end is None:
@@ -111,9 +101,7 @@ class Hub:
             return log
         if not kept.header.request.keep:
             return log  # the store says each time whether it is still there
-        self._opened[log.id] = log
-        if len(self._opened) > OPENED_LOGS:
-            self._opened.popitem(last=False)
+        self._opened.put(log)
         return log
 
 

@@ -105,6 +105,9 @@ class MemoryStore:
     async def delete(self, id: str) -> None:
         self._forget(id)
 
+    async def caught_up(self) -> None:
+        """Nothing is ever behind."""
+
     async def close(self) -> None:
         """Nothing is left to be done."""
 

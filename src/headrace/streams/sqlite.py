@@ -5,7 +5,9 @@ SQLite is a checkpoint that follows later and gets only what it lacks: finished 
 (those that had none before in packs), running ones when they have ``PIECE_BYTES`` or when the journal file
 that holds them is full and has to go.
 
-When SQLite cannot keep up, the event loop waits for it: slow, but bounded. When it fails, commits are
+What waits for SQLite is in memory, too. Who has work that nobody waits for asks :meth:`SqliteStore.caught_up` before
+each piece of it, so that of such work little more than one full journal file waits. When SQLite cannot keep up with
+the rest, the event loop waits for it: slow, but bounded. When it fails, commits are
 tried again; at ``BACKLOG_BYTES`` logs fail with ``STORE_FAILED``. A journal that has no room and gets no new
 file fails the log that was appended to; the next append may succeed. Nothing is lost silently.
 """
@@ -169,6 +171,14 @@ class SqliteStore:
         self._thread.submit(self._database.close)
         await asyncio.to_thread(self._thread.shutdown)
         self._unlock()
+
+    async def caught_up(self) -> None:
+        await self._checkpointer.caught_up()
+        if self._checkpointer.waiting_bytes and (failure := self._checkpointer.failure) is not None:
+            raise HeadraceError(
+                Code.STORE_FAILED,
+                f"The store's database cannot be written: {failure}; the server's operator can find out why.",
+            )
 
     @property
     def commits(self) -> int:

@@ -120,6 +120,10 @@ class Store(Protocol):
         """Forget an ended log as if it had never been. Without effect where there is none. Raises
         ``STORE_FAILED``."""
 
+    async def caught_up(self) -> None:
+        """Wait until no more than a little is kept in memory because it is not yet where it stays. For what nobody
+        waits for: to be asked before it begins. Raises ``STORE_FAILED`` if it cannot be brought there."""
+
     async def close(self) -> None:
         """Everything appended is durable; idempotent."""
 
