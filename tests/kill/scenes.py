@@ -18,6 +18,11 @@ from typing import Any, Protocol
 from headrace.settings.model import EMBEDDED
 from tests.kill.arena import Answer, Server, Witness, log_faults, log_text
 
+PATIENT = """
+[limits]
+queue_timeout_s = 600
+"""
+"""Where the machine is busy, an answer may stand in line behind two others for longer than users would wait."""
 HOOKS = """
 [[hooks]]
 class = "tests.kill.moments:Moments"
@@ -72,7 +77,7 @@ class Scripted:
         file = folder / "script.json"
         file.write_text(json.dumps({"slots": 2, "scripts": [script]}), encoding="utf-8")
         model = f'[[models]]\nname = "m"\nengine = "scripted"\nslots = 2\nscript = "{file}"\n'
-        return model + HOOKS.format(folder=folder)
+        return model + PATIENT + HOOKS.format(folder=folder)
 
     def body(self, form: str, state: str, chance: random.Random) -> dict[str, Any]:
         body: dict[str, Any] = {"model": "m", "stream": True, "max_tokens": 1000}
@@ -108,7 +113,7 @@ class Embedded:
             f'[[models]]\nname = "{EMBEDDED.name}"\nsource = "{EMBEDDED.source}"\n'
             f'sha256 = "{EMBEDDED.sha256}"\nformat = "{EMBEDDED.format}"\nslots = 2\n'
         )
-        return model + HOOKS.format(folder=folder)
+        return model + PATIENT + HOOKS.format(folder=folder)
 
     def body(self, form: str, state: str, chance: random.Random) -> dict[str, Any]:
         times = 12 if state == "prefill" else 4
