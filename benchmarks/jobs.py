@@ -1,6 +1,8 @@
 """Files of requests: what they need of memory, how much of the engine's best they get, and what they cost others.
 
-``memory``  a job of 5,000,000 rows over answers that come at once: the process's peak memory, and rows a second
+``memory``  a job of 5,000,000 rows over answers that come at once, files and results without a server: the process's
+            peak memory, and rows a second
+``served``  a job of a whole server whose scripted engine answers at once, every answer kept in its store: the same
 ``engine``  the same real prompts (questions that people asked on Quora, ``semcache`` of ``--data``) straight to the
             embedded engine's own process, as many at once as fill its slots without a gap, and as a job of the whole
             server: tokens a second, and the ratio. The job's own process is loaded by a row before
@@ -29,7 +31,7 @@ from typing import Any
 from benchmarks import machine, table
 from benchmarks.embedded import EmbeddedServer, Endpoint
 from benchmarks.engine import VOCABULARY
-from benchmarks.headrace import KEY, REPOSITORY
+from benchmarks.headrace import KEY, REPOSITORY, Server
 
 CHAT = "/v1/chat/completions"
 MODEL = "smollm2-135m"
@@ -39,6 +41,14 @@ EARLY = 2
 """Requests that wait in the engine's own line, so that no slot idles between two."""
 POLL_S = 0.25
 """Asking costs what is measured: the engine's threads have all cores, and wait for each other."""
+AT_ONCE = {"slots": 512, "scripts": [{"tokens": ["A ", "short ", "answer."]}]}
+SCRIPTED = """
+[[models]]
+name = "{model}"
+engine = "scripted"
+slots = 512
+script = "{script}"
+"""
 BEGINNINGS = 4
 BEGINNING_WORDS = 300
 
@@ -120,6 +130,26 @@ def memory(arguments: argparse.Namespace) -> None:
         took = time.monotonic() - began
     peak = int(done.stdout) / 1024
     print(f"{arguments.rows:,} rows: peak {peak:.0f} MB, {arguments.rows / took:,.0f} rows/s")
+
+
+def served(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        script = Path(name) / "script.json"
+        script.write_text(json.dumps(AT_ONCE))
+        models = SCRIPTED.format(model=MODEL, script=script)
+        server = Server(Path(name), models, core="0-1", hooks="")
+        try:
+            server.await_ready()
+            batch = Batch(server.port, [body(question(n), 8) for n in range(arguments.served)])
+            began = time.monotonic()
+            counts = batch.end()["request_counts"]
+            took = time.monotonic() - began
+            status = Path(f"/proc/{server.child.pid}/status").read_text()
+        finally:
+            server.child.stop(30)
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    rate = arguments.served / took
+    print(f"served: {counts}, peak {int(peak.split()[1]) / 1024:.0f} MB, {rate:,.0f} rows/s")
 
 
 def directly(engine: Endpoint, bodies: list[dict[str, Any]], level: int) -> float:
@@ -267,8 +297,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--only", default="memory,engine,live,prefix")
+    parser.add_argument("--only", default="memory,served,engine,live,prefix")
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the large job")
+    parser.add_argument("--served", type=int, default=400_000, help="rows of a whole server's")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--prompts", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=32, help="of an answer")
@@ -279,7 +310,9 @@ def main() -> None:
     print(machine.description())
     if "memory" in wanted:
         memory(arguments)
-    if wanted == {"memory"}:
+    if "served" in wanted:
+        served(arguments)
+    if wanted <= {"memory", "served"}:
         return
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedServer(Path(folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.domain.errors import Code, HeadraceError
@@ -74,6 +74,7 @@ def read(path: Path, seen: Fingerprint | None = None) -> list[Line]:
     return asyncio.run(main())
 
 
+@settings(deadline=None)
 @given(data=st.lists(st.sampled_from([b"a", b"bc", b"\n", b" ", b"\r\n"])).map(b"".join))
 def test_lines_come_with_their_numbers(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

@@ -16,19 +16,19 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from headrace.domain.event import End
 from headrace.streams import repeats
 from headrace.streams.bounds import Bounds, gone
+from headrace.streams.inserting import insert
 from headrace.streams.pack import Pack, Whole, packs, unpack
 from headrace.streams.retention import Retention, first_key, rollback
 from headrace.streams.store import KeptLog, LogHeader, Repeat
 
 SCHEMA_VERSION = 3
-ROWS_A_STATEMENT = 50
 BUSY_TIMEOUT_S = 5.0
 PACKS_AT_HAND = 4
 """Packs that were read last and stay in memory, decoded."""
@@ -241,9 +241,9 @@ class Database:
         self._connection.close()
 
     def _write(self, changes: Changes) -> None:
-        self._insert("generations", changes.rows)
-        self._insert("segments", changes.segments)
-        self._insert("raw", changes.raw)
+        insert(self._connection, "generations", changes.rows)
+        insert(self._connection, "segments", changes.segments)
+        insert(self._connection, "raw", changes.raw)
         finished, finished_bytes = changes.finished, changes.finished_bytes
         wholes = changes.wholes
         if any(self.holds_packed(log.id) for log in islice(wholes, 1)):
@@ -264,21 +264,12 @@ class Database:
         if changes.raw_ended:
             keys = [(first_key(n), first_key(n + 1)) for n in changes.raw_ended]
             run("DELETE FROM raw WHERE key >= ? AND key < ?", keys)
-        if changes.passing:
-            run("INSERT OR REPLACE INTO passing VALUES ('n', ?, ?)", changes.passing)
+        passing = [("n", n, until) for n, until in changes.passing]
+        insert(self._connection, "passing", passing)
         self._connection.execute(
             "UPDATE totals SET frame = ?, next_n = ?, finished = finished + ?, bytes = bytes + ?",
             (changes.frame, changes.next_n, changes.finished, changes.finished_bytes),
         )
-
-    # Replacing: a commit that failed is tried again, even if SQLite had kept it after all.
-    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        for start in range(0, len(rows), ROWS_A_STATEMENT):
-            part = rows[start : start + ROWS_A_STATEMENT]
-            row = f"({','.join('?' * len(part[0]))})"
-            values = ",".join([row] * len(part))
-            flat = [value for one in part for value in one]
-            self._connection.execute(f"INSERT OR REPLACE INTO {table} VALUES {values}", flat)
 
     def _insert_pack(self, pack: Pack, members: Sequence[Whole]) -> None:
         run = self._connection.execute
@@ -293,9 +284,7 @@ class Database:
             sessions = [
                 (log.tenant, log.session, log.n, k) for log in members if log.session is not None
             ]
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO packed_sessions VALUES (?, ?, ?, ?)", sessions
-            )
+            insert(self._connection, "packed_sessions", sessions)
 
     def delete(self, id: str) -> None:
         """Forget an ended log, as if it had never been. Without effect where there is none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from headrace.streams.inserting import insert
 from headrace.streams.store import LogHeader, Repeat
 
 KEEP_S = 86_400.0
@@ -57,7 +58,7 @@ class Repeats:
 def write(connection: sqlite3.Connection, repeats: list[Repeat], now: float) -> None:
     """Add these and drop what is too old."""
     if repeats:
-        connection.executemany("INSERT OR REPLACE INTO repeats VALUES (?, ?, ?, ?)", repeats)
+        insert(connection, "repeats", repeats)
         connection.execute("DELETE FROM repeats WHERE at < ?", (now - KEEP_S,))
 
 
