@@ -217,7 +217,7 @@ def test_strings_in_json_and_in_bytes(kit: Any, v2: Any) -> None:
             nested = [[text] for text in texts]
             again = await client.post(path, json={"inputs": [tensor | {"data": nested}]} | binary)
             second = await client.post(path, **with_bytes({"inputs": [in_bytes]}, packed))
-            raw = tensor | {"shape": [1], "parameters": {"binary_data_size": 5}}
+            raw = tensor | {"shape": [1, 1], "parameters": {"binary_data_size": 5}}
             no_text = await client.post(
                 path, **with_bytes({"inputs": [raw]}, b"\x01\x00\x00\x00\xff")
             )
