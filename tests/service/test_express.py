@@ -320,6 +320,28 @@ def test_who_is_over_is_not_kept_until_it_would_have_had_to_hurry(run: Main) -> 
     run(main())
 
 
+def test_who_stands_in_the_engines_own_line_is_not_counted_twice(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside(slots=3)
+        async with beside.open() as house:
+            engine: Any = house.engines[0]
+            engine.stream_infer = Line(engine).stream_infer
+            house.flow.model.replicas[0].places = 4
+            heavy = await heavies(house, 3)
+            for one in house.flow.running.values():  # nobody gives way
+                one.keep_raw = False
+            beside.express._recent.add("light", 1e6, time.monotonic())
+            beside.replica.in_use = EXPRESS_SLOTS
+            light: Any = ask(house, "light")
+            assert light.place.early
+            beside.replica.in_use = 0
+            house.service.tick(asyncio.get_running_loop().time())
+            assert light.place.replica is beside.replica
+            assert {await one.whole() for one in (Witness(light, client=False), *heavy)} == {TEXT}
+
+    run(main())
+
+
 def test_who_is_ending_in_the_engines_own_line_is_not_begun_elsewhere(run: Main) -> None:
     async def main() -> None:
         hook = Holding()
