@@ -78,7 +78,7 @@ class Stream(_Begun):
             # the parser takes never comes with one read.)
             if (
                 sse.between
-                and data[:6] == b"data: "
+                and data.startswith(b"data: ")
                 and data.find(b"\n") == len(data) - 2
                 and data[-1] == LF
                 and CR not in data

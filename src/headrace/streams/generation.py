@@ -19,11 +19,13 @@ from headrace.domain.delta import Delta, Outcome, Prefix, Turn
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import (
     Error,
+    Event,
     Finish,
     FinishReason,
     Phase,
     Progress,
     Prompt,
+    Token,
     Usage,
 )
 from headrace.domain.request import Caller, Message, Request
@@ -32,7 +34,7 @@ from headrace.streams.client_subscription import ClientSubscription
 from headrace.streams.generation_port import Chain, Meter, Owner
 from headrace.streams.hook import HookContext
 from headrace.streams.log import Log
-from headrace.streams.numbering import numbered
+from headrace.streams.numbering import SURELY_SHORT, numbered
 from headrace.streams.raw import Raw
 from headrace.streams.reader import Reader, Subscription
 from headrace.streams.store import LogHeader
@@ -53,7 +55,7 @@ class Generation:
     """
 
     # What most generations never set is found here: to make one has to be cheap.
-    ended = closing = False
+    closing = False
     prior = 0
     turns: tuple[Turn, ...] = ()
     prompts: asyncio.Lock | None = None
@@ -74,7 +76,6 @@ class Generation:
     left_at: float | None = None
     join_key: str | None = None
     _clients = 0
-    _backlog: list[Callable[[], Awaitable[None] | None]] | None = None
 
     def __init__(
         self,
@@ -103,7 +104,9 @@ class Generation:
         self.flow = flow
         self.keep_raw = keep_raw
         self.admitted_at = time.monotonic() if now is None else now
+        self.ended = False
         self._owner = owner
+        self._backlog: list[Callable[[], Awaitable[None] | None]] | None = None
         self._chain = chain if context is not None else None
         self._context: Any = context  # there if there is a chain
         log.on_failure = self.fail  # a log that cannot be stored: nobody would see the rest
@@ -176,7 +179,7 @@ class Generation:
             except HeadraceError as error:
                 self.fail(error)
                 return
-            if type(out) is list or type(out) is tuple or not isawaitable(out):
+            if out is deltas or type(out) is list or type(out) is tuple or not isawaitable(out):
                 self._emit(out, deltas)
             else:
                 self._begin(self._emit_later(out, deltas))
@@ -435,15 +438,26 @@ class Generation:
         if self.ended:
             return
         now = time.time()
-        events = numbered(deltas, self.seq, now)
-        if self.durable:
+        # What nearly always comes is one short text: then as numbered and _count do it, without their calls.
+        events: Sequence[Event]
+        if len(deltas) == 1 and (text := (delta := deltas[0]).text) and len(text) <= SURELY_SHORT:
+            self.seq = seq = self.seq + 1
+            index, reasoning = delta.index, delta.reasoning
+            events = (Token(seq, now, text, index, reasoning, delta.logprobs, delta.tool_calls),)
+        else:
+            events = numbered(deltas, self.seq, now)
             self.seq += len(events)
+        if self.durable:
             self.log.append(events, raw)
         elif events:
-            self.seq += len(events)
             self.log.append(events)
         if events:
-            self._count(len(events), now)
+            before = self.last_token_at
+            if before:
+                self.last_token_at = now
+                self.meter.tokens(len(events), now - before)
+            else:
+                self._count(len(events), now)
 
     def _count(self, tokens: int, now: float) -> None:
         before, self.last_token_at = self.last_token_at, now

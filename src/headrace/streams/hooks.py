@@ -129,6 +129,8 @@ class HookChain:
             except Exception as error:  # noqa: BLE001 - user code may raise anything
                 link, *rest = self._tokens_from(self._token.index(token))
                 return _out(_pass(_skip(link, context, deltas, error), context, rest))
+            if answer is deltas:
+                continue
             if type(answer) not in _PLAIN and isawaitable(answer):
                 link, *rest = self._tokens_from(self._token.index(token))
                 return _out(_pass(_settle(link, context, deltas, answer), context, rest))

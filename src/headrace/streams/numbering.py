@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from headrace.domain.delta import Delta
 from headrace.domain.event import MAX_TEXT_BYTES, Event, Token
 
-_SURELY_SHORT = MAX_TEXT_BYTES // 4
+SURELY_SHORT = MAX_TEXT_BYTES // 4
 """Characters that are ``MAX_TEXT_BYTES`` at most, whatever they are."""
 
 
@@ -17,7 +17,7 @@ def numbered(deltas: Sequence[Delta], seq: int, now: float) -> list[Event]:
     events: list[Event] = []
     for delta in deltas:
         text, logprobs, calls = delta.text, delta.logprobs, delta.tool_calls
-        if len(text) > _SURELY_SHORT:
+        if len(text) > SURELY_SHORT:
             for part, piece in enumerate(_pieces(text)):
                 seq += 1
                 events.append(
