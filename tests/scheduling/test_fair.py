@@ -227,7 +227,7 @@ def test_who_has_more_than_its_share_of_the_slots_gives_one_up_in_time() -> None
     came = [Ticket(f"light{n}", light, 5.0) for n in range(3)]
     for number, ticket in enumerate(came):
         one.add(ticket, 5.0)
-        assert one.victim(ticket, running, 6.0) is None  # it has time
+        assert one.victim(ticket, running, 5.5) is None  # it has time
         victim = one.victim(ticket, running, 12.0)
         if number == 2:
             assert victim is None  # each has two

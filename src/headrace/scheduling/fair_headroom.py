@@ -49,7 +49,7 @@ HEADROOM = 3000.0
 """Weighted tokens, until it is known how fast is served."""
 HEADROOM_S = 3.0
 LEAST_HEADROOM, MOST_HEADROOM = 256.0, 1e6
-PRESSED = 0.75
+PRESSED = 0.9
 RESCUE_AFTER = 12.0
 RESCUE_RATE = 3.0
 ROUNDING_S = 1e-3
