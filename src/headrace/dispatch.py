@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf, nan
 
-from headrace.domain.delta import Prefix
+from headrace.domain.delta import Prefix, Turn
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Error, Finish
 from headrace.domain.request import capped, less_tokens
@@ -351,12 +351,14 @@ class Dispatcher:
         if request.cap is not None:
             request = capped(request)
         prefixes: tuple[Prefix, ...] = ()
-        if generation.raw:
-            prefixes = generation.go_on()
+        turns: tuple[Turn, ...] = ()
+        said = generation.said
+        if said is not None and said.begun:
+            prefixes, turns = generation.go_on(), said.turns
             if generation.ended:  # its marker could not be stored
                 return
-            if generation.turns:
-                request = less_tokens(request, generation.closed_tokens)
+            if turns:
+                request = less_tokens(request, said.closed_tokens)
             limit = request.sampling.max_tokens
             if limit is not None and len(prefixes) == 1 and prefixes[0].tokens >= limit:
                 generation.finish("length")
@@ -370,7 +372,7 @@ class Dispatcher:
         else:
             told = b"" if self._tracer is None else self._tracer.unrecorded()
         engine = place.replica.engine
-        work = Work(request, prefixes, caller.exact or flow.exact, live, generation.turns, told)
+        work = Work(request, prefixes, caller.exact or flow.exact, live, turns, told)
         if generation.reservation is None:
             run = engine.stream_infer(work, generation)
         else:

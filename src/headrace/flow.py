@@ -201,7 +201,8 @@ class Flow:
         if more > 0 and ticket.charged:
             self.queue.policy.produced(ticket, more, time.monotonic())
         prompt, cached = usage.prompt_tokens, usage.cached_tokens
-        if prompt and not generation.prior and not generation.turns:
+        said = generation.said
+        if prompt and (said is None or not (said.prior or said.turns)):
             self.queue.policy.settled(ticket, prompt, cached)
             self.estimates.learn_prompt(size_of(generation.request), prompt)
             self.estimates.learn_cached(generation.caller.tenant, prompt, cached)

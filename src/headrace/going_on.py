@@ -26,7 +26,7 @@ def may_go_on(
     wait: as long as it works for others of ours there will be room."""
     fruitless = _fruitless(generation)
     room = error.code in BUSY and replica.in_use > 0
-    if not error.meaning.retryable or (generation.last_token_at and not generation.keep_raw):
+    if not error.meaning.retryable or (generation.last_token_at and generation.said is None):
         return False
     patient = generation.durable or generation.last_token_at > 0
     if not room and not (patient and error.code in NEVER_BEGAN):
@@ -50,7 +50,7 @@ def may_pause(generation: Generation, flow: Flow) -> bool:
     output is kept, and it has a middle to go on from; and whether another would have its place then."""
     request = generation.request
     return (
-        generation.keep_raw
+        generation.said is not None
         and flow.keeps_raw
         and generation.cancel_run is not None
         and generation.place.replica.takes_another

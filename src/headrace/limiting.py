@@ -26,7 +26,7 @@ from headrace.domain.request import Caller, Cap, Message, Request
 from headrace.engines.engine import Engine, Run, Work
 from headrace.flow import Flow
 from headrace.streams.generation import Generation
-from headrace.streams.raw import Raw
+from headrace.streams.said import Said
 from headrace.streams.store import Recovered
 
 LEAVING = frozenset((Code.CANCELLED, Code.CLIENT_GONE, Code.GENERATION_TIMEOUT))
@@ -261,10 +261,9 @@ def _begun(generation: Generation, reservation: Reservation, end: Error, now: fl
 
 def _said(generation: Generation) -> int:
     """Output tokens so far; where its engine's ids are not kept, as many as there were events."""
-    raw = generation.raw
-    if raw is None:
+    if generation.said is None:
         return generation.seq if generation.last_token_at else 0
-    return generation.closed_tokens + sum(one.tokens for one in raw.values())
+    return generation.said.tokens
 
 
 def _tokens(events: Sequence[Event]) -> int:
@@ -273,8 +272,6 @@ def _tokens(events: Sequence[Event]) -> int:
 
 
 def _raw_tokens(deltas: Sequence[Delta]) -> int:
-    found: dict[int, Raw] = {}
-    for delta in deltas:
-        if delta.prompt is None:
-            found.setdefault(delta.index, Raw()).add(delta)
-    return sum(raw.tokens for raw in found.values())
+    said = Said()
+    said.remember([delta for delta in deltas if delta.prompt is None])
+    return said.tokens

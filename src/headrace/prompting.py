@@ -77,7 +77,7 @@ def _check_request(request: Request) -> None:
 
 def _is_unknown(generation: Generation) -> bool:
     """Whether its engine has said something that was not kept: it cannot go on from there by itself."""
-    return bool(generation.last_token_at) and not generation.keep_raw
+    return bool(generation.last_token_at) and generation.said is None
 
 
 async def _said(generation: Generation) -> Prefix:

@@ -329,7 +329,7 @@ def test_who_stands_in_the_engines_own_line_is_not_counted_twice(run: Main) -> N
             house.flow.model.replicas[0].places = 4
             heavy = await heavies(house, 3)
             for one in house.flow.running.values():  # nobody gives way
-                one.keep_raw = False
+                one.said = None
             beside.express._recent.add("light", 1e6, time.monotonic())
             beside.replica.in_use = EXPRESS_SLOTS
             light: Any = ask(house, "light")
@@ -352,7 +352,7 @@ def test_who_is_ending_in_the_engines_own_line_is_not_begun_elsewhere(run: Main)
             house.flow.model.replicas[0].places = SLOTS + 1
             heavy = await heavies(house, 2)
             for one in house.flow.running.values():  # nobody gives way
-                one.keep_raw = False
+                one.said = None
             beside.replica.in_use = EXPRESS_SLOTS
             light: Any = ask(house, "light")
             assert light.place.early

@@ -98,7 +98,8 @@ async def pressed(
     heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(heavies)]
     await heavy[1].token(4)
     for one in house.flow.running.values():
-        one.keep_raw = one.keep_raw and not (stays and one.place.early)
+        if stays and one.place.early:
+            one.said = None
     ticking = asyncio.create_task(tick(house))
     yield house, heavy, Witness(ask(house, "light"), client=False)
     ticking.cancel()

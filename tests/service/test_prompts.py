@@ -248,7 +248,7 @@ def test_a_prompt_waits_for_the_hooks_of_what_was_said_before_it(run: Run) -> No
         house = await House(STUCK, hooks=[hook]).open()
         generation = house.ask()
         seen = Witness(generation)
-        await until(lambda: generation.raw)  # type: ignore[attr-defined]
+        await until(lambda: generation.said.begun)  # type: ignore[attr-defined]
         added = asyncio.ensure_future(prompt(house, generation, "more"))
         await asyncio.sleep(0)
         assert not added.done()
@@ -333,7 +333,7 @@ def test_what_a_hook_holds_back_comes_out_before_the_prompt_but_no_half_card(run
         house = await House(script, hooks=[Redact()]).open()
         generation = house.ask()
         seen = Witness(generation)
-        await until(lambda: generation.raw and generation.raw[0].deltas == 2)  # type: ignore[attr-defined]
+        await until(lambda: generation.said.tokens == 2)  # type: ignore[attr-defined]
         await prompt(house, generation, "stop")
         text = await seen.whole()
         assert "4111" not in text
@@ -392,7 +392,7 @@ def test_what_nobody_kept_is_read_from_the_log(run: Run) -> None:
         generation = house.ask()
         seen = Witness(generation)
         await seen.token(2)
-        assert not generation.raw  # type: ignore[attr-defined]
+        assert generation.said is None  # type: ignore[attr-defined]
         works: list[Work] = []
         engine = house.engines[0]
         begin = engine.stream_infer

@@ -35,11 +35,9 @@ from headrace.streams.generation_port import Chain, Meter, Owner
 from headrace.streams.hook import HookContext
 from headrace.streams.log import Log
 from headrace.streams.numbering import SURELY_SHORT, numbered
-from headrace.streams.raw import Raw
 from headrace.streams.reader import Reader, Subscription
+from headrace.streams.said import Said
 from headrace.streams.store import LogHeader
-
-_NOTHING = Prefix("", ())
 
 
 class Generation:
@@ -50,18 +48,15 @@ class Generation:
     ``broke_after``; since when it waits then. ``join_key``: what it is known by to those who ask the same again.
     ``charged_seq``: up to which event its tenant was charged; ``told``: the position in the queue that was told
     last, and when.
-    ``turns``: what prompts in mid-stream closed; ``closing``: its end is known, and waits for hooks.
+    ``said``: by its engines, where that is kept to go on from; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
 
     # What most generations never set is found here: to make one has to be cheap.
     closing = False
-    prior = 0
-    turns: tuple[Turn, ...] = ()
     prompts: asyncio.Lock | None = None
     fruitless = 0
     broke_after = waits_since = 0.0
-    raw: dict[int, Raw] | None = None
     cancel_run: Callable[[], None] | None = None
     place: Any = None
     ticket: Any = None
@@ -102,7 +97,7 @@ class Generation:
         self.seq = log.visible_seq
         self.meter = meter
         self.flow = flow
-        self.keep_raw = keep_raw
+        self.said = Said() if keep_raw else None
         self.admitted_at = time.monotonic() if now is None else now
         self.ended = False
         self._owner = owner
@@ -166,8 +161,8 @@ class Generation:
     def deltas(self, deltas: list[Delta]) -> None:
         if self.ended:
             return
-        if self.keep_raw:
-            self._remember(deltas)
+        if self.said is not None:
+            self.said.remember(deltas)
         chain = self._chain
         if chain is None:
             self._emit(deltas, deltas)
@@ -197,11 +192,11 @@ class Generation:
         if self.ended:
             return
         usage = outcome.usage
-        if self.prior:
-            prompt_tokens = max(0, usage.prompt_tokens - self.prior)
+        if self.said is not None and (prior := self.said.prior):
+            prompt_tokens = max(0, usage.prompt_tokens - prior)
             usage = Usage(
                 prompt_tokens,
-                usage.completion_tokens + self.prior,
+                usage.completion_tokens + prior,
                 min(usage.cached_tokens, prompt_tokens),
             )
         cap = self.request.cap
@@ -271,7 +266,8 @@ class Generation:
 
     def finish(self, reason: FinishReason) -> None:
         """End well without a run (nothing was left to compute)."""
-        self.finished(Outcome((reason,) * self.request.choices, Usage(self.prior, 0)))
+        prior = 0 if self.said is None else self.said.prior
+        self.finished(Outcome((reason,) * self.request.choices, Usage(prior, 0)))
 
     def stop_run(self) -> None:
         """Stop computing now; the engine's slot is free when this returns."""
@@ -279,33 +275,23 @@ class Generation:
         if cancel is not None:
             cancel()
 
-    def prefixes(self) -> tuple[Prefix, ...]:
-        """What each choice has in its open turn, to go on from; empty if nothing was computed yet."""
-        known = self.raw
-        if known is None or not any(raw.deltas for raw in known.values()):
-            return (_NOTHING,) if self.turns else ()
-        return tuple(
-            raw.prefix() if (raw := known.get(index)) else _NOTHING
-            for index in range(self.request.choices)
-        )
-
     def go_on(self) -> tuple[Prefix, ...]:
         """A new run begins: what it goes on from. What was told but never delivered is forgotten,
         here and, by a marker, in the store."""
         self.prefilled = -1
-        markers = [Delta("", index) for index, raw in (self.raw or {}).items() if raw.held]
-        if markers:
-            self._remember(markers)
-            if self.durable:
-                self.log.append((), markers)
-        prefixes = self.prefixes()
-        self.prior = self.closed_tokens + sum(prefix.tokens for prefix in prefixes)
+        said = self.said
+        assert said is not None
+        markers = said.forget_held()
+        if markers and self.durable:
+            self.log.append((), markers)
+        prefixes = said.prefixes(self.request.choices)
+        said.prior = said.closed_tokens + sum(prefix.tokens for prefix in prefixes)
         return prefixes
 
     @property
-    def closed_tokens(self) -> int:
-        """Tokens in turns that are closed."""
-        return sum(turn.said.tokens for turn in self.turns)
+    def turns(self) -> tuple[Turn, ...]:
+        """What prompts in mid-stream closed."""
+        return () if self.said is None else self.said.turns
 
     def rewrite(
         self, messages: Sequence[Message], *, running: bool
@@ -339,8 +325,10 @@ class Generation:
         if self.ended or self.closing:
             raise over(self.id)
         self.stop_run()
-        self._close_turn(messages, said)
-        self.keep_raw = True
+        kept = self.said
+        if kept is None:
+            kept = self.said = Said()
+        kept.close_turn(messages, said)
         addition = Addition(self, messages)
         if self._chain is None:
             addition.put(())
@@ -375,11 +363,13 @@ class Generation:
     def rebuild(self, raw: Sequence[Delta]) -> None:
         """After a restart: remember the stored deltas and replay the hooks, their output suppressed
         (it is in the log already), so that what they held back is held back again."""
+        said = self.said
+        assert said is not None
         for delta in raw:
             if delta.prompt is not None:
-                self._close_turn((delta.prompt,))
+                said.close_turn((delta.prompt,))
             else:
-                self._remember((delta,))
+                said.remember((delta,))
         chain, context = self._chain, self._context
         if chain is None or context is None:
             return
@@ -397,24 +387,6 @@ class Generation:
         context.replaying = False
 
     # From deltas to events.
-
-    def _remember(self, deltas: Sequence[Delta]) -> None:
-        known = self.raw
-        if known is None:
-            known = self.raw = {}
-        for delta in deltas:
-            raw = known.get(delta.index)
-            if raw is None:
-                raw = known[delta.index] = Raw()
-            raw.add(delta)
-
-    def _close_turn(self, messages: Sequence[Message], said: Prefix | None = None) -> None:
-        if said is None:
-            said = self.raw[0].prefix() if self.raw and 0 in self.raw else _NOTHING
-        for message in messages:
-            self.turns += (Turn(said, message),)
-            said = _NOTHING
-        self.raw = {0: Raw()}
 
     def _hooked(self, deltas: list[Delta]) -> Awaitable[None] | None:
         assert self._chain is not None
