@@ -18,7 +18,7 @@ from headrace.domain.event import Error, Finish
 from headrace.domain.request import capped, less_tokens
 from headrace.engines.engine import Engine, Work
 from headrace.flow import Flow
-from headrace.giving_way import in_line, line_at, who_gives_way
+from headrace.giving_way import in_line, line_at, stand_last, who_gives_way
 from headrace.going_on import BUSY, NEVER_BEGAN, may_go_on
 from headrace.limiting import Limiting
 from headrace.reporting import report
@@ -391,6 +391,7 @@ class Dispatcher:
         if generation.ended or generation.closing:
             return
         if place.taken:
+            stand_last(generation, generation.flow)
             self._start(generation, generation.flow, place)
         else:  # others have it by now
             self._free(generation)

@@ -51,6 +51,20 @@ def line_at(replica: Replica[Engine], flow: Flow) -> list[Generation]:
     return line
 
 
+def stand_last(generation: Generation, flow: Flow) -> None:
+    """It is about to begin again in its place: at its engine that is behind all who stand in line there, of whom the
+    first has the slot that this one had."""
+    del flow.running[generation.id]  # and so is last of them when it begins
+    place = generation.place
+    if place.replica.early:
+        line = line_at(place.replica, flow)
+        if (
+            sum(one.place.taken for one in line) >= place.replica.early
+        ):  # else it stood there itself
+            line[0].place.early = 0
+        place.early = place.replica.early
+
+
 def in_line(generation: Generation) -> bool:
     """Whether its engine has it, and maybe no slot for it yet: it said nothing since. Not one that is about to end."""
     place = generation.place

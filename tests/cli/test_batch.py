@@ -93,7 +93,7 @@ def test_a_mistake_names_the_row(tmp_path: Path, name: str, text: str, said: str
 
 def test_a_dry_run_computes_nothing(tmp_path: Path) -> None:
     source = written(tmp_path / "in.csv", "prompt\n" + "word word word word\n" * 100)
-    command = ["batch", str(source), "-o", str(tmp_path / "out.jsonl"), "--dry-run"]
+    command = ["batch", str(source), "--dry-run"]
     done = CliRunner().invoke(main, [*command, "--max-tokens", "10"])
     assert done.exit_code == 0, done.output
     assert done.output == ("100 rows, about 875 tokens of prompts; of answers at most 1,000\n")

@@ -204,6 +204,15 @@ def test_a_chat_in_a_pipe_that_fails_says_so_in_its_status(server: Any) -> None:
     assert "No such model." in said.stderr
 
 
-def test_chat_without_a_server_is_one_line() -> None:
-    line = mistake("chat", "--url", "http://127.0.0.1:1", status=1)
-    assert line.startswith("no server answers at http://127.0.0.1:1 (")
+BATCH = ["batch", "in.csv", "-o", "out.jsonl"]
+
+
+@pytest.mark.parametrize("words", [["chat"], BATCH, [*BATCH, "--model", "m"]])
+def test_no_server_is_one_line(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "in.csv").write_text("prompt\nhello\n")
+    said = headrace(*words, "--url", "http://127.0.0.1:1", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    line = said.stderr.splitlines()[-1]
+    assert line.startswith("Error: no server answers at http://127.0.0.1:1 (")
+    assert line.endswith("; start one: headrace serve")

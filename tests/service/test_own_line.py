@@ -13,11 +13,12 @@ from tests.service.test_scheduling import ask, phases, tenants, tick
 
 from headrace.domain.delta import Delta
 from headrace.domain.errors import HeadraceError
-from headrace.domain.request import CONTINUE
+from headrace.domain.request import CONTINUE, Message
 from headrace.domain.tenant import Tenant
 from headrace.engines.engine import Outcome, Run, Sink, Work
 from headrace.engines.script import Script
 from headrace.engines.scripted import ScriptedEngine
+from headrace.giving_way import line_at
 from headrace.scheduling.fair_headroom import FairHeadroom
 from headrace.scheduling.queue import Queue
 
@@ -182,6 +183,61 @@ def test_nobody_is_paused_for_one_that_has_a_slot_and_is_silent(
         house.service.tick(asyncio.get_running_loop().time())
         assert not any("paused" in phases(one) for one in heavy)
         await house.service.close(0.0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("stood_in_line", [False, True])
+def test_who_gets_a_prompt_gives_its_slot_to_the_first_in_the_line(
+    run: Callable[[Coroutine[Any, Any, Any]], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    stood_in_line: bool,
+) -> None:
+    """That one computes then, though it is silent, and the prompted one stands behind it."""
+
+    async def main() -> None:
+        house = await open_house()
+        asked = [ask(house, "heavy") for _ in range(2)]
+        heavy = [Witness(one, client=False) for one in asked]
+        await heavy[1].token(1)
+        with monkeypatch.context() as soon:
+            soon.setattr(Queue, "eta_s", lambda *_: 0.001)
+            if stood_in_line:
+                asked.append(ask(house, "heavy"))
+                heavy.append(Witness(asked[2], client=False))
+                house.service.cancel(asked[0])
+                await heavy[2].token(1)
+            silent: Any = house.ask("silence", tenant="light", leaving=CONTINUE)
+            assert phases(Witness(silent, client=False)) == ["queued"]
+            await house.service.prompt(asked[-1], Message("user", "more"))
+            await asyncio.sleep(0)
+        replica = house.flow.model.replicas[0]
+        assert replica.early == 1
+        assert line_at(replica, house.flow) == [asked[-1]]
+        house.service.tick(asyncio.get_running_loop().time())
+        assert not any("paused" in phases(one) for one in heavy)
+        house.service.cancel(silent)
+        assert {await one.whole() for one in heavy[-2:]} == {"".join(WORDS) * 30}
+        assert house.in_use == 0
+
+    run(main())
+
+
+def test_who_stands_in_the_line_and_gets_a_prompt_stands_behind_all_others(
+    run: Callable[[Coroutine[Any, Any, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(Queue, "eta_s", lambda *_: 0.001)
+        house = await open_house(early=2)
+        asked = [ask(house, "heavy") for _ in range(4)]
+        heavy = [Witness(one, client=False) for one in asked]
+        replica = house.flow.model.replicas[0]
+        assert line_at(replica, house.flow) == [asked[2], asked[3]]
+        await house.service.prompt(asked[2], Message("user", "more"))
+        await asyncio.sleep(0)
+        assert line_at(replica, house.flow) == [asked[3], asked[2]]
+        assert {await one.whole() for one in heavy} == {"".join(WORDS) * 30}
+        assert house.in_use == 0
 
     run(main())
 

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.event import End
 from headrace.domain.request import CANCEL, CONTINUE, Leaving
 from headrace.streams.bounds import PASSING_AT_MOST_S, PASSING_S, Bounds
+from headrace.streams.database import Changes, Database, Row, Segment
 from headrace.streams.hub import Hub
 from headrace.streams.memory import MemoryStore
+from headrace.streams.retention import first_key
 from headrace.streams.sqlite import SqliteStore
 from tests.streams.parts import Collector, ManualClock, finish, header, read_all, tokens
 
@@ -213,3 +216,29 @@ def test_a_reader_that_is_too_slow_for_it_is_told_why(
         await store.close()
 
     run(main())
+
+
+def test_many_go_in_few_statements_and_leave_those_between(path: Path) -> None:
+    database = Database(path, Bounds())
+    changes = Changes(1, 301)
+    for n in range(1, 301):
+        end: End | None = None if n % 3 == 1 else "finish"  # running, kept, passing, by turns
+        row = Row(n, f"gen_{n}", "default", None, 1, 2, end, ENDED_AT, None, 10, 2, 0, b"")
+        changes.rows.append(row)
+        changes.segments += [Segment(first_key(n) + i, i + 1, 1, b"e") for i in range(2)]
+        if n % 3 == 0:
+            changes.passing.append((n, ENDED_AT + PASSING_S))
+    changes.finished, changes.finished_bytes = 200, 2000
+    database.commit(changes, ENDED_AT)
+    statements: list[str] = []
+    database._connection.set_trace_callback(statements.append)
+    database.enforce(ENDED_AT + PASSING_S + 1)
+    database.close()
+    assert len(statements) < 20
+    with closing(sqlite3.connect(path)) as rest:
+        left = [n for n in range(1, 301) if n % 3]
+        assert [n for (n,) in rest.execute("SELECT n FROM generations ORDER BY n")] == left
+        keys = [first_key(n) + i for n in left for i in range(2)]
+        assert [key for (key,) in rest.execute("SELECT key FROM segments ORDER BY key")] == keys
+        assert rest.execute("SELECT count(*) FROM passing").fetchone() == (0,)
+        assert rest.execute("SELECT finished, bytes FROM totals").fetchone() == (100, 1000)

@@ -15,7 +15,7 @@ from headrace.admission.estimates import Estimates, Size
 from headrace.cli.batch_bar import Bar
 from headrace.cli.batch_job import Job
 from headrace.cli.batch_rows import Wishes, rows
-from headrace.cli.connection import Server
+from headrace.cli.connection import Server, first_model
 from headrace.cli.errors import told
 from headrace.cli.options import loaded
 from headrace.cli.own_server import own_settings
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 @click.argument(
     "source", metavar="IN", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option(
-    "-o", "--output", metavar="OUT", required=True, type=click.Path(dir_okay=False, path_type=Path)
-)
+@click.option("-o", "--output", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--model", help="Of rows that name none. Default: the first that there is.")
 @click.option("--url", envvar="HEADRACE_URL", help="A running server. Default: one of its own.")
 @click.option("--api-key", envvar="HEADRACE_API_KEY", help="The server's key, if it wants one.")
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context,
     source: Path,
-    output: Path,
+    output: Path | None,
     model: str | None,
     url: str | None,
     api_key: str | None,
@@ -72,11 +70,13 @@ def command(
         if dry_run:
             _estimate(source, wishes)
             return
+        if output is None:
+            raise click.UsageError("Missing option '-o' / '--output'.")
         batch: dict[str, Any] | None
         with Bar() as bar:
             if url is not None:
                 server = Server(url, api_key)
-                wishes = _with_model(wishes, server)
+                wishes = wishes._replace(model=model or first_model(server))
             elif model is None:
                 wishes = wishes._replace(model=loaded(config, {}).settings.models[0].name)
             job = Job(source, output, wishes, bar.show)
@@ -91,13 +91,6 @@ def command(
             ctx.exit(130)
         job.clear()
         ctx.exit(_tell(job, batch))
-
-
-def _with_model(wishes: Wishes, server: Server) -> Wishes:
-    if wishes.model is not None:
-        return wishes
-    with server.request("GET", "/v1/models") as response:
-        return wishes._replace(model=json.loads(response.read())["data"][0]["id"])
 
 
 def _tell(job: Job, batch: dict[str, Any]) -> int:

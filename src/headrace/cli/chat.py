@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
 from functools import partial
-from typing import Any
 
 import click
 from rich.console import Console
 
 from headrace.cli.answer import Answer
-from headrace.cli.connection import Server
+from headrace.cli.connection import Server, first_model
 from headrace.cli.errors import told
 from headrace.cli.hints import Hints
-from headrace.domain.errors import Code, HeadraceError
+from headrace.domain.errors import HeadraceError
 
 
 @click.command("chat")
@@ -31,7 +29,7 @@ def command(url: str, api_key: str | None, model: str | None, system: str | None
         signal.signal(number, _leave)
     with told():
         server = Server(url, api_key)
-        chat = Chat(server, model or _first_model(server), system)
+        chat = Chat(server, model or first_model(server), system)
         chat.run()
     if chat.failed and not sys.stdin.isatty():
         sys.exit(1)
@@ -143,20 +141,6 @@ def _speed(tokens: int, begun: float, first: float) -> str:
     return (
         f"{tokens} tokens, {(tokens - 1) / spent:.1f} tokens/s, first after {first - begun:.2f} s"
     )
-
-
-def _first_model(server: Server) -> str:
-    try:
-        with server.request("GET", "/v1/models") as response:
-            models: list[dict[str, Any]] = json.loads(response.read())["data"]
-    except OSError as error:
-        text = f"no server answers at {server.url} ({error.strerror or error}); start one: headrace serve"
-        raise HeadraceError(Code.ENGINE_UNAVAILABLE, text) from None
-    except (ValueError, KeyError, TypeError):
-        raise HeadraceError(Code.ENGINE_UNAVAILABLE, f"{server.url} is no model server") from None
-    if not models:
-        raise HeadraceError(Code.MODEL_NOT_FOUND, f"{server.url} has no models")
-    return str(models[0]["id"])
 
 
 def _edit_lines() -> None:

@@ -33,8 +33,8 @@ class Server:
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> http.client.HTTPResponse:
-        """The response, its body unread. Raises ``OSError`` or ``HTTPException`` for a broken
-        connection; :class:`HeadraceError` if the server says that the request is wrong."""
+        """The response, its body unread. Raises :class:`Unavailable`, or :class:`HeadraceError` if the server says
+        that the request is wrong; who reads the body ``OSError`` or ``HTTPException``."""
         data = None if body is None else json.dumps(body).encode()
         more = {"content-type": "application/json"} if data else {}
         return self._answer(method, path, data, {**more, **(headers or {})})
@@ -49,8 +49,11 @@ class Server:
         self, method: str, path: str, data: Any, headers: dict[str, str]
     ) -> http.client.HTTPResponse:
         connection = self._connection()
-        connection.request(method, path, data, {**self._headers, **headers})
-        response = connection.getresponse()
+        try:
+            connection.request(method, path, data, {**self._headers, **headers})
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise NoServer(self.url, error) from error
         if response.status >= 500 or response.status == 408:
             text = _message(response)
             raise Unavailable(text)
@@ -83,7 +86,28 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Unavailable(OSError):
-    """The server is there but cannot serve now; trying again later helps."""
+    """The server is not there, or cannot serve now; trying again later helps."""
+
+
+class NoServer(Unavailable):
+    """Nobody answers there."""
+
+    def __init__(self, url: str, error: Exception) -> None:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        super().__init__(f"no server answers at {url} ({why})")
+
+
+def first_model(server: Server) -> str:
+    """The name of the first that it has. Raises as :meth:`Server.request`, and :class:`HeadraceError` where there is
+    none, or no model server."""
+    try:
+        with server.request("GET", "/v1/models") as response:
+            models: list[dict[str, Any]] = json.loads(response.read())["data"]
+    except (ValueError, KeyError, TypeError):
+        raise HeadraceError(Code.ENGINE_UNAVAILABLE, f"{server.url} is no model server") from None
+    if not models:
+        raise HeadraceError(Code.MODEL_NOT_FOUND, f"{server.url} has no models")
+    return str(models[0]["id"])
 
 
 def _message(response: http.client.HTTPResponse) -> str:

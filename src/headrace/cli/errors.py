@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import click
 
+from headrace.cli.connection import NoServer, Unavailable
 from headrace.domain.errors import HeadraceError
 from headrace.front.sockets import CannotListen
 from headrace.settings import SettingsError
@@ -54,6 +55,10 @@ def _mistake(error: BaseException) -> Mistake | None:
         return SettingsMistake(str(error))
     if isinstance(error, HeadraceError):
         return Mistake(error.message)
+    if isinstance(error, NoServer):
+        return Mistake(f"{error}; start one: headrace serve")
+    if isinstance(error, Unavailable):
+        return Mistake(str(error))
     if isinstance(error, CannotListen) and error.errno not in _LISTENING:
         return Mistake(str(error.strerror))
     if isinstance(error, OSError) and error.errno in _LISTENING:

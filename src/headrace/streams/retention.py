@@ -12,7 +12,6 @@ import logging
 import sqlite3
 from collections.abc import Generator, Sequence
 from heapq import merge
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -35,13 +34,11 @@ _logger = logging.getLogger("headrace.streams")
 
 
 class _Old(NamedTuple):
-    """Logs to drop: finished rows from ``first_n`` to ``last_n``, or those ``members`` of a ``pack`` that
-    keeps ``rest``."""
+    """Logs to drop: finished rows with these ``numbers``, or those ``members`` of a ``pack`` that keeps ``rest``."""
 
     ids: list[str]
     size: int
-    first_n: int = 0
-    last_n: int = 0
+    numbers: Sequence[int] = ()
     pack: int | None = None
     members: Sequence[Whole] = ()
     rest: Sequence[Whole] = ()
@@ -86,20 +83,24 @@ class Retention:
 
     def _passed(self, now: float) -> list[_Old]:
         """Logs and packs that were to be kept for a while only, which is over."""
-        run = self._connection.execute
+        due = self._connection.execute(
+            "SELECT kind, key, id, size FROM passing LEFT JOIN generations ON kind = 'n' AND n = key"
+            " WHERE until < ? LIMIT ?",
+            (now, DROPS_AT_ONCE),
+        )
         found: list[_Old] = []
+        rows: list[tuple[int, str, int]] = []
         count = 0
-        due = run("SELECT kind, key FROM passing WHERE until < ? LIMIT ?", (now, DROPS_AT_ONCE))
-        for kind, key in due.fetchall():
+        for kind, key, id, size in due.fetchall():
             if count >= DROPS_AT_ONCE:
                 break
             if kind == "k":
                 found.append(self._of_pack(key, None))
+                count += len(found[-1].ids)
             else:
-                row = run("SELECT id, size FROM generations WHERE n = ?", (key,)).fetchone()
-                found.append(_Old([row[0]], row[1], key, key))
-            count += len(found[-1].ids)
-        return found
+                rows.append((key, id, size))
+                count += 1
+        return found + _of_rows(rows)
 
     def _doomed(self, now: float, over: bool) -> list[_Old]:
         bounds = self._bounds
@@ -125,10 +126,7 @@ class Retention:
             too_big -= size
             count += logs
         oldest.close()
-        if rows:
-            ids = [id for _, id, _ in rows]
-            doomed.append(_Old(ids, sum(size for _, _, size in rows), rows[0][0], rows[-1][0]))
-        return doomed
+        return doomed + _of_rows(rows)
 
     def _oldest(self) -> Generator[tuple[int, str, int, float, int | None], None, None]:
         """Finished logs and packs, in the order in which they began."""
@@ -171,7 +169,7 @@ class Retention:
 
     def forget_row(self, n: int, id: str, size: int) -> None:
         """Drop one finished log, as if it had never been."""
-        self._drop([_Old([id], size, n, n)], "request")
+        self._drop(_of_rows([(n, id, size)]), "request")
 
     def forget_packed(self, k: int, id: str) -> None:
         """The same for one in a pack. Raises ``msgspec.MsgspecError`` if that is damaged."""
@@ -192,7 +190,7 @@ class Retention:
         try:
             for old in doomed:
                 if old.pack is None:
-                    self._drop_rows(old.first_n, old.last_n)
+                    self._drop_rows(old.numbers)
                 else:
                     self._drop_packed(old.pack, old)
                 if why == "request":
@@ -209,18 +207,23 @@ class Retention:
 
     def _forbid(self, old: _Old) -> None:
         """These must not be played back from the journal."""
-        numbers = [log.n for log in old.members] or [old.first_n]
+        numbers = [log.n for log in old.members] or old.numbers
         self._connection.executemany(
             "INSERT OR IGNORE INTO deleted VALUES (?)", [(n,) for n in numbers]
         )
 
-    def _drop_rows(self, low: int, high: int) -> None:
-        self._connection.executemany(
-            "DELETE FROM segments WHERE key >= ? AND key < ?", self._spans(low, high)
-        )
+    def _drop_rows(self, numbers: Sequence[int]) -> None:
+        """A statement a table, however many they are: beside a busy event loop each costs about as much as a row."""
         run = self._connection.execute
-        run("DELETE FROM generations WHERE n BETWEEN ? AND ? AND end IS NOT NULL", (low, high))
-        run("DELETE FROM passing WHERE kind = 'n' AND key BETWEEN ? AND ?", (low, high))
+        these = "SELECT value FROM json_each(?)"
+        values = (msgspec.json.encode(numbers).decode(),)
+        run(
+            "DELETE FROM segments WHERE key IN (SELECT old.key FROM json_each(?) JOIN segments AS old"
+            f" ON old.key >= value << {ORDINAL_BITS} AND old.key < (value + 1) << {ORDINAL_BITS})",
+            values,
+        )
+        run(f"DELETE FROM generations WHERE n IN ({these})", values)
+        run(f"DELETE FROM passing WHERE kind = 'n' AND key IN ({these})", values)
 
     def _drop_packed(self, k: int, old: _Old) -> None:
         run = self._connection.execute
@@ -243,14 +246,6 @@ class Retention:
             "UPDATE packs SET first_n = ?, logs = ?, size = ?, body = ? WHERE k = ?",
             (rest.first_n, rest.logs, rest.size, rest.body, k),
         )
-
-    def _spans(self, low: int, high: int) -> list[tuple[int, int]]:
-        """Ranges of keys from log ``low`` to log ``high`` that leave the running ones out."""
-        running = self._connection.execute(
-            "SELECT n FROM generations WHERE end IS NULL AND n BETWEEN ? AND ?", (low, high)
-        )
-        edges = [low - 1, *sorted(n for (n,) in running), high + 1]
-        return [(first_key(a + 1), first_key(b)) for a, b in pairwise(edges)]
 
     def _bury(self, ids: list[str]) -> None:
         """Remember these ids (sorted) in the newest row that has room, or in a new one."""
@@ -286,6 +281,14 @@ class Retention:
             # Not execute(): that takes a single step, which gives back a single page.
             pages = min(spare, GIVEN_BACK_BYTES // self._page_bytes)
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+
+def _of_rows(rows: Sequence[tuple[int, str, int]]) -> list[_Old]:
+    """Those of ``generations``, each as its number, id and size: all as one, if there are any."""
+    if not rows:
+        return []
+    numbers, ids, sizes = zip(*rows, strict=True)
+    return [_Old([*ids], sum(sizes), numbers)]
 
 
 def rollback(connection: sqlite3.Connection) -> None:
