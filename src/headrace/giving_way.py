@@ -58,9 +58,8 @@ def stand_last(generation: Generation, flow: Flow) -> None:
     place = generation.place
     if place.replica.early:
         line = line_at(place.replica, flow)
-        if (
-            sum(one.place.taken for one in line) >= place.replica.early
-        ):  # else it stood there itself
+        standing = sum(one.place.taken for one in line)
+        if standing >= place.replica.early:  # else it stood there itself
             line[0].place.early = 0
         place.early = place.replica.early
 
