@@ -1,4 +1,4 @@
-"""Vectors of texts by an ONNX model: tokenised, padded to few lengths, run with others by the tensors' own batcher,
+"""Vectors of texts by an ONNX model: tokenised, run with others of about their length by the tensors' own batcher,
 pooled. Imports numpy: only where such a model is configured."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Tensors(Protocol):
 
 
 class OnnxOptions(msgspec.Struct, frozen=True):
-    """``most``: tokens of an input. ``padding``: as of :class:`~headrace.scheduling.buckets.Buckets`. ``output``: the
+    """``most``: tokens of an input. ``padding``: the largest share of a run that is padding. ``output``: the
     model's; empty: the one that is a sentence's, or the first."""
 
     name: str
@@ -60,8 +60,8 @@ class Loaded(msgspec.Struct, frozen=True):
     most: int
 
 
-Piece = tuple[list[int], int]
-"""Indices of inputs that are run together, and the length that they are padded to."""
+Piece = list[int]
+"""Indices of inputs that are run together."""
 
 
 class OnnxTexts:
@@ -94,9 +94,8 @@ class OnnxTexts:
         vectors: list[Any] = [None] * len(rows)
 
         async def run(piece: Piece) -> None:
-            indices, length = piece
-            found = await self._run(loaded, [rows[at] for at in indices], length, standing)
-            for at, vector in zip(indices, found, strict=True):
+            found = await self._run(loaded, [rows[at] for at in piece], standing)
+            for at, vector in zip(piece, found, strict=True):
                 vectors[at] = vector
 
         await in_pieces(self._pieces(rows, loaded.most or ROWS), run)
@@ -130,19 +129,26 @@ class OnnxTexts:
         for index, row in enumerate(rows):
             by_length.setdefault(self._buckets.length(len(row)), []).append(index)
         return [
-            (indices[at : at + most], length)
-            for length, indices in by_length.items()
+            indices[at : at + most]
+            for indices in by_length.values()
             for at in range(0, len(indices), most)
         ]
 
     async def _run(
-        self, loaded: Loaded, rows: Sequence[Sequence[int]], length: int, standing: Standing
-    ) -> Any:
-        joining = loaded.joining
-        of_run = len(rows) if loaded.most else 1
-        pending = PendingTexts(joining=joining, rows=of_run, ids=rows, length=length)
-        key = (joining, length)
-        return await self._tensors.run_admitted(self._options.name, pending, key, standing)
+        self, loaded: Loaded, rows: Sequence[Sequence[int]], standing: Standing
+    ) -> Sequence[Any]:
+        joining, options = loaded.joining, self._options
+        pending = PendingTexts(
+            joining=joining,
+            rows=len(rows) if loaded.most else 1,
+            length=max(map(len, rows)),
+            padding=options.padding,
+            ids=rows,
+        )
+        vectors: Sequence[Any] = await self._tensors.run_admitted(
+            options.name, pending, joining, standing
+        )
+        return vectors
 
 
 async def _tokenised(tokenizer: TextTokenizer, inputs: Sequence[Input]) -> list[Sequence[int]]:

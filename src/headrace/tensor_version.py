@@ -106,8 +106,14 @@ class Loaded:
 
     async def run(self, pending: Pending, key: Hashable, standing: Standing) -> tuple[Pending, Any]:
         """The answer to what is known to be right, in a run with others of this key. Raises likewise."""
-        rows = pending.rows
-        answer = await self._batching.submit(pending, key=key, rows=rows, standing=standing)
+        answer = await self._batching.submit(
+            pending,
+            key=key,
+            rows=pending.rows,
+            standing=standing,
+            length=pending.length,
+            padding=pending.padding,
+        )
         return pending, answer
 
     async def close(self) -> None:

@@ -48,7 +48,7 @@ def joining(datatype: Datatype = "INT64") -> JoinedTexts:
 
 def asked(joining: JoinedTexts, *requests: Sequence[Sequence[int]]) -> list[PendingTexts]:
     return [
-        PendingTexts(joining=joining, rows=len(ids), ids=ids, length=4, came_at=0.0)
+        PendingTexts(joining=joining, rows=len(ids), ids=ids, length=max(map(len, ids)))
         for ids in requests
     ]
 
@@ -61,10 +61,10 @@ def test_the_model_gets_all_in_one_run_and_each_request_its_own(datatype: Dataty
     assert np.allclose(one, [[3, 4]])  # type: ignore[arg-type]
     assert np.allclose(two, [[2, 3], [5, 6]])  # type: ignore[arg-type]
     (inputs,) = model.seen
-    assert inputs["input_ids"].tolist() == [[2, 4, 9, 9], [1, 2, 3, 9], [5, 9, 9, 9]]
-    assert inputs["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]
-    assert inputs["token_type_ids"].tolist() == [[0] * 4] * 3
-    assert inputs["position_ids"].tolist() == [[0, 1, 2, 3]] * 3
+    assert inputs["input_ids"].tolist() == [[2, 4, 9], [1, 2, 3], [5, 9, 9]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert inputs["token_type_ids"].tolist() == [[0] * 3] * 3
+    assert inputs["position_ids"].tolist() == [[0, 1, 2]] * 3
     assert {str(array.dtype) for array in inputs.values()} == {datatype.lower()}
 
 
@@ -88,7 +88,7 @@ def test_as_many_vectors_as_texts_or_it_is_the_models_fault() -> None:
 def test_runs_of_more_texts_or_longer_ones_or_another_manner_are_of_another_kind() -> None:
     joined, other = joining(), joining()
     pending = asked(joined, [(1,)], [(2,)])
-    longer = PendingTexts(joining=joined, rows=1, ids=[(1,)], length=5)
+    (longer,) = asked(joined, [(1, 2)])
     kinds = [
         joined.kind(pending, 2),
         joined.kind(pending[:1], 1),

@@ -1,4 +1,4 @@
-"""Texts of many requests as one run: their tokens, padded to one length, and a vector of each."""
+"""Texts of many requests as one run: their tokens, padded to the longest, and a vector of each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from headrace.engines.text_encoder import Pooling, no_number, padded, pooled
 
 
 class PendingTexts(Pending, kw_only=True, eq=False):
-    """``ids``: tokens of each text. ``length``: that they are padded to, the same for all that run together."""
+    """``ids``: tokens of each text; ``length``: of the longest."""
 
     ids: Sequence[Sequence[int]]
-    length: int
 
 
 class JoinedTexts:
@@ -43,14 +42,14 @@ class JoinedTexts:
 
     def kind(self, pending: Sequence[PendingTexts], rows: int) -> Hashable:
         """The shape of the tokens."""
-        return self, sum(len(one.ids) for one in pending), pending[0].length
+        return self, sum(len(one.ids) for one in pending), _longest(pending)
 
     def compute(
         self, engine: TensorEngine, pending: Sequence[PendingTexts]
     ) -> Sequence[Sequence[Any] | HeadraceError]:
         """The vectors of each, or that the model said nothing of it: JSON has no NaN, and no search finds one."""
         rows = [row for one in pending for row in one.ids]
-        ids, mask = padded(rows, pending[0].length, self._pad_id)
+        ids, mask = padded(rows, _longest(pending), self._pad_id)
         inputs = {spec.name: _array(spec, ids, mask) for spec in self._inputs}
         made = engine.run(inputs, self._outputs, {})
         check_batch(made, len(rows))
@@ -63,6 +62,10 @@ class JoinedTexts:
             at = part.stop
             answers.append(vectors[part] if sound[part].all() else no_number())
         return answers
+
+
+def _longest(pending: Sequence[PendingTexts]) -> int:
+    return max(one.length for one in pending)
 
 
 def _known(spec: TensorSpec) -> TensorSpec:
