@@ -178,6 +178,7 @@ def test_who_is_there_at_the_end_has_its_answer_and_nobody_comes(run: Run) -> No
         texts.may.clear()
         asking = asyncio.create_task(house.embed("a"))
         await texts.began.wait()
+        assert house.service.busy
         closing = asyncio.create_task(house.service.close(30.0))
         await asyncio.sleep(0)
         with pytest.raises(HeadraceError) as refused:
@@ -188,6 +189,7 @@ def test_who_is_there_at_the_end_has_its_answer_and_nobody_comes(run: Run) -> No
         await closing
         assert texts.closed
         assert (await asking).embeddings.prompt_tokens == 10
+        assert not house.service.busy
 
     run(main())
 

@@ -15,6 +15,10 @@ import openai
 import pytest
 
 from headrace.app import App
+from headrace.domain.embeddings import EmbeddingRequest
+from headrace.domain.standing import Standing
+from headrace.domain.tensors import TensorModel, TensorSpec
+from headrace.onnx_texts import OnnxOptions, OnnxTexts
 from headrace.settings import load
 from tests.whole import Whole
 
@@ -171,6 +175,56 @@ def test_base64_is_the_default_of_the_sdk_and_the_same_numbers(run: Any, server:
             (entry,) = raw.http_response.json()["data"]
             numbers = array("f", base64.b64decode(entry["embedding"]))
             assert cosines(np.array(numbers), VECTORS[0]) > INT8
+
+    run(main())
+
+
+class Asked:
+    """Tensors that note what is run."""
+
+    full = False
+
+    def __init__(self, max_batch_size: int) -> None:
+        specs = (TensorSpec("input_ids", "INT64", (-1, -1)),)
+        outputs = (TensorSpec("hidden", "FP32", (-1, -1, 2)),)
+        self.model = TensorModel("m", "1", ("1",), "", specs, outputs, max_batch_size, "ready")
+        self.runs: list[tuple[Any, Any]] = []
+
+    async def ready(self, name: str) -> TensorModel:
+        return self.model
+
+    async def run_admitted(self, name: str, pending: Any, key: Any, standing: Standing) -> Any:
+        self.runs.append((pending, key))
+        return np.array([[sum(row), 0.0] for row in pending.ids], np.float32)
+
+
+class Ids:
+    """Of texts that are ids already."""
+
+    pad_id = 0
+
+    def ids(self, inputs: Any) -> Any:
+        return inputs
+
+
+@pytest.mark.parametrize(("most", "rows"), [(4, [2, 1, 1]), (0, [1, 1, 1])])
+def test_the_batcher_is_told_how_long_inputs_are(run: Any, most: int, rows: list[int]) -> None:
+    """So that it runs those of about one length together, of whichever request."""
+    asked: Any = Asked(most)
+
+    async def fetch() -> Any:
+        return Ids()
+
+    async def main() -> None:
+        texts = OnnxTexts(asked, OnnxOptions("m", 16, padding=0.25), fetch)
+        inputs = ((1,) * 9, (2,) * 11, (3,) * 15)
+        found = await texts.embed(EmbeddingRequest("m", inputs))
+        assert [vector[0] for vector in found.vectors] == [9.0, 22.0, 45.0]
+        await texts.embed(EmbeddingRequest("m", (inputs[0],)))
+        assert [pending.length for pending, _ in asked.runs] == [11, 15, 9]
+        assert [pending.rows for pending, _ in asked.runs] == rows
+        assert {pending.padding for pending, _ in asked.runs} == {0.25}
+        assert len({key for _, key in asked.runs}) == 1
 
     run(main())
 

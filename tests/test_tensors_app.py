@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -79,6 +80,28 @@ def test_a_server_of_tensors_alone_is_ready_answers_and_is_scraped(tmp_path: Pat
         assert f"headrace_tensor_loaded_bytes{{{of}}} {size}" in scraped
 
     assert serve(built, work) == [("same:1", "loaded"), ("same:1", "unloaded")]
+
+
+def test_it_rests_while_nothing_is_asked_of_any_model(tmp_path: Path) -> None:
+    """Then, and only then, the collector may look through all that lives."""
+    built: Any = app(tmp_path)
+
+    async def work(tensors: Tensors) -> None:
+        assert built.resting
+        asking = asyncio.create_task(
+            tensors.infer(ask("same", tensor("x", [[1.5]])), Caller()),
+        )
+        await asyncio.sleep(0)
+        assert not built.resting
+        await asking
+        assert built.resting
+        for name in ("embedding", "service"):
+            usual = getattr(built, name)
+            setattr(built, name, SimpleNamespace(busy=True))
+            assert not built.resting
+            setattr(built, name, usual)
+
+    serve(built, work)
 
 
 def test_it_generates_no_text_and_says_so(tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ def main() -> None:
         "--mixed", action="store_true", help="peers: texts of 8 to 48 tokens, not 32"
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="peers: of a measurement")
+    parser.add_argument(
+        "--calm-requests", type=int, default=1000, help="peers: of a measurement at half load"
+    )
     parser.add_argument("--cores", default="0", help="peers: of the server; the load has core 1")
     parser.add_argument("--size", type=int, help="peers: rows of a batch, instead of what was best")
     parser.add_argument("--wait-ms", type=float, default=5.0, help="peers: with --size")
@@ -51,7 +54,12 @@ def main() -> None:
             if chosen.size is not None:
                 batches = peers.Batches(chosen.size, chosen.wait_ms)
             conditions = peers.Conditions(
-                chosen.clients, chosen.mixed, chosen.seconds, chosen.cores, batches
+                clients=chosen.clients,
+                mixed=chosen.mixed,
+                seconds=chosen.seconds,
+                cores=chosen.cores,
+                calm_requests=chosen.calm_requests,
+                batches=batches,
             )
             peers.compare(conditions, chosen.rounds, chosen.only)
 

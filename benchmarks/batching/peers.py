@@ -58,17 +58,26 @@ class Batches(NamedTuple):
 
 
 class Conditions(NamedTuple):
-    """``cores``: of the server, as ``taskset`` takes them."""
+    """``cores``: of the server, as ``taskset`` takes them. ``calm_requests``: that a measurement at half load has at
+    least, however many seconds that takes."""
 
     clients: int
     mixed: bool
     seconds: float
     cores: str = "0"
+    calm_requests: int = 1000
     batches: Batches | None = None
 
     @property
     def threads(self) -> int:
         return len(self.cores.split(","))
+
+
+class Bare(NamedTuple):
+    """Rows a second, and CPU milliseconds a row, of the loop without a server."""
+
+    per_s: float
+    cpu_ms: float
 
 
 class Place(NamedTuple):
@@ -204,21 +213,24 @@ BEST: Mapping[str, Batches] = {
     "BentoML": Batches(),
 }
 """Of the sizes and waits tried with ``--size`` and ``--wait-ms``, what served most."""
-BARE_SIZES = (8, 32, 64)
+BARE_SIZES = (8, 16, 32, 64)
 """Rows of the loop's runs: what is best for it depends on the machine's caches."""
+WARM = 0.25
+"""Share of a measurement that is over before it counts."""
 
 
 def compare(conditions: Conditions, rounds: int, only: str) -> None:
     """By turns, so that a slow minute hits all."""
     names = [name for name in PEERS if not only or name.lower() in only.lower().split(",")]
-    bare: list[tuple[float, float]] = []
+    bare: dict[int, list[Bare]] = {size: [] for size in BARE_SIZES}
     full: dict[str, list[Report]] = {name: [] for name in names}
     for _ in range(rounds):
-        bare.append(_bare(conditions))
+        for size, found in bare.items():
+            found.append(_bare(conditions, size))
         for name in names:
             full[name].append(_measured(name, conditions))
     per_s = {name: _median(found, "requests_per_s") for name, found in full.items()}
-    most, cpu_ms = (table.median(found) or 1.0 for found in zip(*bare, strict=True))
+    most, cpu_ms = max(_medians(found) for found in bare.values())
     half = min(per_s.values()) / 2
     calm: dict[str, list[Report]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -245,13 +257,13 @@ def _waits(found: list[Report]) -> list[float | None]:
     return [table.median([one["latency"][of] for one in found]) for of in ("p50", "p99")]
 
 
-def _bare(conditions: Conditions) -> tuple[float, float]:
-    """Rows a second, and CPU milliseconds a row, of the loop without a server, in the server's place: with the size of
-    runs that is best for it."""
-    return max(_bare_of(conditions, size) for size in BARE_SIZES)
+def _medians(found: list[Bare]) -> Bare:
+    per_s, cpu_ms = (table.median(values) or 0.0 for values in zip(*found, strict=True))
+    return Bare(per_s, cpu_ms)
 
 
-def _bare_of(conditions: Conditions, size: int) -> tuple[float, float]:
+def _bare(conditions: Conditions, size: int) -> Bare:
+    """The loop without a server, in the server's place, with runs of this size."""
     command = [sys.executable, "-m", "benchmarks.batching.servers.bare", str(size)]
     env = {"MINILM": str(minilm()), "MINILM_TOKENIZER": str(tokenizer())}
     output = subprocess.run(
@@ -264,14 +276,17 @@ def _bare_of(conditions: Conditions, size: int) -> tuple[float, float]:
         cwd=REPOSITORY,
     )
     per_s, cpu_ms = map(float, output.stdout.split())
-    return per_s, cpu_ms
+    return Bare(per_s, cpu_ms)
 
 
 def _measured(name: str, conditions: Conditions, rate: float | None = None) -> Report:
+    seconds = conditions.seconds
+    if rate is not None:
+        seconds = max(seconds, conditions.calm_requests / rate / (1 - WARM))
     options: dict[str, float] = {
         "connections": conditions.clients,
-        "seconds": conditions.seconds,
-        "warm": conditions.seconds / 4,
+        "seconds": seconds,
+        "warm": WARM * seconds,
     }
     if rate is not None:
         options["rate"] = rate
@@ -284,7 +299,7 @@ def _measured(name: str, conditions: Conditions, rate: float | None = None) -> R
             before = machine.cpu_s(peer.child.pid)
             load = Load(place.folder, peer.port, bodies, peer.headers, options, peer.path)
             report = load.result()
-            report["cpu_ms"] = 1000 * (machine.cpu_s(peer.child.pid) - before) / report["begun"]
+            report["cpu_ms"] = 1000 * (machine.cpu_s(peer.child.pid) - before) / report["ok"]
         finally:
             peer.child.stop()
     if report.get("failed"):

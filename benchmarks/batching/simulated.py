@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
 class Waiting(Batcher[int]):
     """As most batchers do it: a run starts when it is full, or its first request has waited so long."""
 
-    def _held_until(self, group: Any, now: float) -> float:
+    def _held_until(self, group: Any, now: float, *, some_stay: bool) -> float:
         full = group.rows >= self._options.max_batch_size
         first: float = group.first()[2].since
         return now if full else first + self._options.max_wait_ms / 1000.0

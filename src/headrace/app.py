@@ -365,6 +365,13 @@ class App:
             news = {"state": state, "model": flow.model.name, "replica": replica.name}
             self.topics.publish("model", news)
 
+    @property
+    def resting(self) -> bool:
+        """Whether nothing is asked of any model."""
+        tensors = self.tensors
+        under_way = self.embedding.busy or (tensors is not None and tensors.under_way > 0)
+        return not (under_way or self.service.busy)
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
@@ -373,7 +380,7 @@ class App:
             if self.tensors is not None:
                 self.tensors.tick(now)
             self.metrics.fold()
-            self.gc_watch.rest(not self.service.busy)
+            self.gc_watch.rest(self.resting)
             if self.grpc is not None:
                 self.grpc.look()
 

@@ -74,6 +74,11 @@ class EmbeddingService:
         self._idle = asyncio.Event()
         self._closing = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits or is computed."""
+        return self._running > 0
+
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> Embedded:
         name, model = self._model(request.model)
         if self._closing:

@@ -1,21 +1,21 @@
-"""Vectors of texts by an ONNX model: tokenised, padded to few lengths, run with others by the tensors' own batcher,
+"""Vectors of texts by an ONNX model: tokenised, run with others of about their length by the tensors' own batcher,
 pooled. Imports numpy: only where such a model is configured."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 
 from headrace.domain.embeddings import EmbeddingRequest, Embeddings, Input
-from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.standing import USUAL, Standing
-from headrace.domain.tensors import Tensor, TensorModel, TensorRequest, TensorResponse
+from headrace.domain.tensors import TensorModel
 from headrace.embedders import Dimensions, check_length, in_pieces
-from headrace.engines.text_encoder import Pooling, TextTokenizer, padded, pooled
+from headrace.engines.joined_texts import JoinedTexts, PendingTexts
+from headrace.engines.tensor_runs import Pending
+from headrace.engines.text_encoder import Pooling, TextTokenizer
 from headrace.scheduling.buckets import Buckets
 
 ROWS = 32
@@ -30,16 +30,17 @@ class Tensors(Protocol):
     async def ready(self, name: str) -> TensorModel:
         """A model, once it is loaded."""
 
-    async def infer_admitted(
-        self, request: TensorRequest, standing: Standing
-    ) -> TensorResponse: ...
+    async def run_admitted(
+        self, name: str, pending: Pending, key: Hashable, standing: Standing
+    ) -> Any:
+        """Its answer, of a run with others of this key."""
 
     def full(self, name: str) -> bool:
         """Whether who asks now would find no room."""
 
 
 class OnnxOptions(msgspec.Struct, frozen=True):
-    """``most``: tokens of an input. ``padding``: as of :class:`~headrace.scheduling.buckets.Buckets`. ``output``: the
+    """``most``: tokens of an input. ``padding``: the largest share of a run that is padding. ``output``: the
     model's; empty: the one that is a sentence's, or the first."""
 
     name: str
@@ -52,13 +53,15 @@ class OnnxOptions(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
+    """``most``: rows of a run, 0 if the model has no batch."""
+
     tokenizer: TextTokenizer
-    model: TensorModel
-    output: str
+    joining: JoinedTexts
+    most: int
 
 
-Piece = tuple[list[int], int]
-"""Indices of inputs that are run together, and the length that they are padded to."""
+Piece = list[int]
+"""Indices of inputs that are run together."""
 
 
 class OnnxTexts:
@@ -91,12 +94,11 @@ class OnnxTexts:
         vectors: list[Any] = [None] * len(rows)
 
         async def run(piece: Piece) -> None:
-            indices, length = piece
-            found = await self._run(loaded, [rows[at] for at in indices], length, standing)
-            for at, vector in zip(indices, found, strict=True):
+            found = await self._run(loaded, [rows[at] for at in piece], standing)
+            for at, vector in zip(piece, found, strict=True):
                 vectors[at] = vector
 
-        await in_pieces(self._pieces(rows, loaded.model.max_batch_size or ROWS), run)
+        await in_pieces(self._pieces(rows, loaded.most or ROWS), run)
         fitting = self._options.dimensions.fit(vectors, request.dimensions)
         return Embeddings(fitting, sum(map(len, rows)))
 
@@ -110,11 +112,16 @@ class OnnxTexts:
             return self._tokenizer
 
     async def _load(self) -> Loaded:
+        options = self._options
         tokenizer = await self._with_tokenizer()
-        model = await self._tensors.ready(self._options.name)
-        output = self._options.output or _output(model)
-        self._loaded = loaded = Loaded(tokenizer, model, output)
-        return loaded
+        model = await self._tensors.ready(options.name)
+        if self._loaded is None:  # once for all who waited: what joins them must be the same
+            output = options.output or _output(model)
+            joining = JoinedTexts(
+                model.inputs, output, tokenizer.pad_id, options.pooling, options.normalize
+            )
+            self._loaded = Loaded(tokenizer, joining, model.max_batch_size)
+        return self._loaded
 
     def _pieces(self, rows: Sequence[Sequence[int]], most: int) -> list[Piece]:
         """Inputs of one bucket together, at most so many."""
@@ -122,48 +129,32 @@ class OnnxTexts:
         for index, row in enumerate(rows):
             by_length.setdefault(self._buckets.length(len(row)), []).append(index)
         return [
-            (indices[at : at + most], length)
-            for length, indices in by_length.items()
+            indices[at : at + most]
+            for indices in by_length.values()
             for at in range(0, len(indices), most)
         ]
 
     async def _run(
-        self, loaded: Loaded, rows: Sequence[Sequence[int]], length: int, standing: Standing
-    ) -> Any:
-        ids, mask = padded(rows, length, loaded.tokenizer.pad_id)
-        inputs = [_input(spec.name, spec.datatype, ids, mask) for spec in loaded.model.inputs]
-        outputs = (loaded.output,)
-        name, options = self._options.name, self._options
-        asked = TensorRequest(name, inputs, outputs=outputs)
-        response = await self._tensors.infer_admitted(asked, standing)
-        return pooled(response.outputs[0].array, mask, options.pooling, options.normalize)
+        self, loaded: Loaded, rows: Sequence[Sequence[int]], standing: Standing
+    ) -> Sequence[Any]:
+        joining, options = loaded.joining, self._options
+        pending = PendingTexts(
+            joining=joining,
+            rows=len(rows) if loaded.most else 1,
+            length=max(map(len, rows)),
+            padding=options.padding,
+            ids=rows,
+        )
+        vectors: Sequence[Any] = await self._tensors.run_admitted(
+            options.name, pending, joining, standing
+        )
+        return vectors
 
 
 async def _tokenised(tokenizer: TextTokenizer, inputs: Sequence[Input]) -> list[Sequence[int]]:
     if sum(map(len, inputs)) > LONG_BYTES:
         return await asyncio.to_thread(tokenizer.ids, inputs)
     return tokenizer.ids(inputs)
-
-
-def _input(name: str, datatype: Any, ids: Any, mask: Any) -> Tensor:
-    """Raises ``UNSUPPORTED`` for an input that no text has."""
-    match name:
-        case "input_ids":
-            array = ids
-        case "attention_mask":
-            array = mask
-        case "token_type_ids":
-            array = np.zeros_like(ids)
-        case "position_ids":
-            array = np.tile(np.arange(ids.shape[1]), (len(ids), 1))
-        case _:
-            text = (
-                f"This model gives no embeddings: nobody knows what its input {name} is of a text."
-            )
-            raise HeadraceError(Code.UNSUPPORTED, text, param="model")
-    if datatype == "INT32":
-        array = array.astype(np.int32)
-    return Tensor(name, datatype, array.shape, array)
 
 
 def _output(model: TensorModel) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,11 +19,14 @@ from headrace.domain.tensors import (
     TensorRequest,
     TensorResponse,
 )
+from headrace.engines.joined_tensors import JoinedTensors, Outputs, PendingTensors
 from headrace.engines.tensor_engine import TensorEngine
-from headrace.engines.tensor_runs import Outputs, Pending, Quiet, TensorRuns
+from headrace.engines.tensor_runs import Pending, Quiet, TensorRuns
 from headrace.models.wanted import ModelFile
 from headrace.scheduling.batcher import BatchOptions, BatchQueue
 from headrace.scheduling.batching import Batching
+
+A = TypeVar("A")
 
 USUAL_BATCH = 32
 """Rows of a run, where the model names its batch and the settings say nothing."""
@@ -73,7 +76,8 @@ class Loaded:
         options = BatchOptions(
             max(most, 1), plan.max_wait_ms, plan.preferred, plan.instances, plan.queue
         )
-        self._batching: Batching[Pending, Outputs] = Batching(self._runs.run, options)
+        self._batching: Batching[Pending, Any] = Batching(self._runs.run, options)
+        self._joining = JoinedTensors(engine.inputs, engine.outputs)
 
     @property
     def full(self) -> bool:
@@ -87,15 +91,30 @@ class Loaded:
         rows = check(request, self.taken)
         inputs = {tensor.name: tensor.array for tensor in request.inputs}
         wanted = tuple(request.outputs) or self._names
-        pending = Pending(inputs, wanted, request.into, rows, came_at)
-        made = await self._batching.submit(
-            pending,
-            key=self._key(request),
+        pending = PendingTensors(
+            joining=self._joining,
             rows=rows,
-            standing=standing,
+            came_at=came_at,
+            inputs=inputs,
+            outputs=wanted,
+            into=request.into,
         )
+        made: Outputs
+        _, made = await self.run(pending, self._key(request), standing)
         outputs = [Tensor(name, self._types[name], made[name].shape, made[name]) for name in wanted]
         return pending, outputs
+
+    async def run(self, pending: Pending, key: Hashable, standing: Standing) -> tuple[Pending, Any]:
+        """The answer to what is known to be right, in a run with others of this key. Raises likewise."""
+        answer = await self._batching.submit(
+            pending,
+            key=key,
+            rows=pending.rows,
+            standing=standing,
+            length=pending.length,
+            padding=pending.padding,
+        )
+        return pending, answer
 
     async def close(self) -> None:
         """Let what runs end, refuse what waits, free the memory."""
@@ -192,9 +211,19 @@ class TensorVersion:
     ) -> TensorResponse:
         """Run it; it is loaded. Raises as ``protocols.tensor_port.Tensors.infer``."""
         assert self.loaded is not None
+        outputs = await self._counted(self.loaded.infer(request, standing, came_at), came_at)
+        return TensorResponse(request.model, self.plan.version, outputs, request.id)
+
+    async def run(self, pending: Pending, key: Hashable, standing: Standing) -> Any:
+        """The answer to what is known to be right, in a run with others of this ``key``; it is loaded. Raises
+        likewise."""
+        assert self.loaded is not None
+        return await self._counted(self.loaded.run(pending, key, standing), pending.came_at)
+
+    async def _counted(self, work: Awaitable[tuple[Pending, A]], came_at: float) -> A:
         counts = self.counts
         try:
-            pending, outputs = await self.loaded.infer(request, standing, came_at)
+            pending, answer = await work
         except asyncio.CancelledError:
             counts.cancelled += 1
             raise
@@ -206,7 +235,7 @@ class TensorVersion:
         counts.rows += pending.rows
         counts.queue_s += pending.began_at - came_at
         counts.last_at = time.time()
-        return TensorResponse(request.model, self.plan.version, outputs, request.id)
+        return answer
 
     def describe(self, versions: tuple[str, ...]) -> TensorModel:
         """As clients see it."""

@@ -7,9 +7,9 @@ threads of theirs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ from headrace.domain.tensors import (
     TensorRequest,
     TensorResponse,
 )
+from headrace.engines.tensor_runs import Pending
 from headrace.protocols.port import ModelCard
 from headrace.standings import Stand
 from headrace.tensor_loading import News, TensorLoading
@@ -114,7 +115,11 @@ class TensorService:
         if standing.overflow == "spill":
             request = self._spilled(request)
         version = self._let_in(request.model, request.version, caller)
-        return await self._infer(version, request, standing, came_at)
+        await self._begin(version)
+        try:
+            return await version.infer(request, standing, came_at)
+        finally:
+            self._end(version)
 
     async def load(self, name: str) -> None:
         model = self._find(name)
@@ -137,11 +142,18 @@ class TensorService:
         await self._loading.ready(model.newest)
         return model.newest.describe(_names(model))
 
-    async def infer_admitted(self, request: TensorRequest, standing: Standing) -> TensorResponse:
-        """A part of a request that was let in: its caller's limits were asked, and where it waits. Raises as
-        :meth:`infer`."""
-        version = self._find(request.model).find(request.version)
-        return await self._infer(version, request, standing, monotonic())
+    async def run_admitted(
+        self, name: str, pending: Pending, key: Hashable, standing: Standing
+    ) -> Any:
+        """The answer to a part of a request, by the newest version, in a run with others of this ``key``. Its caller's
+        limits were asked, and the model can take it. Raises as :meth:`infer`."""
+        version = self._find(name).newest
+        pending.came_at = monotonic()
+        await self._begin(version)
+        try:
+            return await version.run(pending, key, standing)
+        finally:
+            self._end(version)
 
     def full(self, name: str) -> bool:
         """Whether who asks for its newest version now would find no room. Raises ``MODEL_NOT_FOUND``."""
@@ -187,20 +199,18 @@ class TensorService:
             pass
         await self._loading.close()
 
-    async def _infer(
-        self, version: TensorVersion, request: TensorRequest, standing: Standing, came_at: float
-    ) -> TensorResponse:
+    async def _begin(self, version: TensorVersion) -> None:
+        """It is loaded and used from now on, until :meth:`_end`."""
         if self._closing:
             raise _shutting_down()
         if version.loaded is None or version.held:
             await self._loading.ready(version)
         self._loading.began(version)
         self.under_way += 1
-        try:
-            return await version.infer(request, standing, came_at)
-        finally:
-            self.under_way -= 1
-            self._loading.ended(version)
+
+    def _end(self, version: TensorVersion) -> None:
+        self.under_way -= 1
+        self._loading.ended(version)
 
     def _spilled(self, request: TensorRequest) -> TensorRequest:
         """The same for the other model, where there is one and this one's queue is full."""

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from headrace.domain.tensors import TensorSpec
+from headrace.engines.joined_tensors import JoinedTensors, PendingTensors
 from headrace.engines.tensor_engine import Arrays
-from headrace.engines.tensor_runs import Pending, TensorRuns
+from headrace.engines.tensor_runs import TensorRuns
 
 
 class Noting:
@@ -41,8 +42,14 @@ class Noting:
         self.threads.append(threading.current_thread())
 
 
-def pending(rows: int = 1) -> Pending:
-    return Pending({"x": np.ones((rows, 1), np.float32)}, ["y"], rows=rows)
+def pending(rows: int = 1) -> PendingTensors:
+    return asked({"x": np.ones((rows, 1), np.float32)}, rows)
+
+
+def asked(inputs: Arrays, rows: int = 1) -> PendingTensors:
+    specs = [TensorSpec(name, "FP32", (-1, -1)) for name in sorted(inputs)]
+    joining = JoinedTensors(specs, Noting.outputs)
+    return PendingTensors(joining=joining, inputs=inputs, outputs=["y"], rows=rows)
 
 
 def runs_of(
@@ -98,9 +105,9 @@ def test_lengths_that_are_no_batch_and_the_order_of_inputs_tell_kinds_apart() ->
         small, large = np.ones((1, 1), np.float32), np.ones((1, 9), np.float32)
         given: Arrays = {"x": small, "z": large}
         while not engine.threads or not here(engine)[-1]:
-            await runs.run([Pending(given, ["y"])])
+            await runs.run([asked(given)])
         for x, z in ((np.ones((7, 1), np.float32), large), (large, small)):
-            await runs.run([Pending({"z": z, "x": x}, ["y"])])
+            await runs.run([asked({"z": z, "x": x})])
             assert not here(engine)[-1]
         await runs.close()
 

@@ -74,22 +74,24 @@ MASK = np.array([[1, 1, 0], [1, 1, 1]], np.int64)
     ],
 )
 def test_padding_counts_for_nothing(pooling: Any, vectors: Any) -> None:
-    found = pooled(OUTPUT, MASK, pooling, normalize=False)
+    found, _ = pooled(OUTPUT, MASK, pooling, normalize=False)
     assert np.allclose(found, vectors)
-    lengths = np.linalg.norm(pooled(OUTPUT, MASK, pooling, normalize=True), axis=1)
+    lengths = np.linalg.norm(pooled(OUTPUT, MASK, pooling, normalize=True)[0], axis=1)
     assert np.allclose(lengths, 1.0)
 
 
 def test_what_the_model_has_pooled_is_taken() -> None:
-    found = pooled(np.array([[3.0, 4.0], [0.0, 0.0]]), MASK, "mean", normalize=True)
+    found, sound = pooled(np.array([[3.0, 4.0], [0.0, 0.0]]), MASK, "mean", normalize=True)
+    assert sound.all()
     assert np.allclose(found, [[0.6, 0.8], [0.0, 0.0]])
     assert found.dtype == np.float32
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_what_is_no_number_is_no_vector(normalize: bool) -> None:
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_no_number_is_no_vector_and_others_are(normalize: bool, number: float) -> None:
     output = OUTPUT.copy()
-    output[1, 0, 0] = np.nan
-    with pytest.raises(HeadraceError, match="not a number") as refused:
-        pooled(output, MASK, "mean", normalize)
-    assert refused.value.code is Code.ENGINE_FAILED
+    output[1, 0, 0] = number
+    vectors, sound = pooled(output, MASK, "mean", normalize)
+    assert sound.tolist() == [True, False]
+    assert np.allclose(vectors[0], pooled(OUTPUT, MASK, "mean", normalize)[0][0])

@@ -268,22 +268,22 @@ def test_all_who_wait_are_told_when_it_closes() -> None:
     assert batcher.decide(1.0) == (None, (), math.inf)
 
 
-def among_returning(**others: Any) -> tuple[Names, float]:
+def among_returning(length: int = 0, **others: Any) -> tuple[Names, float]:
     """Clients that come back 0.1 ms after their answers, at an engine whose runs cost 4 ms beside their rows. Ten
     wait, ten of a run that is just over have not come back yet; the time of that."""
     batcher: Names = Batcher(options(64, **others))
     now = 0.0
     for size in (1, 9, 3, 20, 7, 12, *[10] * 20):
-        add(batcher, "x" * size, now=now)
+        add(batcher, "x" * size, now=now, length=length)
         decision = batcher.decide(now)
         assert decision.batch is not None
         now += 0.004 + 0.0005 * size
         batcher.ended(decision.batch, now)
         now += 0.0001
-    add(batcher, "x" * 10, now=now)
+    add(batcher, "x" * 10, now=now, length=length)
     decision = batcher.decide(now)
     assert decision.batch is not None
-    add(batcher, "y" * 10, now=now)
+    add(batcher, "y" * 10, now=now, length=length)
     batcher.ended(decision.batch, now + 0.009)
     return batcher, now + 0.009
 
@@ -327,6 +327,72 @@ def test_no_wait_is_no_wait() -> None:
     assert decided(batcher, now) == "y" * 10
 
 
+def run_of(batcher: Names, name: str, length: int, now: float, took_s: float) -> None:
+    add(batcher, name, now, length=length, padding=0.2)
+    decision = batcher.decide(now)
+    assert decision.batch is not None
+    assert (items(decision.batch), decision.batch.length) == (name, length)
+    batcher.ended(decision.batch, now + took_s)
+
+
+def of_lengths() -> tuple[Names, float]:
+    """At an engine whose runs cost as much as seven elements beside their own; the time."""
+    batcher: Names = Batcher(options(64))
+    for number in range(40):
+        length = (5, 40, 20, 80)[number % 4]
+        run_of(batcher, "x", length, float(number), 0.001 * (length + 7))
+    return batcher, 40.0
+
+
+def test_rows_of_about_one_length_run_together_once_it_is_known_what_runs_cost() -> None:
+    knows_nothing: Names = Batcher(options(64))
+    for batcher, now, expected in ((knows_nothing, 0.0, "ad"), (of_lengths()[0], 40.0, "abd")):
+        batch = busy(batcher)
+        for name, length in zip("abcd", (20, 21, 60, 20), strict=True):
+            add(batcher, name, now, length=length, padding=0.2)
+        batcher.ended(batch, now, well=False)
+        first = batcher.decide(now).batch
+        assert first is not None
+        assert items(first) == expected
+        assert first.length == (21 if "b" in expected else 20)
+        batcher.ended(first, now)
+        following = batcher.decide(now).batch
+        assert items(following) == ("b" if expected == "ad" else "c")
+
+
+def test_padding_is_bounded_by_who_waited_longest() -> None:
+    batcher, now = of_lengths()
+    batch = busy(batcher)
+    add(batcher, "a", now, length=20, padding=0.04)
+    add(batcher, "b", now, length=22, padding=0.9)
+    batcher.ended(batch, now, well=False)
+    assert decided(batcher, now) == "a"
+
+
+def test_runs_that_failed_or_pad_nothing_tell_nothing_of_what_padding_costs() -> None:
+    batcher: Names = Batcher(options(64, max_wait_ms=0.0))
+    for number in range(40):
+        now, length = float(number), (5, 40, 20, 80)[number % 4]
+        add(batcher, "x", now, length=length)
+        failed = batcher.decide(now).batch
+        assert failed is not None
+        batcher.ended(failed, now + 0.001 * (length + 7), well=False)
+        add(batcher, "x" * (1 + number % 4), now + 0.5)
+        plain = batcher.decide(now + 0.5).batch
+        assert plain is not None
+        batcher.ended(plain, now + 0.501)
+    add(batcher, "a", 50.0, length=20, padding=0.9)
+    add(batcher, "b", 50.0, length=21, padding=0.9)
+    assert decided(batcher, 50.0) == "a"
+
+
+def test_while_rows_of_another_length_wait_there_is_enough_to_do() -> None:
+    batcher, now = among_returning(length=9)
+    assert batcher.decide(now).batch is None
+    add(batcher, "z", now=now, length=500)
+    assert decided(batcher, now) == "y" * 10
+
+
 @pytest.mark.parametrize(
     "impossible",
     [
@@ -345,6 +411,7 @@ class Machine(RuleBasedStateMachine):
 
     LIMIT = 6
     SIZE = 5
+    PADDING = 0.3
 
     def __init__(self) -> None:
         super().__init__()
@@ -369,6 +436,7 @@ class Machine(RuleBasedStateMachine):
         left_s=st.one_of(st.just(math.inf), st.floats(0.0, 10.0)),
         overflow=st.sampled_from(Overflow),
         sheddable=st.booleans(),
+        length=st.integers(1, 9),
     )
     def come(
         self,
@@ -378,9 +446,12 @@ class Machine(RuleBasedStateMachine):
         left_s: float,
         overflow: Overflow,
         sheddable: bool,
+        length: int,
     ) -> None:
         self.count += 1
         entry = Entry(self.count, key, rows, priority, self.now + left_s, overflow, sheddable)
+        if key == "b":
+            entry.length, entry.padding = length, self.PADDING
         gave_way = None
         try:
             gave_way = self.batcher.add(entry, self.now)
@@ -437,9 +508,13 @@ class Machine(RuleBasedStateMachine):
         for entry in batch.entries:
             assert not any(
                 other.number < entry.number
-                and (other.key, other.priority) == (entry.key, entry.priority)
+                and (other.key, other.priority, other.length)
+                == (entry.key, entry.priority, entry.length)
                 for other in self.waiting
             )
+        elements = sum(entry.rows * entry.length for entry in batch.entries)
+        padded = batch.rows * batch.length
+        assert 0 <= padded - elements <= self.PADDING * padded
         assert batch.entries == sorted(
             batch.entries, key=lambda entry: (entry.since + 10.0 * entry.priority, entry.number)
         )

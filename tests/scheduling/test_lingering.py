@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -50,6 +51,27 @@ def test_runs_of_about_one_size_teach_nothing_and_take_nothing_away() -> None:
     for rows in (32, 33, 31) * 30:
         cost.learn(rows, took_s(rows) * (1 + rows % 3 / 20))
     assert cost.fixed_s == pytest.approx(FIXED_S, rel=0.3)
+
+
+def test_it_is_told_in_rows_as_well() -> None:
+    cost, free = RunCost(1 / 64), RunCost()
+    assert cost.fixed_rows == 0.0
+    for rows in (1, 64, 3, 17, 40) * 10:
+        cost.learn(rows, took_s(rows))
+        free.learn(rows, FIXED_S)
+    assert cost.fixed_rows == pytest.approx(FIXED_S / ROW_S)
+    assert free.fixed_rows == math.inf
+
+
+def test_what_runs_cost_is_forgotten_as_quickly_as_is_wanted() -> None:
+    slow, quick = RunCost(1 / 64), RunCost(1 / 4)
+    for cost in (slow, quick):
+        for rows in (1, 64) * 100:
+            cost.learn(rows, took_s(rows))
+        for rows in (1, 64) * 5:
+            cost.learn(rows, took_s(rows) + FIXED_S)
+    assert quick.fixed_s > 1.9 * FIXED_S
+    assert slow.fixed_s < 1.2 * FIXED_S
 
 
 def test_it_waits_for_clients_that_come_back_at_once_until_all_are_there() -> None:

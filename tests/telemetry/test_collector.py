@@ -101,6 +101,26 @@ def test_cycles_that_were_frozen_under_load_are_found_when_the_server_rests(watc
     assert Stream.alive == 0
 
 
+def test_what_was_settled_at_the_start_is_not_looked_through_again(watch: GcWatch) -> None:
+    """Whoever comes some seconds after the start is not held up for it."""
+    watch.settle()
+    before = watch.pauses[2].count
+    for _ in range(2 * REST_TICKS):
+        watch.rest(True)
+    assert watch.pauses[2].count == before
+
+
+def test_what_was_frozen_under_load_is_found_though_a_model_was_loaded_since(
+    watch: GcWatch,
+) -> None:
+    gc.collect(2)
+    watch.settle()
+    before = watch.pauses[2].count
+    for _ in range(REST_TICKS):
+        watch.rest(True)
+    assert watch.pauses[2].count == before + 1
+
+
 def test_thresholds_stay_the_interpreters_own(watch: GcWatch) -> None:
     before = gc.get_threshold()
     watch.settle()

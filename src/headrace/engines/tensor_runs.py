@@ -1,35 +1,43 @@
-"""Requests for one version as runs of its engine: joined along their first dimension, divided again.
+"""Requests for one version as runs of its engine.
 
-A request that runs alone is not copied: its arrays are the engine's inputs, and its memory for outputs is written by
-the engine. Runs are on threads of this version's own, as many as it may have at once, unless handing one over would
-take longer than it does: see :mod:`headrace.engines.run_times`.
+Runs are on threads of this version's own, as many as it may have at once, unless handing one over would take longer
+than it does: see :mod:`headrace.engines.run_times`. How requests become a run, and its outputs their answers, what
+they are knows: :mod:`headrace.engines.joined_tensors`, :mod:`headrace.engines.joined_texts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
+from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 
-from headrace.domain.errors import Code, HeadraceError
 from headrace.engines.run_threads import RunThreads
 from headrace.engines.run_times import RunTimes
-from headrace.engines.tensor_engine import Arrays, TensorEngine
-from headrace.engines.tensor_memory import Array, moved
-
-Outputs = dict[str, Array]
+from headrace.engines.tensor_engine import TensorEngine
 
 
-class Pending(msgspec.Struct, eq=False):
-    """A request on its way into a run. ``rows``: of the first dimension of its inputs; 1 where they have none.
-    ``came_at``: monotonic seconds; ``began_at``: of its run, 0 until then."""
+class Joining(Protocol):
+    """What makes a run of requests."""
 
-    inputs: Arrays
-    outputs: Sequence[str]
-    into: Arrays = {}
+    def kind(self, pending: Sequence[Any], rows: int) -> Hashable:
+        """What tells how much there is to do, where the engine is steady."""
+
+    def compute(self, engine: TensorEngine, pending: Sequence[Any]) -> Sequence[Any]:
+        """The answer of each, or the error that is its own. Blocks, on any thread. Raises
+        :class:`~headrace.domain.errors.HeadraceError` if all failed together."""
+
+
+class Pending(msgspec.Struct, kw_only=True, eq=False):
+    """A request on its way into a run. ``joining``: the same for all that run together. ``rows``: of its run; 1 where
+    the model has no batch. ``length``: of its rows, where they are padded to the longest of a run, which is padding to
+    this share at most; 0: nothing is padded. ``came_at``: monotonic seconds; ``began_at``: of its run, 0 until then."""
+
+    joining: Joining
     rows: int = 1
+    length: int = 0
+    padding: float = 0.0
     came_at: float = 0.0
     began_at: float = 0.0
 
@@ -50,25 +58,25 @@ class TensorRuns:
         self, engine: TensorEngine, threads: int, name: str, ran: Ran, quiet: Quiet
     ) -> None:
         self._engine = engine
-        self._specs = {spec.name: spec for spec in engine.outputs}
-        self._names = [spec.name for spec in engine.inputs]
         self._threads = RunThreads(threads, f"tensors {name}")
         self._times = RunTimes()
         self._ran = ran
         self._quiet = quiet if threads == 1 else bool
 
-    async def run(self, pending: Sequence[Pending]) -> Sequence[Outputs | HeadraceError]:
-        """The outputs of each, or what is wrong with its own. Raises :class:`HeadraceError` if all failed together."""
+    async def run(self, pending: Sequence[Pending]) -> Sequence[Any]:
+        """The answer of each, or the error that is its own. Raises :class:`~headrace.domain.errors.HeadraceError` if
+        all failed together."""
         began = monotonic()
         rows = 0
         for one in pending:
             one.began_at = began
             rows += one.rows
-        kind = self._kind(pending, rows)
+        joining = pending[0].joining
+        kind = joining.kind(pending, rows)
         if self._engine.steady and self._times.may_hold_up(kind, self._quiet):
-            made = self._compute(kind, pending)
+            made = self._compute(joining, kind, pending)
         else:
-            made = await self._threads.run(self._compute, kind, pending)
+            made = await self._threads.run(self._compute, joining, kind, pending)
         self._ran(rows, monotonic() - began)
         return made
 
@@ -77,60 +85,11 @@ class TensorRuns:
         await self._threads.run(self._engine.close)
         self._threads.close()
 
-    def _kind(self, pending: Sequence[Pending], rows: int) -> Hashable:
-        """The shapes of all inputs. The first dimension is rows only where requests are joined."""
-        inputs = pending[0].inputs
-        shapes = [inputs[name].shape for name in self._names]
-        return tuple(shapes if len(pending) == 1 else [(rows, *shape[1:]) for shape in shapes])
-
     def _compute(
-        self, kind: Hashable, pending: Sequence[Pending]
-    ) -> Sequence[Outputs | HeadraceError]:
+        self, joining: Joining, kind: Hashable, pending: Sequence[Pending]
+    ) -> Sequence[Any]:
         began = monotonic()
         try:
-            return self._alone(pending[0]) if len(pending) == 1 else self._joined(pending)
+            return joining.compute(self._engine, pending)
         finally:
             self._times.took(kind, monotonic() - began)
-
-    def _alone(self, one: Pending) -> Sequence[Outputs | HeadraceError]:
-        return [dict(self._engine.run(one.inputs, one.outputs, one.into))]
-
-    def _joined(self, pending: Sequence[Pending]) -> Sequence[Outputs | HeadraceError]:
-        first = pending[0]
-        inputs = {
-            name: np.concatenate([one.inputs[name] for one in pending]) for name in first.inputs
-        }
-        outputs = list(dict.fromkeys(name for one in pending for name in one.outputs))
-        rows = sum(one.rows for one in pending)
-        made = self._engine.run(inputs, outputs, {})
-        for name, array in made.items():
-            if not array.ndim or len(array) != rows:
-                raise _no_batch(name, array.shape, rows)
-        return self._divided(pending, made)
-
-    def _divided(
-        self, pending: Sequence[Pending], made: Arrays
-    ) -> Sequence[Outputs | HeadraceError]:
-        answers: list[Outputs | HeadraceError] = []
-        at = 0
-        for one in pending:
-            part = slice(at, at + one.rows)
-            at += one.rows
-            try:
-                answers.append(
-                    {name: self._given(one, name, made[name][part]) for name in one.outputs}
-                )
-            except HeadraceError as error:
-                answers.append(error)
-        return answers
-
-    def _given(self, one: Pending, name: str, array: Array) -> Array:
-        return moved(array, self._specs[name], one.into[name]) if name in one.into else array
-
-
-def _no_batch(name: str, shape: Sequence[int], rows: int) -> HeadraceError:
-    text = (
-        f"The output {name} of a run of {rows} rows has the shape {list(shape)}: the first dimension "
-        "of this model is no batch; set max_batch_size = 0 for it."
-    )
-    return HeadraceError(Code.ENGINE_FAILED, text)

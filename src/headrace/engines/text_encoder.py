@@ -57,18 +57,23 @@ def padded(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[Any
     return ids, mask
 
 
-def pooled(output: Any, mask: Any, pooling: Pooling, normalize: bool) -> Any:
-    """Vectors (rows, dimensions) of a model's output (rows, length, dimensions); one that is two-dimensional has been
-    pooled by the model. Raises ``ENGINE_FAILED`` for what is no vector: JSON has no NaN, and no search finds one."""
+def pooled(output: Any, mask: Any, pooling: Pooling, normalize: bool) -> tuple[Any, Any]:
+    """Vectors (rows, dimensions) of a model's output (rows, length, dimensions), and which of them are numbers; one
+    that is two-dimensional has been pooled by the model."""
     vectors = output if output.ndim == 2 else _pool(output, mask, pooling)
     vectors = vectors.astype(np.float32, copy=False)
     norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
-    if not np.isfinite(norms).all():
-        text = "The model's answer to these inputs is not a number (NaN or infinite)."
-        raise HeadraceError(Code.ENGINE_FAILED, text)
+    sound = np.isfinite(norms)
     if not normalize:
-        return vectors
-    return vectors / np.maximum(norms, LEAST_NORM)[:, None]
+        return vectors, sound
+    lengths = np.where(sound, np.maximum(norms, LEAST_NORM), 1.0)
+    return vectors / lengths.astype(np.float32)[:, None], sound
+
+
+def no_number() -> HeadraceError:
+    """The error for inputs whose vectors are none."""
+    text = "The model's answer to these inputs is not a number (NaN or infinite)."
+    return HeadraceError(Code.ENGINE_FAILED, text)
 
 
 def _pool(output: Any, mask: Any, pooling: Pooling) -> Any:

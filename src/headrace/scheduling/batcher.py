@@ -4,7 +4,8 @@ An idle engine starts at once with whoever waits; while it is busy the others ga
 that come back at once is it held back a little (:mod:`headrace.scheduling.lingering`).
 
 A plain synchronous decider: no clock (``now`` is monotonic seconds and comes in), no I/O. Every operation is O(log n)
-in those that wait, but that choosing a run is linear in their keys, and shedding in their number.
+in those that wait, but that choosing a run is linear in their keys, or O(n log n) where rows are padded, and shedding
+linear in their number.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
-from headrace.scheduling.lingering import Lingering
+from headrace.scheduling.alike import Bounds, alike
+from headrace.scheduling.lingering import Lingering, RunCost
 from headrace.scheduling.policy import steps
 from headrace.scheduling.queue import RETRY_S, Overflow
 from headrace.scheduling.ticket_heap import SLACK
 
 T = TypeVar("T")
+
+LONG_MEMORY = 1.0 / 64.0
+"""Weight of the newest run, for what runs cost beside their elements: lengths vary more than numbers of rows."""
 
 
 class BatchQueue(msgspec.Struct):
@@ -49,8 +54,9 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
     """One request. ``key``: what runs together has equal ones. ``priority``: lower is sooner, as in
     :mod:`headrace.scheduling.policy`. ``deadline``: it is refused when its run has not begun by then. ``overflow``:
     what becomes of it when it finds the queue full; *shed* takes the latest of those that are ``sheddable`` and whose
-    priority is less, who would *spill* has found no room elsewhere. ``answer`` belongs to who asks. All below that
-    belongs to the batcher."""
+    priority is less, who would *spill* has found no room elsewhere. ``length``: of its rows, where a run pads them to
+    the longest and is padding to the share ``padding`` at most; 0: nothing is padded. ``answer`` belongs to who asks.
+    All below that belongs to the batcher."""
 
     item: T
     key: Hashable
@@ -59,6 +65,8 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
     deadline: float = math.inf
     overflow: Overflow = Overflow.REJECT
     sheddable: bool = False
+    length: int = 0
+    padding: float = 0.0
     answer: Any = None
 
     since: float = 0.0
@@ -70,12 +78,14 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
 
 
 class Batch(msgspec.Struct, Generic[T], eq=False):
-    """A run: ``rows`` of all entries together, which are in the order in which they came, by priority."""
+    """A run: ``rows`` of all entries together, which are in the order in which they came, by priority. ``length``: of
+    the longest."""
 
     key: Hashable
     entries: list[Entry[T]]
     rows: int
     started_at: float
+    length: int = 0
 
 
 class Decision(NamedTuple, Generic[T]):
@@ -109,7 +119,7 @@ class Batcher(Generic[T]):
     """Raises :class:`ValueError` for options that are impossible. ``idle``: runs that could start."""
 
     __slots__ = (
-        *("_by_deadline", "_groups", "_lingering", "_number", "_options", "_outside"),
+        *("_by_deadline", "_elements", "_groups", "_lingering", "_number", "_options", "_outside"),
         *("_sizes", "idle", "waiting"),
     )
 
@@ -122,6 +132,7 @@ class Batcher(Generic[T]):
         self._options = options
         self._sizes = frozenset(options.preferred)
         self._lingering = Lingering(options.max_wait_ms / 1000.0)
+        self._elements = RunCost(LONG_MEMORY)
         self._groups: dict[Hashable, _Group[T]] = {}
         self._outside: OrderedDict[int, Entry[T]] = OrderedDict()  # bounded by the queue's limit
         self._by_deadline: list[tuple[float, int, Entry[T]]] = []
@@ -175,10 +186,11 @@ class Batcher(Generic[T]):
         if not self.idle or not self._groups:
             return Decision(None, late, self._first_deadline())
         group = min(self._groups.values(), key=_rank)
-        until = self._held_until(group, now)
+        run = self._alike(group) if group.first()[2].length else None
+        until = self._held_until(group, now, some_stay=run is not None and len(run) < group.waiting)
         if until > now:
             return Decision(None, late, until)
-        batch = self._take(group, now)
+        batch = self._take(self._fitting(group) if run is None else run, now)
         self._let_in()
         return Decision(batch, late, self._first_deadline())
 
@@ -188,6 +200,8 @@ class Batcher(Generic[T]):
         if well:
             took_s = now - batch.started_at
             self._lingering.ran(len(batch.entries), batch.rows, took_s, now)
+            if batch.length:
+                self._elements.learn(batch.rows * batch.length, took_s)
 
     def clear(self) -> list[Entry[T]]:
         """All who wait, in the order they came; nobody does any more."""
@@ -260,35 +274,47 @@ class Batcher(Generic[T]):
             heappop(by_deadline)
         return by_deadline[0][0] if by_deadline else math.inf
 
-    def _held_until(self, group: _Group[T], now: float) -> float:
+    def _held_until(self, group: _Group[T], now: float, *, some_stay: bool) -> float:
         """Until when an idle engine waits for more of this group; in the past: it starts. Where others wait as well,
-        there is enough to do."""
-        if group.rows >= self._options.max_batch_size or len(self._groups) > 1:
+        there is enough to do. ``some_stay``: others of this group, for the next run."""
+        if some_stay or group.rows >= self._options.max_batch_size or len(self._groups) > 1:
             return now
         until = self._lingering.until
         return until if until < self._first_deadline() else now
 
-    def _take(self, group: _Group[T], now: float) -> Batch[T]:
+    def _alike(self, group: _Group[T]) -> list[tuple[float, int, Entry[T]]]:
+        """The group's first entry, and those that are best padded together with it."""
+        first = group.first()
+        waiting = [one for one in group.ranked if one[2].waits]
+        bounds = Bounds(self._options.max_batch_size, self._sizes, first[2].padding)
+        return alike(first, waiting, bounds, self._elements.fixed_rows)
+
+    def _fitting(self, group: _Group[T]) -> list[tuple[float, int, Entry[T]]]:
         """The group's first entries, as many as fit; of a preferred size, where that can be."""
         most, ranked = self._options.max_batch_size, group.ranked
         fitting: list[tuple[float, int, Entry[T]]] = []
         rows = count = 0
-        preferred = 0
         while len(fitting) < group.waiting and rows + group.first()[2].rows <= most:
             fitting.append(heappop(ranked))
             rows += fitting[-1][2].rows
             if rows in self._sizes:
-                count, preferred = len(fitting), rows
-        if preferred:
+                count = len(fitting)
+        if count:
             for one in fitting[count:]:
                 heappush(ranked, one)
             del fitting[count:]
-            rows = preferred
-        entries = [entry for _, _, entry in fitting]
+        return fitting
+
+    def _take(self, run: Sequence[tuple[float, int, Entry[T]]], now: float) -> Batch[T]:
+        """They run now."""
+        entries = [entry for _, _, entry in run]
+        rows = length = 0
         for entry in entries:
+            rows += entry.rows
+            length = max(length, entry.length)
             self._leave(entry)
         self.idle -= 1
-        return Batch(entries[0].key, entries, rows, now)
+        return Batch(entries[0].key, entries, rows, now, length)
 
 
 def _rank(group: _Group[Any]) -> tuple[float, int]:

@@ -71,8 +71,11 @@ class Batching(Generic[T, R]):
         key: Hashable = None,
         rows: int = 1,
         standing: Standing = USUAL,
+        length: int = 0,
+        padding: float = 0.0,
     ) -> R:
-        """Its result, of a run together with others of this ``key``. Cancelled, it leaves its run, if that has not
+        """Its result, of a run together with others of this ``key``. ``length`` and ``padding`` as of
+        :class:`~headrace.scheduling.batcher.Entry`. Cancelled, it leaves its run, if that has not
         begun. Raises the item's own error, ``INVALID_REQUEST`` for too many rows, ``QUEUE_FULL``, ``QUEUE_TIMEOUT``
         and ``SHUTTING_DOWN``."""
         if self._closed:
@@ -88,6 +91,8 @@ class Batching(Generic[T, R]):
             standing.deadline,
             overflow,
             standing.sheddable,
+            length,
+            padding,
             answer,
         )
         gave_way = self._batcher.add(entry, monotonic())

@@ -25,27 +25,46 @@ SPREAD = 0.25
 
 class RunCost:
     """What a run costs beside its rows: the intercept of its seconds over its rows, over the last runs. While all have
-    about equally many rows, what was known before holds; ``fixed_s`` is 0 at first."""
+    about equally many rows, what was known before holds; ``fixed_s`` is 0 at first. ``memory``: weight of the newest
+    run."""
 
-    __slots__ = ("_rows", "_rows_s", "_rows_squared", "_s", "_weight", "fixed_s")
+    __slots__ = (
+        "_memory",
+        "_row_s",
+        "_rows",
+        "_rows_s",
+        "_rows_squared",
+        "_s",
+        "_weight",
+        "fixed_s",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, memory: float = MEMORY) -> None:
+        self._memory = memory
         self._weight = self._rows = self._s = self._rows_squared = self._rows_s = 0.0
-        self.fixed_s = 0.0
+        self.fixed_s = self._row_s = 0.0
+
+    @property
+    def fixed_rows(self) -> float:
+        """The same as a number of rows that take as long; infinite where rows cost nothing."""
+        if not self.fixed_s:
+            return 0.0
+        return self.fixed_s / self._row_s if self._row_s else math.inf
 
     def learn(self, rows: int, took_s: float) -> None:
         """A run of so many rows took so long."""
-        keep = 1.0 - MEMORY
-        self._weight = weight = keep * self._weight + MEMORY
-        self._rows = keep * self._rows + MEMORY * rows
-        self._s = keep * self._s + MEMORY * took_s
-        self._rows_squared = keep * self._rows_squared + MEMORY * rows * rows
-        self._rows_s = keep * self._rows_s + MEMORY * rows * took_s
+        memory = self._memory
+        keep = 1.0 - memory
+        self._weight = weight = keep * self._weight + memory
+        self._rows = keep * self._rows + memory * rows
+        self._s = keep * self._s + memory * took_s
+        self._rows_squared = keep * self._rows_squared + memory * rows * rows
+        self._rows_s = keep * self._rows_s + memory * rows * took_s
         mean, mean_s = self._rows / weight, self._s / weight
         variance = self._rows_squared / weight - mean * mean
         if variance > (SPREAD * mean) ** 2:
-            row_s = max(0.0, (self._rows_s / weight - mean * mean_s) / variance)
-            self.fixed_s = max(0.0, mean_s - row_s * mean)
+            self._row_s = max(0.0, (self._rows_s / weight - mean * mean_s) / variance)
+            self.fixed_s = max(0.0, mean_s - self._row_s * mean)
 
 
 class Lingering:

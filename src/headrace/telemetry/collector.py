@@ -17,7 +17,7 @@ from headrace.telemetry.histogram import PAUSE_S, Histogram
 
 GENERATIONS = 3
 REST_TICKS = 50
-"""Ticks (0.1 s each) without a running generation: the server rests."""
+"""Ticks (0.1 s each) with nothing to do: the server rests."""
 LONGEST_TICKS = 36_000
 """Ticks after which what was frozen is looked through even if the server never rests: once an hour."""
 
@@ -44,8 +44,10 @@ class GcWatch:
 
     def settle(self) -> None:
         """Collect, then freeze what is left: call after warm-up and after each model load."""
+        frozen_under_load = self._frozen
         gc.collect()
         gc.freeze()
+        self._frozen = frozen_under_load  # this collection left nothing that a later one would find
 
     def release(self) -> None:
         """A model was unloaded: frozen objects may be garbage now; let it be found, then settle again."""
