@@ -73,7 +73,9 @@ class Loaded:
         options = BatchOptions(
             max(most, 1), plan.max_wait_ms, plan.preferred, plan.instances, plan.queue
         )
-        self._batching: Batching[Pending, Outputs] = Batching(self._runs.run, options)
+        self._batching: Batching[Pending, Outputs] = Batching(
+            self._runs.run, options, self._runs.run_at_once
+        )
 
     @property
     def full(self) -> bool:
