@@ -38,21 +38,24 @@ class Http:
 
     def post(self, path: str, body: Sequence[Any], length: int | None = None) -> tuple[str, Any]:
         """``length``: of the JSON, where more is behind it. Head and body of the answer."""
+        return self.ask(self.request(path, body, length))
+
+    def request(self, path: str, body: Sequence[Any], length: int | None = None) -> Sequence[Any]:
+        """All of it, in parts; it may be sent more than once."""
         size = sum(memoryview(part).nbytes for part in body)
         more = "" if length is None else f"{LENGTH}: {length}\r\n"
         head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {size}\r\n"
-        self._send([f"{head}content-type: application/json\r\n{more}\r\n".encode(), *body])
+        parts = [f"{head}content-type: application/json\r\n{more}\r\n".encode(), *body]
+        return parts if size > 64 * 1024 else [b"".join(parts)]
+
+    def ask(self, request: Sequence[Any]) -> tuple[str, Any]:
+        """Head and body of the answer."""
+        for part in request:
+            self._socket.sendall(part)
         return self._receive()
 
     def close(self) -> None:
         self._socket.close()
-
-    def _send(self, parts: Sequence[Any]) -> None:
-        if sum(memoryview(part).nbytes for part in parts) < 64 * 1024:
-            self._socket.sendall(b"".join(parts))
-            return
-        for part in parts:
-            self._socket.sendall(part)
 
     def _receive(self) -> tuple[str, Any]:
         data = b""
@@ -130,7 +133,7 @@ def grpc_raw(port: int, array: Array) -> RoundTrip:
 
 class Shared:
     """A region for an input and an output of one size. ``given`` and ``got``: the arrays in it. ``over``: the output is
-    asked for where the input is."""
+    asked for where the input is. What is asked is the same each time, so it is written down once."""
 
     def __init__(self, http: Http, array: Array, fd: int, key: str, *, over: bool = False) -> None:
         size = array.nbytes
@@ -144,14 +147,17 @@ class Shared:
         said = json.dumps({"key": key, "byte_size": 2 * size}).encode()
         http.post(f"/v2/systemsharedmemory/region/{name}/register", [said])
         tensor = {"name": INPUT, "datatype": "FP32", "shape": array.shape}
-        self._said = {
-            "inputs": [tensor | _place(name, 0, size)],
-            "outputs": [{"name": OUTPUT} | _place(name, at, size)],
-        }
+        said = _encode(
+            {
+                "inputs": [tensor | _place(name, 0, size)],
+                "outputs": [{"name": OUTPUT} | _place(name, at, size)],
+            }
+        )
+        self._request = http.request(PATH, [said])
         self._http = http
 
     def once(self) -> Array:
-        self._http.post(PATH, [_encode(self._said)])
+        self._http.ask(self._request)
         return self.got
 
     def copy(self) -> Array:

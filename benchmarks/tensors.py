@@ -1,8 +1,9 @@
 """`python -m benchmarks.tensors`: a tensor's way to an identity model and back, in every form, beside one memcpy.
 
 The server is Headrace with an ONNX model that gives what it takes; base64 is a server of its own on the same front
-(``benchmarks.base64_peer``). Server and client have a core each. Every figure is the median of a round trip in
-microseconds, from an array to an array; the ways take turns.
+(``benchmarks.base64_peer``). A server may use both cores, as when it is started by hand: a large copy is made by two
+threads, one of them on the client's core, which waits meanwhile. (``--server-cores 0``: it has one, and the client the
+other.) Every figure is the median of a round trip in microseconds, from an array to an array; the ways take turns.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import table, tensor_wires
-from benchmarks.child import LOAD_CORE, Child, free_port
+from benchmarks.child import GATEWAY_CORE, LOAD_CORE, Child, free_port
 from benchmarks.headrace import REPOSITORY
 from benchmarks.tensor_wires import Array, RoundTrip
 
@@ -44,9 +45,10 @@ Open = Callable[[int, Array], RoundTrip]
 
 
 class Servers:
-    """Headrace, and the peer. ``ports``: of Headrace, of its gRPC, and of the peer."""
+    """Headrace, and the peer. ``ports``: of Headrace, of its gRPC, and of the peer. ``cores``: theirs, as ``taskset``
+    takes them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cores: str) -> None:
         self.ports = {"http": free_port(), "grpc": free_port(), "peer": free_port()}
         write_identity(folder / "identity.onnx")
         config = folder / "headrace.toml"
@@ -57,7 +59,7 @@ class Servers:
         serve = [*python, "headrace", "serve", "--config", str(config)]
         peer = [*python, "benchmarks.base64_peer", str(self.ports["peer"])]
         self.children = [
-            Child(command, folder / "log", cwd=REPOSITORY) for command in (serve, peer)
+            Child(command, folder / "log", cores, cwd=REPOSITORY) for command in (serve, peer)
         ]
 
     def await_ready(self) -> None:
@@ -153,12 +155,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each way in a round")
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
     parser.add_argument("--only", nargs="*", choices=[*WAYS, *TURNS])
+    parser.add_argument("--server-cores", default=f"{GATEWAY_CORE},{LOAD_CORE}")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        servers = Servers(Path(name))
+        servers = Servers(Path(name), arguments.server_cores)
         try:
             servers.await_ready()
             for label in arguments.sizes:

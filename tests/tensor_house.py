@@ -13,6 +13,7 @@ from headrace.admission.tenants import Tenants
 from headrace.domain.errors import HeadraceError
 from headrace.domain.request import Caller
 from headrace.domain.tensors import NUMPY_TYPES, Tensor, TensorRequest, TensorResponse, TensorSpec
+from headrace.engines.copying import Copier
 from headrace.engines.onnx import OnnxEngine
 from headrace.engines.onnx_options import OnnxOptions
 from headrace.engines.quiet_collector import QuietCollector
@@ -28,7 +29,7 @@ def file_of(path: Path) -> ModelFile:
 
 
 def open_onnx(file: ModelFile) -> TensorEngine:
-    return OnnxEngine(file.path, OnnxOptions("test"), QuietCollector())
+    return OnnxEngine(file.path, OnnxOptions("test"), QuietCollector(), Copier())
 
 
 class Gate:

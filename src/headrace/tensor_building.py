@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.copying import Copier
 from headrace.engines.quiet_collector import QuietCollector
 from headrace.engines.tensor_engine import TensorEngine
 from headrace.engines.tensor_runs import Quiet
@@ -39,6 +40,9 @@ except ImportError as error:
         param="models.engine",
     ) from error
 
+Open = Callable[[OnnxOptions, ModelFile], TensorEngine]
+"""Loads a file; blocks."""
+
 
 def build(
     settings: Settings,
@@ -51,14 +55,14 @@ def build(
     """The service of all models whose engine is ``onnx``. ``queue``: what may wait for each. ``busy``: whether the
     server has anything else to do."""
     mib = settings.server.tensor_memory_mib
-    collector = QuietCollector()
+    open = partial(_open, QuietCollector(), Copier())
 
     def quiet() -> bool:
         return service.under_way <= 1 and not busy()
 
     models = (model for model in settings.models if model.engine == "onnx")
     service = TensorService(
-        [_served(settings, model, queue, collector, quiet) for model in models],
+        [_served(settings, model, queue, open, quiet) for model in models],
         budget_bytes=None if mib is None else mib * 2**20,
         news=news,
         stand=stand,
@@ -68,13 +72,13 @@ def build(
 
 
 def _served(
-    settings: Settings, model: Model, queue: BatchQueue, collector: QuietCollector, quiet: Quiet
+    settings: Settings, model: Model, queue: BatchQueue, open: Open, quiet: Quiet
 ) -> Served:
     files = [(one.version, Wanted(one.source, one.sha256)) for one in model.versions]
     if model.source is not None:
         files = [("1", Wanted(model.source, model.sha256))]
     versions = tuple(
-        TensorVersion(_plan(settings, model, queue, collector, quiet, *file)) for file in files
+        TensorVersion(_plan(settings, model, queue, open, quiet, *file)) for file in files
     )
     created, load = int(time.time()), model.onnx.load
     return Served(model.name, model.aliases, created, load, versions, model.fallback)
@@ -84,7 +88,7 @@ def _plan(
     settings: Settings,
     model: Model,
     queue: BatchQueue,
-    collector: QuietCollector,
+    open: Open,
     quiet: Quiet,
     version: str,
     wanted: Wanted,
@@ -95,7 +99,7 @@ def _plan(
         model=model.name,
         version=version,
         fetch=partial(_fetch, settings.cache_path, name, wanted),
-        open=partial(_open, onnx_options(name, model), collector),
+        open=partial(open, onnx_options(name, model)),
         max_batch_size=batching.max_batch_size,
         max_wait_ms=batching.max_wait_ms,
         preferred=batching.preferred_batch_sizes,
@@ -128,8 +132,10 @@ async def _fetch(cache: Path, name: str, wanted: Wanted) -> ModelFile:
     return msgspec.structs.replace(file, size_bytes=size)
 
 
-def _open(options: OnnxOptions, collector: QuietCollector, file: ModelFile) -> TensorEngine:
-    return OnnxEngine(file.path, options, collector)
+def _open(
+    collector: QuietCollector, copier: Copier, options: OnnxOptions, file: ModelFile
+) -> TensorEngine:
+    return OnnxEngine(file.path, options, collector, copier)
 
 
 def onnx_options(name: str, model: Model) -> OnnxOptions:

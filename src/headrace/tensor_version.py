@@ -76,7 +76,9 @@ class Loaded:
         options = BatchOptions(
             max(most, 1), plan.max_wait_ms, plan.preferred, plan.instances, plan.queue
         )
-        self._batching: Batching[Pending, Any] = Batching(self._runs.run, options)
+        self._batching: Batching[Pending, Any] = Batching(
+            self._runs.run, options, self._runs.run_at_once
+        )
         self._joining = JoinedTensors(engine.inputs, engine.outputs)
 
     @property

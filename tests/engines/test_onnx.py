@@ -16,13 +16,14 @@ from tests import onnx_models
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.tensors import NUMPY_TYPES, TensorSpec
+from headrace.engines.copying import Copier
 from headrace.engines.onnx import OnnxEngine
 from headrace.engines.onnx_options import OnnxOptions
 from headrace.engines.quiet_collector import QuietCollector
 
 
 def engine(path: Path, **options: Any) -> OnnxEngine:
-    return OnnxEngine(str(path), OnnxOptions("m", **options), QuietCollector())
+    return OnnxEngine(str(path), OnnxOptions("m", **options), QuietCollector(), Copier())
 
 
 def sample(datatype: str) -> np.ndarray[Any, Any]:
@@ -112,6 +113,72 @@ def test_an_output_over_an_input_waits_for_the_outputs_that_read_it(tmp_path: Pa
     made = model.run({"a": a, "b": b}, ["sum", "difference"], into)
     assert made["sum"].tolist() == a.tolist() == [[6, 9]]
     assert made["difference"].tolist() == b.tolist() == [[4, 5]]
+
+
+def passing(path: Path) -> Path:
+    """``p`` is ``x`` and ``q`` is ``y``, each through two nodes; ``n`` is ``-x``."""
+    node, shape = onnx_models.helper.make_node, ("n",)
+    nodes = [
+        node("Identity", ["x"], ["x2"]),
+        node("Identity", ["x2"], ["p"]),
+        node("Identity", ["y"], ["q"]),
+        node("Neg", ["x"], ["n"]),
+    ]
+    ends = {name: onnx_models.tensor(name, "FP32", shape) for name in "xypqn"}
+    inputs, outputs = [ends[name] for name in "xy"], [ends[name] for name in "pqn"]
+    return onnx_models.write(path, nodes, inputs, outputs)
+
+
+def floats(*numbers: float) -> np.ndarray[Any, Any]:
+    return np.array(numbers, np.float32)
+
+
+def test_an_output_that_is_its_input_as_it_came_is_that_and_the_others_are_computed(
+    tmp_path: Path,
+) -> None:
+    model, x, y = engine(passing(tmp_path / "m.onnx")), floats(1, 2), floats(3, 4)
+    made = model.run({"x": x, "y": y}, ["n", "q", "p"], {})
+    assert made["p"] is x
+    assert made["q"] is y
+    assert made["n"].tolist() == [-1, -2]
+
+
+@pytest.mark.parametrize("op", ["Flatten", "Neg"])
+def test_but_not_one_that_a_node_makes_of_it(tmp_path: Path, op: str) -> None:
+    x = sample("FP32")
+    made = engine(onnx_models.unary(tmp_path / "m.onnx", op)).run({"x": x}, ["y"], {})["y"]
+    assert not np.shares_memory(made, x)
+
+
+def test_it_is_copied_where_it_shall_be_beside_a_computed_one(tmp_path: Path) -> None:
+    model, x, y = engine(passing(tmp_path / "m.onnx")), floats(1, 2), floats(3, 4)
+    into = {"p": np.zeros(8, np.uint8), "n": np.zeros(8, np.uint8)}
+    made = model.run({"x": x, "y": y}, ["p", "n"], into)
+    assert {name: array.tolist() for name, array in made.items()} == {"p": [1, 2], "n": [-1, -2]}
+    assert all(np.shares_memory(made[name], into[name]) for name in into)
+
+
+def test_outputs_that_change_places_with_each_others_inputs_are_right(tmp_path: Path) -> None:
+    model, x, y = engine(passing(tmp_path / "m.onnx")), floats(1, 2), floats(3, 4)
+    into = {"p": y.view(np.uint8), "q": x.view(np.uint8)}
+    made = model.run({"x": x, "y": y}, ["p", "q"], into)
+    assert (made["p"].tolist(), made["q"].tolist()) == ([1, 2], [3, 4])
+    assert (x.tolist(), y.tolist()) == ([3, 4], [1, 2])
+
+
+def test_an_input_that_is_overwritten_is_passed_on_as_it_came(tmp_path: Path) -> None:
+    model, x, y = engine(passing(tmp_path / "m.onnx")), floats(1, 2), floats(3, 4)
+    made = model.run({"x": x, "y": y}, ["n", "p"], {"n": x.view(np.uint8)})
+    assert (made["n"].tolist(), made["p"].tolist()) == ([-1, -2], [1, 2])
+    assert np.shares_memory(made["n"], x)
+
+
+def test_large_copies_are_made_by_more_than_one_thread_unless_the_model_shall_have_one(
+    tmp_path: Path,
+) -> None:
+    path, copier = passing(tmp_path / "m.onnx"), Copier()
+    assert OnnxEngine(str(path), OnnxOptions("m"), QuietCollector(), copier)._copy == copier.copy
+    assert engine(path, intra_threads=1)._copy is np.copyto
 
 
 def test_an_output_whose_shape_only_the_run_knows_is_copied_there(tmp_path: Path) -> None:

@@ -131,6 +131,27 @@ def test_an_engines_failure_is_told_on_both_ways() -> None:
     assert here(engine)[-2:] == [False, False]
 
 
+def test_at_once_it_is_done_only_where_its_time_is_known_and_counted_then() -> None:
+    engine, counted = Noting(), list[int]()
+
+    async def main() -> None:
+        runs = TensorRuns(
+            engine, 1, "m:1", lambda rows, seconds: counted.append(rows), lambda: True
+        )
+        one = pending()
+        assert runs.run_at_once(one) is None
+        assert not engine.threads
+        while (made := runs.run_at_once(one)) is None:
+            await runs.run([pending()])
+        assert isinstance(made, dict)
+        assert made["y"] is one.inputs["x"]
+        assert one.began_at
+        assert len(counted) == len(engine.threads)
+        await runs.close()
+
+    asyncio.run(main())
+
+
 def test_nothing_of_a_run_is_held_when_it_is_over() -> None:
     """There are clients' pages among its arrays."""
 

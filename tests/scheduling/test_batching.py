@@ -115,6 +115,94 @@ def test_the_next_run_begins_before_anybody_hears_of_the_last(run: Run) -> None:
     run(main())
 
 
+class AtOnce:
+    """Triples numbers, those that are short."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.done: list[int] = []
+        self.failure = failure
+
+    def __call__(self, item: int) -> int | HeadraceError | None:
+        if item > 9:
+            return None
+        self.done.append(item)
+        if self.failure is not None:
+            raise self.failure
+        return HeadraceError(Code.INVALID_REQUEST, "seven") if item == 7 else 3 * item
+
+
+def at_once(engine: Engine, compute: AtOnce, size: int = 1) -> Batching[int, int]:
+    return Batching(engine, BatchOptions(size), compute)
+
+
+def test_a_short_run_of_its_own_is_done_without_a_turn_of_the_loop(run: Run) -> None:
+    async def main() -> None:
+        engine, compute = Engine(), AtOnce()
+        batching = at_once(engine, compute)
+        submitted = batching.submit(1)
+        with pytest.raises(StopIteration) as over:
+            submitted.send(None)
+        assert over.value.value == 3
+        assert await batching.submit(10) == 20
+        assert (compute.done, engine.runs) == ([1], [[10]])
+        with pytest.raises(HeadraceError, match="seven"):
+            await batching.submit(7)
+        await batching.close()
+        with pytest.raises(HeadraceError) as closed:
+            await batching.submit(1)
+        assert closed.value.code == Code.SHUTTING_DOWN
+
+    run(main())
+
+
+def test_not_where_it_might_be_in_a_run_with_others(run: Run) -> None:
+    async def main() -> None:
+        engine, compute = Engine(), AtOnce()
+        assert await at_once(engine, compute, 2).submit(1) == 2
+        assert not compute.done
+
+    run(main())
+
+
+def test_nor_before_those_who_wait_nor_beside_a_run(run: Run) -> None:
+    async def main() -> None:
+        engine, compute = Engine(), AtOnce()
+        batching = at_once(engine, compute)
+        first = await held(engine, batching)
+        tasks = await start(batching, [11, 1])
+        engine.may.set()
+        assert await asyncio.gather(first, *tasks) == [200, 22, 2]
+        tasks = await start(batching, [12, 2])
+        assert await asyncio.gather(*tasks) == [24, 4]
+        assert not compute.done
+
+    run(main())
+
+
+def test_nor_too_late_nor_with_more_rows_than_it_may_have(run: Run) -> None:
+    async def main() -> None:
+        compute = AtOnce()
+        batching = at_once(Engine(), compute)
+        assert await outcomes(await start(batching, [1], standing=due_in(-1))) == [
+            Code.QUEUE_TIMEOUT
+        ]
+        assert await outcomes(await start(batching, [1], rows=2)) == [Code.INVALID_REQUEST]
+        assert not compute.done
+
+    run(main())
+
+
+@pytest.mark.parametrize("failure", [HeadraceError(Code.ENGINE_FAILED, "no"), ValueError("no")])
+def test_its_failure_is_its_callers(run: Run, caplog: Any, failure: Exception) -> None:
+    async def main() -> None:
+        batching = at_once(Engine(), AtOnce(failure))
+        code = failure.code if isinstance(failure, HeadraceError) else Code.INTERNAL
+        assert await outcomes(await start(batching, [1])) == [code]
+
+    run(main())
+    assert ("ValueError: no" in caplog.text) == isinstance(failure, ValueError)
+
+
 def test_who_leaves_before_its_run_is_not_computed(run: Run) -> None:
     async def main() -> None:
         engine = Engine()

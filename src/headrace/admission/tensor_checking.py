@@ -30,10 +30,18 @@ def check(request: TensorRequest, taken: Taken) -> int:
     if len(given) < len(request.inputs):
         twice = next(one.name for i, one in enumerate(request.inputs) if given[one.name] != i)
         _refuse("inputs", f"The input {twice} comes twice.")
-    _check_names(request, taken, given)
+    if len(given) != len(taken.inputs):
+        _refuse_names(given, taken)
+    made = [spec.name for spec in taken.outputs]
+    for index, name in enumerate(request.outputs):
+        if name not in made:
+            text = f"The model has no output {_said(name)}; {_has(made)}."
+            _refuse(f"outputs[{index}].name", text)
     rows = 0
     for spec in taken.inputs:
-        index = given[spec.name]
+        index = given.get(spec.name, -1)
+        if index < 0:
+            _refuse_names(given, taken)
         tensor = request.inputs[index]
         _check_tensor(index, tensor, spec)
         if taken.max_batch_size:
@@ -60,22 +68,15 @@ def has_nan(tensor: Tensor) -> bool:
     )  # the least is NaN where one is; needs no memory of the array's size
 
 
-def _check_names(request: TensorRequest, taken: Taken, given: dict[str, int]) -> None:
+def _refuse_names(given: dict[str, int], taken: Taken) -> NoReturn:
+    """They are not those of the model's inputs."""
     known = [spec.name for spec in taken.inputs]
     for name, index in given.items():
         if name not in known:
-            _refuse(
-                f"inputs[{index}].name", f"The model has no input {_said(name)}; {_has(known)}."
-            )
-    missing = [name for name in known if name not in given]
-    if missing:
-        _refuse("inputs", f"The input {missing[0]} is missing; the model needs {', '.join(known)}.")
-    made = [spec.name for spec in taken.outputs]
-    for index, name in enumerate(request.outputs):
-        if name not in made:
-            _refuse(
-                f"outputs[{index}].name", f"The model has no output {_said(name)}; {_has(made)}."
-            )
+            text = f"The model has no input {_said(name)}; {_has(known)}."
+            _refuse(f"inputs[{index}].name", text)
+    missing = next(name for name in known if name not in given)
+    _refuse("inputs", f"The input {missing} is missing; the model needs {', '.join(known)}.")
 
 
 def _check_tensor(index: int, tensor: Tensor, spec: TensorSpec) -> None:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from headrace.domain.errors import Code, HeadraceError
+from headrace.engines.copying import Copier
 from headrace.engines.onnx_graphs import CapturedRuns
 from headrace.engines.onnx_loops import is_steady
 from headrace.engines.onnx_nodes import read_graph
 from headrace.engines.onnx_options import NAMES, OnnxOptions, open_session
 from headrace.engines.onnx_types import BFLOAT16, decoded, encoded, spec
-from headrace.engines.onnx_unchanged import unchanged
+from headrace.engines.onnx_unchanged import IDENTITY, unchanged
 from headrace.engines.quiet_collector import QuietCollector
 from headrace.engines.tensor_engine import Arrays, BatchDimension
-from headrace.engines.tensor_memory import Array, moved, same_memory, view
+from headrace.engines.tensor_memory import Array, Copy, moved, same_memory, view
 
 _REASON = re.compile(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ")
 _BATCH_NAME = re.compile(r"N|.*[Bb]atch.*")
@@ -36,8 +37,11 @@ class OnnxEngine:
 
     platform = "onnxruntime_onnx"
 
-    def __init__(self, path: str, options: OnnxOptions, quiet: QuietCollector) -> None:
-        """Loads; blocks. ``quiet``: for captures of CUDA graphs. Raises ``ENGINE_UNAVAILABLE`` with what is wrong."""
+    def __init__(
+        self, path: str, options: OnnxOptions, quiet: QuietCollector, copier: Copier
+    ) -> None:
+        """Loads; blocks. ``quiet``: for captures of CUDA graphs. ``copier``: used where a run may have more than one
+        thread. Raises ``ENGINE_UNAVAILABLE`` with what is wrong."""
         try:
             self._session: Any = open_session(path, options)
         except HeadraceError:
@@ -56,7 +60,10 @@ class OnnxEngine:
         graph = read_graph(path)
         names = [one.name for one in self.inputs]
         self.steady = not self._texts and is_steady(graph, names)
-        self._unchanged = unchanged(graph, names, [one.name for one in self.outputs])
+        made = [one.name for one in self.outputs]
+        self._unchanged = unchanged(graph, names, made)
+        self._passed_on = {} if self._texts else unchanged(graph, names, made, IDENTITY)
+        self._copy: Copy = np.copyto if options.intra_threads == 1 else copier.copy
         self._captured: CapturedRuns | None = None
         if options.cuda_graph and self._captures():
             self._captured = CapturedRuns(self._session, self._run_plainly, quiet)
@@ -72,6 +79,43 @@ class OnnxEngine:
 
     def run(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> Arrays:
         """As :class:`~headrace.engines.tensor_engine.TensorEngine` says."""
+        made = self._given_back(inputs, outputs, into)
+        computed = [name for name in outputs if name not in made]
+        if computed:
+            made |= self._computed(inputs, computed, into)
+        return made
+
+    def close(self) -> None:
+        """As :class:`~headrace.engines.tensor_engine.TensorEngine` says."""
+        self._session = self._captured = None
+
+    def _given_back(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> dict[str, Array]:
+        """Those that are an input as it came, for which nothing is run: in the memory that was given, or that input
+        itself. None where memory for another output is an input's."""
+        names = [name for name in outputs if name in self._passed_on]
+        there = self._there_already(inputs, into) if names else None
+        if there is None:
+            return {}
+        made: dict[str, Array] = {}
+        for name in names:
+            array = inputs[self._passed_on[name]]
+            if name in into and name not in there:
+                array = moved(array, self._specs[name], into[name], self._copy)
+            made[name] = array
+        return made
+
+    def _there_already(self, inputs: Arrays, into: Arrays) -> Collection[str] | None:
+        """Outputs whose memory is that of the input which they are; None if an input has memory of any other's."""
+        found = []
+        for name, memory in into.items():
+            if any(np.may_share_memory(memory, array) for array in inputs.values()):
+                source = inputs.get(self._passed_on.get(name, ""))
+                if source is None or not same_memory(memory[: source.nbytes], source):
+                    return None
+                found.append(name)
+        return found
+
+    def _computed(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> Arrays:
         places = self._places(inputs, outputs, into)
         try:
             found = self._run(inputs, outputs, places)
@@ -83,10 +127,6 @@ class OnnxEngine:
             name: self._placed(name, array, places, into)
             for name, array in zip(outputs, found, strict=True)
         }
-
-    def close(self) -> None:
-        """As :class:`~headrace.engines.tensor_engine.TensorEngine` says."""
-        self._session = self._captured = None
 
     def _run(
         self, inputs: Arrays, outputs: Sequence[str], places: dict[str, Array]
@@ -176,7 +216,9 @@ class OnnxEngine:
         if name in places:
             place: Array = places[name]
             return place
-        return moved(array, self._specs[name], into[name]) if name in into else array
+        if name not in into:
+            return array
+        return moved(array, self._specs[name], into[name], self._copy)
 
     def _lengths(self, inputs: Arrays) -> dict[Any, int]:
         """How long the dimensions are in these inputs, by their names."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.tensors import NUMPY_TYPES, TensorSpec
 
 Array = np.ndarray[Any, Any]
+Copy = Callable[[Array, Array], None]
+"""Makes its first what its second is."""
 
 
 def view(memory: Array, spec: TensorSpec, shape: Sequence[int]) -> Array:
@@ -26,10 +28,10 @@ def view(memory: Array, spec: TensorSpec, shape: Sequence[int]) -> Array:
     return memory[:size].view(dtype).reshape(shape)
 
 
-def moved(array: Array, spec: TensorSpec, memory: Array) -> Array:
+def moved(array: Array, spec: TensorSpec, memory: Array, copy: Copy = np.copyto) -> Array:
     """An output's copy in ``memory``. Raises as :func:`view`."""
     place = view(memory, spec, array.shape)
-    np.copyto(place, array)
+    copy(place, array)
     return place
 
 

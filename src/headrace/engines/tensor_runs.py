@@ -73,17 +73,32 @@ class TensorRuns:
             rows += one.rows
         joining = pending[0].joining
         kind = joining.kind(pending, rows)
-        if self._engine.steady and self._times.may_hold_up(kind, self._quiet):
+        if self._may_hold_up(kind):
             made = self._compute(joining, kind, pending)
         else:
             made = await self._threads.run(self._compute, joining, kind, pending)
         self._ran(rows, monotonic() - began)
         return made
 
+    def run_at_once(self, one: Pending) -> Any:
+        """The same of one request, in the event loop; None if that is not where it should be done. Raises as
+        :meth:`run`."""
+        pending = (one,)
+        kind = one.joining.kind(pending, one.rows)
+        if not self._may_hold_up(kind):
+            return None
+        one.began_at = began = monotonic()
+        (made,) = self._compute(one.joining, kind, pending)
+        self._ran(one.rows, monotonic() - began)
+        return made
+
     async def close(self) -> None:
         """Free the engine, once its runs are over."""
         await self._threads.run(self._engine.close)
         self._threads.close()
+
+    def _may_hold_up(self, kind: Hashable) -> bool:
+        return self._engine.steady and self._times.may_hold_up(kind, self._quiet)
 
     def _compute(
         self, joining: Joining, kind: Hashable, pending: Sequence[Pending]

@@ -145,6 +145,10 @@ class Batcher(Generic[T]):
         """Whether nobody can join those that wait inside."""
         return self.waiting >= self._options.queue.limit
 
+    def is_alone(self, rows: int, deadline: float, now: float) -> bool:
+        """Whether who comes now could start at once, and nobody waits: nothing would be decided about it."""
+        return self.idle > 0 and not self.waiting and rows == 1 and deadline >= now
+
     def add(self, entry: Entry[T], now: float) -> Entry[T] | None:
         """It waits from now on. Returns who was shed for it. Raises ``INVALID_REQUEST`` for more rows than a run has,
         ``QUEUE_TIMEOUT`` if its deadline has passed, ``QUEUE_FULL`` with ``Retry-After``."""

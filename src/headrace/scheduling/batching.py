@@ -1,7 +1,8 @@
 """The dynamic batcher at work: who asks waits for its own result, and runs are tasks that it owns.
 
 The decisions are :mod:`headrace.scheduling.batcher`'s. They are made at the end of the event loop's turn: whoever came
-in one turn is in one run.
+in one turn is in one run. Where runs are of one row, nothing is to be decided about who comes to an idle engine: a run
+that is short enough is done at once, and has no part in all this.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ R = TypeVar("R")
 Run = Callable[[Sequence[T]], Awaitable[Sequence[R | HeadraceError]]]
 """Computes items of one key, together; an error in an item's place is that item's. Raises :class:`HeadraceError` if
 all failed together."""
+AtOnce = Callable[[T], R | HeadraceError | None]
+"""Computes one item and returns what :data:`Run` would of it; None where that would hold up the event loop: then it was
+not computed. Raises :class:`HeadraceError`."""
 
 _OVERFLOWS = {str(one): one for one in Overflow}
 
@@ -37,11 +41,14 @@ OF_THE_ENGINE = frozenset(
 
 class Batching(Generic[T, R]):
     """Runs of one model. ``run`` is called at most ``options.instances`` times at once, with items whose rows together
-    are at most ``options.max_batch_size``."""
+    are at most ``options.max_batch_size``; ``at_once``, where nothing is to be gathered, with what it will take."""
 
-    def __init__(self, run: Run[T, R], options: BatchOptions) -> None:
+    def __init__(
+        self, run: Run[T, R], options: BatchOptions, at_once: AtOnce[T, R] | None = None
+    ) -> None:
         """Raises :class:`ValueError` for impossible options."""
         self._run = run
+        self._at_once = at_once if options.max_batch_size == 1 else None
         self._batcher: Batcher[T] = Batcher(options)
         self._runs: set[asyncio.Task[None]] = set()  # bounded by the instances
         self._due = False
@@ -80,6 +87,14 @@ class Batching(Generic[T, R]):
         and ``SHUTTING_DOWN``."""
         if self._closed:
             raise _closed()
+        if self._at_once is not None and self._batcher.is_alone(
+            rows, standing.deadline, monotonic()
+        ):
+            found = self._computed(self._at_once, item)
+            if isinstance(found, HeadraceError):
+                raise found
+            if found is not None:
+                return found
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
         overflow = _OVERFLOWS[standing.overflow]
@@ -119,6 +134,15 @@ class Batching(Generic[T, R]):
         if self._alarm is not None:
             self._alarm.cancel()
         await asyncio.gather(*self._runs)
+
+    def _computed(self, compute: AtOnce[T, R], item: T) -> R | HeadraceError | None:
+        try:
+            return compute(item)
+        except HeadraceError as error:
+            return error
+        except Exception:
+            _logger.exception("a run of a request failed in the server")
+            return _ours()
 
     def _decide_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._due:
@@ -196,9 +220,7 @@ class Batching(Generic[T, R]):
             return error
         except Exception:
             _logger.exception("a run of %d requests failed in the server", len(entries))
-            return HeadraceError(
-                Code.INTERNAL, "The server failed at this request; its log says why."
-            )
+            return _ours()
         return results
 
 
@@ -232,6 +254,11 @@ def _refuse(entry: Entry[T], error: HeadraceError) -> None:
             error.code, error.message, param=error.param, retry_after_s=error.retry_after_s
         )
         entry.answer.set_exception(own)
+
+
+def _ours() -> HeadraceError:
+    """What an exception that nobody expected is to who asked."""
+    return HeadraceError(Code.INTERNAL, "The server failed at this request; its log says why.")
 
 
 def _closed() -> HeadraceError:

@@ -17,6 +17,7 @@ from headrace.protocols.call import Call
 from headrace.protocols.inflating import ANY, inflated
 from headrace.protocols.kserve import facts, gpu_memory
 from headrace.protocols.kserve.errors import V2
+from headrace.protocols.kserve.repeated import Repeated
 from headrace.protocols.kserve.request import decode_infer, json_size
 from headrace.protocols.kserve.response import LENGTH, respond
 from headrace.protocols.kserve.running import answered
@@ -71,6 +72,7 @@ class V2Endpoints:
         self._memory = memory
         self._version = version
         self._body_bytes = body_bytes
+        self._bodies = Repeated(decode_infer)
 
     def routes(self) -> Sequence[Route]:
         """Those with an end after the model's name come first."""
@@ -109,7 +111,7 @@ class V2Endpoints:
         model, version = _model(path)
         body = await self._inflated(call)
         size = json_size(call.header(LENGTH), body)
-        asked = decode_infer(body, size, model, version, self._memory, call.tenant)
+        asked = self._bodies.decode(body, size, model, version, self._memory, call.tenant)
         caller = caller_of(call)
         found = await answered(self._tensors, self._memory, asked, caller, call.span)
         await respond(call, found)
