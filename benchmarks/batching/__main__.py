@@ -8,6 +8,7 @@ model     the MiniLM model (int8, ONNX Runtime): concurrent callers of the batch
 peers     the same file behind Headrace, MLServer, LitServe, Mosec and BentoML: throughput with 64 clients, beside a
           bare loop with full batches, and waits at half of the least of these throughputs. Each peer is installed in an
           environment of its own when it is first asked for (~/.cache/headrace-bench/peers)
+turns     Headrace and that loop by turns, a round of each after the other: what share of its throughput the server has
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["simulate", "cost", "model", "peers"])
+    parser.add_argument("what", choices=["simulate", "cost", "model", "peers", "turns"])
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
@@ -48,7 +49,7 @@ def main() -> None:
         case "model":
             measured.model(chosen.clients, chosen.rounds)
         case _:
-            from benchmarks.batching import peers
+            from benchmarks.batching import peers, turns
 
             batches = None
             if chosen.size is not None:
@@ -61,7 +62,10 @@ def main() -> None:
                 calm_requests=chosen.calm_requests,
                 batches=batches,
             )
-            peers.compare(conditions, chosen.rounds, chosen.only)
+            if chosen.what == "turns":
+                turns.compare(conditions, chosen.rounds)
+            else:
+                peers.compare(conditions, chosen.rounds, chosen.only)
 
 
 main()

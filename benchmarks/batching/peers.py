@@ -222,15 +222,15 @@ WARM = 0.25
 def compare(conditions: Conditions, rounds: int, only: str) -> None:
     """By turns, so that a slow minute hits all."""
     names = [name for name in PEERS if not only or name.lower() in only.lower().split(",")]
-    bare: dict[int, list[Bare]] = {size: [] for size in BARE_SIZES}
+    loop: dict[int, list[Bare]] = {size: [] for size in BARE_SIZES}
     full: dict[str, list[Report]] = {name: [] for name in names}
     for _ in range(rounds):
-        for size, found in bare.items():
-            found.append(_bare(conditions, size))
+        for size, found in loop.items():
+            found.append(bare(conditions, size))
         for name in names:
             full[name].append(_measured(name, conditions))
     per_s = {name: _median(found, "requests_per_s") for name, found in full.items()}
-    most, cpu_ms = max(_medians(found) for found in bare.values())
+    most, cpu_ms = max(_medians(found) for found in loop.values())
     half = min(per_s.values()) / 2
     calm: dict[str, list[Report]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -245,7 +245,7 @@ def compare(conditions: Conditions, rounds: int, only: str) -> None:
     head += [f"at {half:.0f}/s: p50 ms", "p99 ms"]
     of = "8 to 48 tokens" if conditions.mixed else "32 tokens"
     title = f"MiniLM int8, texts of {of}, {conditions.clients} clients, server on core {conditions.cores}"
-    results = {"bare": bare, "full": full, "half": calm}
+    results = {"bare": loop, "full": full, "half": calm}
     table.show(f"{title}, {rounds} rounds", head, rows, json_too=results)
 
 
@@ -262,7 +262,7 @@ def _medians(found: list[Bare]) -> Bare:
     return Bare(per_s, cpu_ms)
 
 
-def _bare(conditions: Conditions, size: int) -> Bare:
+def bare(conditions: Conditions, size: int) -> Bare:
     """The loop without a server, in the server's place, with runs of this size."""
     command = [sys.executable, "-m", "benchmarks.batching.servers.bare", str(size)]
     env = {"MINILM": str(minilm()), "MINILM_TOKENIZER": str(tokenizer())}

@@ -102,14 +102,16 @@ def test_preferred_numbers_of_rows_are_made_where_they_can_be() -> None:
 def test_no_run_around_the_first_costs_a_row_less(
     given: list[int], run_length: float, most: int
 ) -> None:
-    """All runs of neighbours by length that have the first are tried; ``padding`` bounds none."""
+    """All runs of neighbours by length are tried that have the first, and none so far from it that one of the two is
+    better off in another run; ``padding`` bounds none."""
 
     def cost(run: Sequence[int]) -> float:
         return (run_length + len(run) * max(run) - sum(run)) / len(run)
 
     own = given[0]
-    shorter = sorted([one for one in given if one < own], reverse=True)
-    longer = [own, *sorted(one for one in given[1:] if one >= own)]
+    near = [one for one in given[1:] if abs(one - own) <= run_length]
+    shorter = sorted([one for one in near if one < own], reverse=True)
+    longer = [own, *sorted(one for one in near if one >= own)]
     least = min(
         cost([*shorter[:below], *longer[:above]])
         for below in range(len(shorter) + 1)

@@ -386,6 +386,20 @@ def test_runs_that_failed_or_pad_nothing_tell_nothing_of_what_padding_costs() ->
     assert decided(batcher, 50.0) == "a"
 
 
+@pytest.mark.parametrize(("lengths", "took_s"), [([0] * 40, 0.5), ([5], 0.2)])
+def test_neither_other_runs_nor_a_slow_one_make_far_lengths_run_together(
+    lengths: list[int], took_s: float
+) -> None:
+    batcher, now = of_lengths()
+    for length in lengths:
+        now += 1.0
+        run_of(batcher, "x", length, now, took_s)
+    now += 1.0
+    for name, length in zip("abb", (20, 60, 60), strict=True):
+        add(batcher, name, now, length=length, padding=0.9)
+    assert decided(batcher, now) == "a"
+
+
 def test_while_rows_of_another_length_wait_there_is_enough_to_do() -> None:
     batcher, now = among_returning(length=9)
     assert batcher.decide(now).batch is None
