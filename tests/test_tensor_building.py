@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,27 @@ def test_every_setting_reaches_the_engine_or_the_batcher(settings: Settings) -> 
     assert (plan.instances, plan.forbid_nan, plan.idle_s) == (2, True, 9.0)
     assert plan.labels == {"y": ("apple", "", "pickle")}
     assert plan.queue is queue
+
+
+def test_the_thread_that_helps_with_copies_ends_with_the_service(
+    run: Run, settings: Settings
+) -> None:
+    async def main() -> None:
+        service = build(
+            settings,
+            BatchQueue(),
+            *(lambda *_: None,) * 3,
+            bool,  # type: ignore[arg-type, misc]
+        )
+        closed = service._closed
+        assert closed is not None
+        copier = closed.__self__  # type: ignore[attr-defined]
+        copier._start()
+        await service.close(1)
+        await asyncio.to_thread(copier._thread.join, 10)
+        assert not copier._thread.is_alive()
+
+    run(main())
 
 
 def test_a_model_is_as_large_as_all_its_files(run: Run, settings: Settings, tmp_path: Path) -> None:

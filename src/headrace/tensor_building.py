@@ -55,7 +55,8 @@ def build(
     """The service of all models whose engine is ``onnx``. ``queue``: what may wait for each. ``busy``: whether the
     server has anything else to do."""
     mib = settings.server.tensor_memory_mib
-    open = partial(_open, QuietCollector(), Copier())
+    copier = Copier()
+    open = partial(_open, QuietCollector(), copier)
 
     def quiet() -> bool:
         return service.under_way <= 1 and not busy()
@@ -67,6 +68,7 @@ def build(
         news=news,
         stand=stand,
         take_request=take_request,
+        closed=copier.close,
     )
     return service
 

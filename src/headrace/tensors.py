@@ -72,7 +72,7 @@ class Served(msgspec.Struct, frozen=True):
 
 class TensorService:
     """``stand``: how a request stands in its queue. ``take_request``: None where nobody is limited. ``news``: hears of
-    versions that were loaded and unloaded."""
+    versions that were loaded and unloaded. ``closed``: called when nothing runs any more."""
 
     def __init__(
         self,
@@ -82,12 +82,14 @@ class TensorService:
         news: News,
         stand: Stand,
         take_request: TakeRequest | None = None,
+        closed: Callable[[], None] | None = None,
     ) -> None:
         self._models = {model.name: model for model in models}
         self._by_name = {name: model for model in models for name in (model.name, *model.aliases)}
         self._loading = TensorLoading(budget_bytes, news)
         self._stand = stand
         self._take_request = take_request
+        self._closed = closed
         self._closing = False
         self.under_way = 0
         """Requests that were let in and not answered yet."""
@@ -198,6 +200,8 @@ class TensorService:
         except TimeoutError:
             pass
         await self._loading.close()
+        if self._closed is not None:
+            self._closed()
 
     async def _begin(self, version: TensorVersion) -> None:
         """It is loaded and used from now on, until :meth:`_end`."""

@@ -32,8 +32,8 @@ class _Share(NamedTuple):
 
 
 class Copier:
-    """One a process. Its thread begins with the first large copy that finds a core free, and ends with the process or
-    :meth:`close`. ``load``: where the kernel says how many threads of the machine run or could (proc_loadavg(5)); where
+    """One a process. Its thread begins with the first large copy that finds a core free, and ends with :meth:`close` or
+    the process. ``load``: where the kernel says how many threads of the machine run or could (proc_loadavg(5)); where
     it does not, no core is free."""
 
     def __init__(self, load: str = "/proc/loadavg") -> None:
@@ -63,7 +63,7 @@ class Copier:
             share.copied.acquire()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; nothing is copied any more."""
         self._shares.put(None)
 
     def _is_core_free(self) -> bool:
