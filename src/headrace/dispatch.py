@@ -105,7 +105,7 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(in_s, self._press, generation.id, flow)
 
     def _press(self, waiting_id: str, flow: Flow) -> None:
-        """It has little time left now, if it still waits."""
+        """It is pressed now, if it still waits."""
         self._look(flow)
         wait = flow.queue.waiting.get(waiting_id)
         if wait is not None:
@@ -274,7 +274,7 @@ class Dispatcher:
         return express.place(generation, now)
 
     def _relieve(self, flow: Flow, now: float) -> None:
-        """Who has little time left and stands in an engine's own line has others before it that took their slots in
+        """Who is pressed and stands in an engine's own line has others before it that took their slots in
         turn: it goes past all of them, or those before it in the line and one of those with a slot give way."""
         for replica in flow.model.replicas:
             if replica.early and not self.stopped:

@@ -1,4 +1,4 @@
-"""Who gives way to one that has little time left, and who stands in an engine's own line."""
+"""Who gives way to one that is pressed, and who stands in an engine's own line."""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,29 @@ def test_a_chat_in_a_pipe_that_fails_says_so_in_its_status(server: Any) -> None:
 
 
 BATCH = ["batch", "in.csv", "-o", "out.jsonl"]
+
+
+def answering(data: bytes) -> socketserver.ThreadingTCPServer:
+    """Somebody who says this to whoever comes, and closes."""
+
+    class Says(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(data)
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Says)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"])
+def test_a_connection_that_breaks_is_one_line(tmp_path: Path, data: bytes) -> None:
+    with answering(data) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        said = headrace("chat", "--url", url, cwd=tmp_path)
+        server.shutdown()
+    assert said.returncode == 1
+    assert said.stderr.splitlines()[-1].startswith(f"Error: the connection to {url} broke (")
 
 
 @pytest.mark.parametrize("words", [["chat"], BATCH, [*BATCH, "--model", "m"]])

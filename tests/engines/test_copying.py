@@ -82,8 +82,12 @@ def test_and_only_where_a_core_is_free(house: House) -> None:
     assert house.copier._thread is not None
 
 
-def test_what_the_kernel_does_not_tell_is_not_assumed(tmp_path: Path) -> None:
-    copier = Copier(str(tmp_path / "nothing"))
+@pytest.mark.parametrize("told", [None, "", "0.1 0.2 0.3", "0.1 0.2 0.3 many/9 1"])
+def test_what_the_kernel_does_not_tell_is_not_assumed(tmp_path: Path, told: str | None) -> None:
+    file = tmp_path / "loadavg"
+    if told is not None:
+        file.write_text(told)
+    copier = Copier(str(file))
     array = random()
     place = np.zeros_like(array)
     copier.copy(place, array)
@@ -96,7 +100,7 @@ def test_the_kernel_tells_how_many_run() -> None:
     copier = Copier()
     copier._cores = 1 << 30
     assert copier._is_core_free()
-    copier._cores = 1  # and this thread does run
+    copier._load = os.devnull
     assert not copier._is_core_free()
     copier.close()
 

@@ -155,6 +155,19 @@ def test_a_short_run_of_its_own_is_done_without_a_turn_of_the_loop(run: Run) -> 
     run(main())
 
 
+def test_but_one_a_turn_as_it_holds_the_loop_up(run: Run) -> None:
+    async def main() -> None:
+        engine, compute = Engine(), AtOnce()
+        batching = at_once(engine, compute)
+        assert await asyncio.gather(*map(batching.submit, [1, 2, 3])) == [3, 4, 6]
+        assert (compute.done, engine.runs) == ([1], [[2], [3]])
+        for item in (4, 5):
+            await batching.submit(item)
+        assert (compute.done, engine.runs[2:]) == ([1, 4], [[5]])
+
+    run(main())
+
+
 def test_not_where_it_might_be_in_a_run_with_others(run: Run) -> None:
     async def main() -> None:
         engine, compute = Engine(), AtOnce()

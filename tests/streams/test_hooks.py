@@ -51,6 +51,39 @@ class AppendsLater(Appends):
         return Appends.on_token(self, context, deltas)
 
 
+class Yields(BaseHook):
+    """Not as the protocol has it, but easily written."""
+
+    def on_token(self, context: HookContext, deltas: Sequence[Delta]) -> Any:
+        for delta in deltas:
+            if delta.text == "bad":
+                raise ValueError(delta.text)
+            yield Delta(delta.text + "!")
+
+
+class Empties(BaseHook):
+    def on_token(self, context: HookContext, deltas: Any) -> Any:
+        deltas.clear()
+        return deltas
+
+
+class LooksAtTheFirst(BaseHook):
+    def on_token(self, context: HookContext, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        return [deltas[0]]
+
+
+def test_a_generator_is_run_in_the_chain() -> None:
+    out = chain(Yields()).on_token(context(), [Delta("a"), Delta("b")])
+    assert isinstance(out, tuple)
+    assert texts(out) == ["a!", "b!"]
+    skipped = chain(Yields(), on_error="skip").on_token(context(), [Delta("bad")])
+    assert texts(skipped) == ["bad"]
+
+
+def test_who_has_nothing_left_is_the_last_of_the_chain() -> None:
+    assert not chain(Empties(), LooksAtTheFirst()).on_token(context(), [Delta("a")])
+
+
 class Holds(BaseHook):
     """Holds everything back until the end."""
 

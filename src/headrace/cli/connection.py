@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,6 +40,11 @@ class Server:
         more = {"content-type": "application/json"} if data else {}
         return self._answer(method, path, data, {**more, **(headers or {})})
 
+    def fetch(self, path: str) -> bytes:
+        """What it has there. Raises as :meth:`request`."""
+        with self.request("GET", path) as response, self._whole():
+            return response.read()
+
     def send(
         self, path: str, pieces: Iterable[bytes], headers: dict[str, str]
     ) -> http.client.HTTPResponse:
@@ -50,10 +56,13 @@ class Server:
     ) -> http.client.HTTPResponse:
         connection = self._connection()
         try:
-            connection.request(method, path, data, {**self._headers, **headers})
+            connection.connect()
+        except OSError as error:
+            raise NoServer(f"no server answers at {self.url} ({_why(error)})") from error
+        with self._whole():
+            with suppress(ConnectionError):  # it may have refused before it had all
+                connection.request(method, path, data, {**self._headers, **headers})
             response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise NoServer(self.url, error) from error
         if response.status >= 500 or response.status == 408:
             text = _message(response)
             raise Unavailable(text)
@@ -61,6 +70,15 @@ class Server:
             code = _CODES.get(response.status, Code.INVALID_REQUEST)
             raise HeadraceError(code, _message(response))
         return response
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Raises :class:`Unavailable` where the connection breaks."""
+        try:
+            yield
+        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            text = f"the connection to {self.url} broke ({_why(error)})"
+            raise Unavailable(text) from error
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._uds is not None:
@@ -92,22 +110,21 @@ class Unavailable(OSError):
 class NoServer(Unavailable):
     """Nobody answers there."""
 
-    def __init__(self, url: str, error: Exception) -> None:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        super().__init__(f"no server answers at {url} ({why})")
-
 
 def first_model(server: Server) -> str:
     """The name of the first that it has. Raises as :meth:`Server.request`, and :class:`HeadraceError` where there is
     none, or no model server."""
     try:
-        with server.request("GET", "/v1/models") as response:
-            models: list[dict[str, Any]] = json.loads(response.read())["data"]
+        models: list[dict[str, Any]] = json.loads(server.fetch("/v1/models"))["data"]
     except (ValueError, KeyError, TypeError):
         raise HeadraceError(Code.ENGINE_UNAVAILABLE, f"{server.url} is no model server") from None
     if not models:
         raise HeadraceError(Code.MODEL_NOT_FOUND, f"{server.url} has no models")
     return str(models[0]["id"])
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _message(response: http.client.HTTPResponse) -> str:

@@ -1,7 +1,8 @@
 """Copies of large arrays by two threads at once, as ONNX Runtime computes with several.
 
 One core does not use all of a memory's bandwidth. Only a core that nobody uses is taken for it: a thread that has begun
-its share and is put aside for another's would keep its caller waiting. What the second thread has not begun when the
+its share and is put aside for another's would keep its caller waiting; so none is taken where this process may not use
+all cores of the machine, of which alone it is known how many are busy. What the second thread has not begun when the
 first is through, that one does as well.
 """
 
@@ -34,14 +35,15 @@ class _Share(NamedTuple):
 class Copier:
     """One a process. Its thread begins with the first large copy that finds a core free, and ends with :meth:`close` or
     the process. ``load``: where the kernel says how many threads of the machine run or could (proc_loadavg(5)); where
-    it does not, no core is free."""
+    it does not, or in another form, no core is free."""
 
     def __init__(self, load: str = "/proc/loadavg") -> None:
         self._shares: SimpleQueue[_Share | None] = SimpleQueue()
         self._starting = Lock()
         self._thread: Thread | None = None
-        self._cores = os.cpu_count() or 1 if len(os.sched_getaffinity(0)) > 1 else 0
-        """Those of the machine, whose threads are counted; 0 where one is all that this process may use."""
+        cores = os.cpu_count() or 1
+        self._cores = cores if len(os.sched_getaffinity(0)) >= cores else 0
+        """Those of the machine, whose threads are counted; 0 where this process may not use them all."""
         self._load = load
 
     def copy(self, place: Array, array: Array) -> None:
@@ -68,13 +70,14 @@ class Copier:
 
     def _is_core_free(self) -> bool:
         """Whether fewer threads run, the caller's own counted, than there are cores."""
-        try:
-            file = os.open(self._load, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        if self._cores < 2:
             return False
-        running, _, _ = os.read(file, 128).split()[3].partition(b"/")
-        os.close(file)
-        return int(running) < self._cores
+        try:
+            with open(self._load, "rb", buffering=0) as file:
+                running, _, _ = file.read(128).split()[3].partition(b"/")
+            return int(running) < self._cores
+        except (OSError, ValueError, IndexError):
+            return False
 
     def _start(self) -> None:
         with self._starting:

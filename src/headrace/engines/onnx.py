@@ -90,16 +90,17 @@ class OnnxEngine:
         self._session = self._captured = None
 
     def _given_back(self, inputs: Arrays, outputs: Sequence[str], into: Arrays) -> dict[str, Array]:
-        """Those that are an input as it came, for which nothing is run: in the memory that was given, or that input
-        itself. None where memory for another output is an input's."""
-        names = [name for name in outputs if name in self._passed_on]
+        """Those that are an input as it came, for which nothing is run: in the memory that was given for them. (Without
+        such they are computed: the input itself may be a client's pages, into which another output is put later.) None
+        where memory for another output is an input's."""
+        names = [name for name in outputs if name in self._passed_on and name in into]
         there = self._there_already(inputs, into) if names else None
         if there is None:
             return {}
         made: dict[str, Array] = {}
         for name in names:
             array = inputs[self._passed_on[name]]
-            if name in into and name not in there:
+            if name not in there:
                 array = moved(array, self._specs[name], into[name], self._copy)
             made[name] = array
         return made

@@ -2,7 +2,7 @@
 
 The decisions are :mod:`headrace.scheduling.batcher`'s. They are made at the end of the event loop's turn: whoever came
 in one turn is in one run. Where runs are of one row, nothing is to be decided about who comes to an idle engine: a run
-that is short enough is done at once, and has no part in all this.
+that is short enough is done at once, and has no part in all this: one a turn, as it holds the loop up.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Batching(Generic[T, R]):
         self._at_once = at_once if options.max_batch_size == 1 else None
         self._batcher: Batcher[T] = Batcher(options)
         self._runs: set[asyncio.Task[None]] = set()  # bounded by the instances
-        self._due = False
+        self._due = self._held_up = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._closed = False
@@ -87,15 +87,20 @@ class Batching(Generic[T, R]):
         and ``SHUTTING_DOWN``."""
         if self._closed:
             raise _closed()
-        if self._at_once is not None and self._batcher.is_alone(
-            rows, standing.deadline, monotonic()
+        loop = asyncio.get_running_loop()
+        if (
+            self._at_once is not None
+            and not self._held_up
+            and self._batcher.is_alone(rows, standing.deadline, monotonic())
         ):
             found = self._computed(self._at_once, item)
+            if found is not None:
+                self._held_up = True
+                loop.call_soon(self._turn_ends)
             if isinstance(found, HeadraceError):
                 raise found
             if found is not None:
                 return found
-        loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
         overflow = _OVERFLOWS[standing.overflow]
         entry = Entry(
@@ -143,6 +148,9 @@ class Batching(Generic[T, R]):
         except Exception:
             _logger.exception("a run of a request failed in the server")
             return _ours()
+
+    def _turn_ends(self) -> None:
+        self._held_up = False
 
     def _decide_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._due:

@@ -1,8 +1,8 @@
 """Fair shares with headroom for deadlines: the default policy.
 
 Strict fairness (VTC) gives the next place to who was served least, however much time its request has, while
-another's is about to become late. Here a request goes ahead of its turn when it is *pressed* (little of the time is
-left that its target gave it; the least slack = deadline − now − predicted prefill first) and its tenant is at most
+another's is about to become late. Here a request goes ahead of its turn when it is *pressed* (a tenth of the time is
+gone that its target gave it; the least slack = deadline − now − predicted prefill first) and its tenant is at most
 ``headroom`` weighted tokens beyond who was served least: about what is served in three seconds, which is 3,500 on the
 GPU that was measured, 700 on two cores of a laptop and 25,000 on eight H100. So fairness holds up to the headroom.
 
@@ -251,7 +251,7 @@ class FairHeadroom(Fair):
 
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         """As under ``fair``, or one of a tenant of the same class that has more than its share of the slots; and
-        only for one that has little time left, and some. Who is served when nobody else waits gives way at once."""
+        only for one that is pressed, and has some time left. Who is served when nobody else waits gives way at once."""
         at = finite(now) + self._predictors.ahead_s
         candidates = list(running)
         if not ticket.pressed_at <= at <= ticket.start_by:

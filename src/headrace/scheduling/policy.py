@@ -86,7 +86,7 @@ class Ticket(msgspec.Struct, eq=False, gc=False):
     start_by: float = math.inf
     """When it must start for its deadline."""
     pressed_at: float = math.inf
-    """When it has little time left for that."""
+    """From when on it may go ahead of its turn, and others give way to it."""
     rescue_at: float = math.inf
     """When it has waited too long, late or not."""
     began_at: float = math.nan

@@ -126,12 +126,15 @@ class HookChain:
         for token in self._token:
             try:
                 answer = token(context, deltas)
+                if answer is deltas and answer:
+                    continue
+                waits = type(answer) not in _PLAIN and isawaitable(answer)
+                if not waits and type(answer) not in _PLAIN:
+                    answer = tuple(answer or ())  # of a generator, which runs only here
             except Exception as error:  # noqa: BLE001 - user code may raise anything
                 link, *rest = self._tokens_from(self._token.index(token))
                 return _out(_pass(_skip(link, context, deltas, error), context, rest))
-            if answer is deltas:
-                continue
-            if type(answer) not in _PLAIN and isawaitable(answer):
+            if waits:
                 link, *rest = self._tokens_from(self._token.index(token))
                 return _out(_pass(_settle(link, context, deltas, answer), context, rest))
             if not answer:

@@ -14,7 +14,7 @@ from headrace.protocols.kserve.datatypes import tensor_of
 from headrace.protocols.memory_port import Memory
 
 MOST_BODIES = 256
-"""With one more, all are forgotten."""
+"""With one more, the oldest is forgotten."""
 MOST_BYTES = 4096
 """Of a body; a longer one is read anew."""
 Decode = Callable[[bytes, int | None, str, str, Memory, str], Asked]
@@ -46,7 +46,7 @@ class Repeated:
         asked = self._decode(body, json_size, model, version, memory, tenant)
         if len(asked.places) == len(asked.request.inputs):
             if len(self._known) >= MOST_BODIES:
-                self._known.clear()
+                del self._known[next(iter(self._known))]
             self._known[key] = _without_memory(asked)
         return asked
 
