@@ -220,6 +220,8 @@ def test_a_request_whose_own_padding_is_too_much_runs_all_the_same() -> None:
     assert lengths(given, math.inf, padding=0.125) == [20, 19]  # 5 of 60
     assert lengths(given, math.inf, padding=0.0834) == [20, 19]
     assert lengths(given, math.inf, padding=0.0833) == [20]
+    given = waiting(*(one for _, _, one in given), Asked(19))
+    assert lengths(given, math.inf, padding=0.08, preferred=(3,)) == [20, 19, 19]  # 6 of 80
 
 
 @pytest.mark.parametrize("preferred", [(), (8, 32), (5000,)])
