@@ -223,6 +223,7 @@ def test_the_batcher_is_told_how_long_inputs_are(run: Any, most: int, rows: list
         await texts.embed(EmbeddingRequest("m", (inputs[0],)))
         assert [pending.length for pending, _ in asked.runs] == [11, 15, 9]
         assert [pending.rows for pending, _ in asked.runs] == rows
+        assert [pending.own_padding for pending, _ in asked.runs] == [2, 0, 0]
         assert {pending.padding for pending, _ in asked.runs} == {0.25}
         assert len({key for _, key in asked.runs}) == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,9 +14,11 @@ import pytest
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.request import Caller
+from headrace.domain.standing import USUAL
 from headrace.domain.tenant import Tenant
 from headrace.domain.tensors import TensorResponse
 from headrace.engines.tensor_engine import TensorEngine
+from headrace.engines.tensor_runs import Pending
 from headrace.models.wanted import ModelFile
 from headrace.scheduling.batcher import BatchQueue
 from headrace.tensors import TensorService
@@ -643,5 +645,44 @@ def test_a_load_under_way_ends_with_the_server(run: Run, one: Path) -> None:
         await service.close(0)
         assert (await asked).code == Code.ENGINE_UNAVAILABLE
         assert service.model("m").state == "unloaded"
+
+    run(main())
+
+
+class Zeros:
+    """Joins requests for a :class:`Gate`: each is answered its number of rows."""
+
+    def kind(self, pending: Sequence[Pending], rows: int) -> Hashable:
+        return rows
+
+    def compute(self, engine: TensorEngine, pending: Sequence[Pending]) -> Sequence[Any]:
+        rows = [one.rows for one in pending]
+        engine.run({"x": np.zeros((sum(rows), 1), np.float32)}, ["x"], {})
+        return rows
+
+
+@pytest.mark.parametrize(("own_padding", "runs"), [(2, [4]), (3, [2, 2])])
+def test_what_parts_of_requests_pad_themselves_counts_for_who_runs_together(
+    run: Run, one: Path, own_padding: int, runs: list[int]
+) -> None:
+    """They are 80 elements together, of which 5 may be padding."""
+    gate, joining = Gate(), Zeros()
+    service = TensorHouse().add("m", one, lambda file: gate).build()
+
+    async def part() -> Any:
+        pending = Pending(
+            joining=joining, rows=2, length=20, padding=0.0625, own_padding=own_padding
+        )
+        return await service.run_admitted("m", pending, joining, USUAL)
+
+    async def main() -> None:
+        first = asyncio.create_task(infer(service, ask("m", x(1))))
+        await asyncio.to_thread(gate.begun.acquire)
+        parts = [asyncio.create_task(part()) for _ in range(2)]
+        await asyncio.sleep(0)
+        gate.through.release(3)
+        await asyncio.gather(first, *parts)
+        assert gate.rows[1:] == runs
+        await service.close(1)
 
     run(main())

@@ -20,6 +20,8 @@ from headrace.scheduling.buckets import Buckets
 
 ROWS = 32
 """Of a run, where the model has no maximum of its own."""
+SHORT = 8
+"""Texts of so many tokens at most run together if one request has them: padding costs less there than runs do."""
 LONG_BYTES = 16_384
 """Texts that are longer all together are tokenised in a thread: a millisecond's worth."""
 
@@ -40,8 +42,9 @@ class Tensors(Protocol):
 
 
 class OnnxOptions(msgspec.Struct, frozen=True):
-    """``most``: tokens of an input. ``padding``: the largest share of a run that is padding. ``output``: the
-    model's; empty: the one that is a sentence's, or the first."""
+    """``most``: tokens of an input. ``padding``: the largest share of a run that is padding; more is, if need be,
+    between texts of one request that have :data:`SHORT` tokens at most. ``output``: the model's; empty: the one that is
+    a sentence's, or the first."""
 
     name: str
     most: int
@@ -73,7 +76,7 @@ class OnnxTexts:
         self._tensors = tensors
         self._options = options
         self._fetch = fetch
-        self._buckets = Buckets(options.most, options.padding)
+        self._buckets = Buckets(options.most, options.padding, SHORT)
         self._tokenizer: TextTokenizer | None = None
         self._loaded: Loaded | None = None
         self._fetching = asyncio.Lock()
@@ -124,7 +127,7 @@ class OnnxTexts:
         return self._loaded
 
     def _pieces(self, rows: Sequence[Sequence[int]], most: int) -> list[Piece]:
-        """Inputs of one bucket together, at most so many."""
+        """Inputs of about one length together, at most so many."""
         by_length: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             by_length.setdefault(self._buckets.length(len(row)), []).append(index)
@@ -138,11 +141,14 @@ class OnnxTexts:
         self, loaded: Loaded, rows: Sequence[Sequence[int]], standing: Standing
     ) -> Sequence[Any]:
         joining, options = loaded.joining, self._options
+        lengths = [len(row) for row in rows]
+        longest = max(lengths)
         pending = PendingTexts(
             joining=joining,
             rows=len(rows) if loaded.most else 1,
-            length=max(map(len, rows)),
+            length=longest,
             padding=options.padding,
+            own_padding=len(rows) * longest - sum(lengths),
             ids=rows,
         )
         vectors: Sequence[Any] = await self._tensors.run_admitted(

@@ -115,6 +115,7 @@ class Loaded:
             standing=standing,
             length=pending.length,
             padding=pending.padding,
+            own_padding=pending.own_padding,
         )
         return pending, answer
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.scheduling.alike import Bounds, Ranked, alike
@@ -16,6 +17,7 @@ from headrace.scheduling.alike import Bounds, Ranked, alike
 class Asked(NamedTuple):
     length: int
     rows: int = 1
+    own_padding: int = 0
 
 
 Waiting = list[Ranked[Asked]]
@@ -122,3 +124,131 @@ def test_no_run_around_the_first_costs_a_row_less(
     assert found[0] == own
     assert len(found) <= most
     assert cost(found) == pytest.approx(least)
+
+
+def least(given: Waiting, bounds: Bounds, run_length: float) -> tuple[bool, float, int]:
+    """How good the best run is: every number of longer ones is tried with every number of shorter ones."""
+    own = given[0][2].length
+    near = [one for one in given if abs(one[2].length - own) <= run_length]
+    longer = sorted((one for one in near if one[2].length >= own), key=lambda one: one[2].length)
+    shorter = sorted((one for one in near if one[2].length < own), key=lambda one: -one[2].length)
+    best = (True, math.inf, 0)
+    for above in range(1, len(longer) + 1):
+        run = longer[:above]
+        for one in (*shorter, None):
+            if sum(asked.rows for _, _, asked in run) > bounds.rows:
+                break
+            if padding(run, own=True) <= bounds.padding * elements(run):
+                best = min(best, measured(run, bounds, run_length))
+            if one is None or not cheaper(run, one, run_length):
+                break
+            run = [*run, one]
+    return best
+
+
+def cheaper(run: Waiting, one: Ranked[Asked], run_length: float) -> bool:
+    """With one that is shorter."""
+    length = one[2].length
+    return sum(asked.rows * (asked.length - length) for _, _, asked in run) < run_length
+
+
+def measured(
+    run: Sequence[Ranked[Asked]], bounds: Bounds, run_length: float
+) -> tuple[bool, float, int]:
+    rows = sum(one.rows for _, _, one in run)
+    return rows not in bounds.preferred, (run_length + padding(run)) / rows, -rows
+
+
+def elements(run: Sequence[Ranked[Asked]]) -> int:
+    """With padding."""
+    return sum(one.rows for _, _, one in run) * max(one.length for _, _, one in run)
+
+
+def padding(run: Sequence[Ranked[Asked]], *, own: bool = False) -> int:
+    there = sum(one.rows * one.length for _, _, one in run)
+    lacking = sum(one.own_padding for _, _, one in run)
+    return elements(run) - there + (lacking if own else 0)
+
+
+ALL_BOUNDS = st.builds(
+    Bounds,
+    st.integers(3, 20),
+    st.frozensets(st.integers(1, 20), max_size=4),
+    st.sampled_from([0.0, 0.0625, 0.125, 0.25, 0.5, 1.0]),
+)
+EVEN = st.builds(Asked, st.integers(1, 24), st.integers(1, 3), st.just(0))
+RUN_LENGTHS = st.sampled_from([0.0, 1.0, 3.0, 7.0, 50.0, math.inf])
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(EVEN, min_size=1, max_size=14),
+    ALL_BOUNDS,
+    RUN_LENGTHS,
+)
+def test_no_run_is_better_of_all_that_can_be(
+    asked: list[Asked], bounds: Bounds, run_length: float
+) -> None:
+    given = waiting(*asked)
+    run = alike(given[0], given, bounds, run_length)
+    assert run[0] == given[0]
+    assert measured(run, bounds, run_length) == least(given, bounds, run_length)
+
+
+@st.composite
+def uneven(draw: st.DrawFn) -> Asked:
+    length, rows = draw(st.integers(1, 24)), draw(st.integers(1, 3))
+    return Asked(length, rows, draw(st.integers(0, (rows - 1) * (length - 1))))
+
+
+@settings(max_examples=400)
+@given(st.lists(uneven(), min_size=1, max_size=14), ALL_BOUNDS, RUN_LENGTHS)
+def test_what_a_request_pads_itself_counts_as_padding(
+    asked: list[Asked], bounds: Bounds, run_length: float
+) -> None:
+    given = waiting(*asked)
+    run = alike(given[0], given, bounds, run_length)
+    assert run[0] == given[0]
+    assert sum(one.rows for _, _, one in run) <= bounds.rows
+    if len(run) > 1:
+        assert padding(run, own=True) <= bounds.padding * elements(run)
+
+
+def test_a_request_whose_own_padding_is_too_much_runs_all_the_same() -> None:
+    given = waiting(Asked(20, rows=2, own_padding=4), Asked(19))
+    assert lengths(given, math.inf, padding=0.0625) == [20]
+    assert lengths(given, math.inf, padding=0.125) == [20, 19]  # 5 of 60
+    assert lengths(given, math.inf, padding=0.0834) == [20, 19]
+    assert lengths(given, math.inf, padding=0.0833) == [20]
+    given = waiting(*(one for _, _, one in given), Asked(19))
+    assert lengths(given, math.inf, padding=0.08, preferred=(3,)) == [20, 19, 19]  # 6 of 80
+
+
+@pytest.mark.parametrize("preferred", [(), (8, 32), (5000,)])
+@pytest.mark.parametrize("run_length", [40.0, math.inf])
+@pytest.mark.parametrize("most", [100, 800, 5000])
+def test_the_work_grows_with_those_who_wait_and_not_with_their_square(
+    preferred: tuple[int, ...], run_length: float, most: int
+) -> None:
+    def work(count: int) -> int:
+        given = waiting(*(97 + number * 5 % 7 for number in range(3, 3 + count)))
+        return calls(given, Bounds(most, preferred, 0.0625), run_length)
+
+    assert work(1600) <= 4.5 * work(400)
+
+
+def calls(given: Waiting, bounds: Bounds, run_length: float) -> int:
+    """Of functions, ours and built in."""
+    counted = 0
+
+    def count(_: Any, event: str, __: Any) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        alike(given[0], given, bounds, run_length)
+    finally:
+        sys.setprofile(before)
+    return counted

@@ -99,6 +99,25 @@ def test_who_comes_during_a_run_is_in_the_next(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(("own_padding", "runs"), [(2, [[1, 2]]), (3, [[1], [2]])])
+def test_what_requests_pad_themselves_counts_for_who_runs_together(
+    run: Run, own_padding: int, runs: list[list[int]]
+) -> None:
+    """They are 80 elements together, of which 5 may be padding."""
+
+    async def main() -> None:
+        engine = Engine()
+        batching = batching_of(engine)
+        first = await held(engine, batching)
+        padded = {"rows": 2, "length": 20, "padding": 0.0625}
+        tasks = await start(batching, [1, 2], own_padding=own_padding, **padded)
+        engine.may.set()
+        await asyncio.gather(first, *tasks)
+        assert engine.runs[1:] == runs
+
+    run(main())
+
+
 def test_the_next_run_begins_before_anybody_hears_of_the_last(run: Run) -> None:
     async def main() -> None:
         engine = Engine()

@@ -31,13 +31,15 @@ class Joining(Protocol):
 
 class Pending(msgspec.Struct, kw_only=True, eq=False):
     """A request on its way into a run. ``joining``: the same for all that run together. ``rows``: of its run; 1 where
-    the model has no batch. ``length``: of its rows, where they are padded to the longest of a run, which is padding to
-    this share at most; 0: nothing is padded. ``came_at``: monotonic seconds; ``began_at``: of its run, 0 until then."""
+    the model has no batch. ``length``: of the longest of its rows, where they are padded to the longest of a run, which
+    is padding to this share at most; 0: nothing is padded. ``own_padding``: elements that its other rows lack to its
+    longest, all together. ``came_at``: monotonic seconds; ``began_at``: of its run, 0 until then."""
 
     joining: Joining
     rows: int = 1
     length: int = 0
     padding: float = 0.0
+    own_padding: int = 0
     came_at: float = 0.0
     began_at: float = 0.0
 

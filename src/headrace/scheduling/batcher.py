@@ -4,8 +4,8 @@ An idle engine starts at once with whoever waits; while it is busy the others ga
 that come back at once is it held back a little (:mod:`headrace.scheduling.lingering`).
 
 A plain synchronous decider: no clock (``now`` is monotonic seconds and comes in), no I/O. Every operation is O(log n)
-in those that wait, but that choosing a run is linear in their keys, or O(n log n) where rows are padded, and shedding
-linear in their number.
+in those that wait, but that choosing a run is linear in their keys, or O(n log n) where rows are padded (and n for each
+preferred size at most), and shedding linear in their number.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
     """One request. ``key``: what runs together has equal ones. ``priority``: lower is sooner, as in
     :mod:`headrace.scheduling.policy`. ``deadline``: it is refused when its run has not begun by then. ``overflow``:
     what becomes of it when it finds the queue full; *shed* takes the latest of those that are ``sheddable`` and whose
-    priority is less, who would *spill* has found no room elsewhere. ``length``: of its rows, where a run pads them to
-    the longest and is padding to the share ``padding`` at most; 0: nothing is padded. ``answer`` belongs to who asks.
-    All below that belongs to the batcher."""
+    priority is less, who would *spill* has found no room elsewhere. ``length``: of the longest of its rows, where
+    a run pads all to the longest and is padding to the share ``padding`` at most; 0: nothing is padded.
+    ``own_padding``: elements that its other rows lack to its longest, all together. ``answer`` belongs to who asks. All
+    below that belongs to the batcher."""
 
     item: T
     key: Hashable
@@ -67,6 +68,7 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
     sheddable: bool = False
     length: int = 0
     padding: float = 0.0
+    own_padding: int = 0
     answer: Any = None
 
     since: float = 0.0

@@ -80,8 +80,9 @@ class Batching(Generic[T, R]):
         standing: Standing = USUAL,
         length: int = 0,
         padding: float = 0.0,
+        own_padding: int = 0,
     ) -> R:
-        """Its result, of a run together with others of this ``key``. ``length`` and ``padding`` as of
+        """Its result, of a run together with others of this ``key``. ``length``, ``padding`` and ``own_padding`` as of
         :class:`~headrace.scheduling.batcher.Entry`. Cancelled, it leaves its run, if that has not
         begun. Raises the item's own error, ``INVALID_REQUEST`` for too many rows, ``QUEUE_FULL``, ``QUEUE_TIMEOUT``
         and ``SHUTTING_DOWN``."""
@@ -113,6 +114,7 @@ class Batching(Generic[T, R]):
             standing.sheddable,
             length,
             padding,
+            own_padding,
             answer,
         )
         gave_way = self._batcher.add(entry, monotonic())

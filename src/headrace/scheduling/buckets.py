@@ -1,4 +1,4 @@
-"""Ragged inputs in few shapes: which length an input is padded to, so that others have the same."""
+"""Ragged inputs of one request in parts: those of a part are of about one length, and are padded to its longest."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from bisect import bisect_left
 
 
 class Buckets:
-    """Lengths up to ``longest`` to pad to. Of what is computed for an input at most the share ``waste`` is padding, or
-    less than ``smallest`` elements are. Fewer buckets gather more requests into each run, at the price of more padding;
-    their number grows with the logarithm of ``longest``."""
+    """Lengths up to ``longest`` where one part ends. An input that is padded to another of its part becomes padding to
+    the share ``waste`` at most, or by less than ``smallest`` elements. Fewer parts make fewer runs of a request, at the
+    price of more padding; their number grows with the logarithm of ``longest``."""
 
     __slots__ = ("lengths",)
 
@@ -23,7 +23,7 @@ class Buckets:
         self.lengths = tuple(lengths)
 
     def length(self, count: int) -> int:
-        """What an input of so many elements is padded to. Raises :class:`ValueError` beyond the longest."""
+        """Where the part of an input of so many elements ends. Raises :class:`ValueError` beyond the longest."""
         at = bisect_left(self.lengths, count)
         if at == len(self.lengths):
             raise ValueError(f"{count} elements are more than {self.lengths[-1]}")
