@@ -89,17 +89,8 @@ class Batching(Generic[T, R]):
         if self._closed:
             raise _closed()
         loop = asyncio.get_running_loop()
-        if (
-            self._at_once is not None
-            and not self._held_up
-            and self._batcher.is_alone(rows, standing.deadline, monotonic())
-        ):
-            found = self._computed(self._at_once, item)
-            if found is not None:
-                self._held_up = True
-                loop.call_soon(self._turn_ends)
-            if isinstance(found, HeadraceError):
-                raise found
+        if self._batcher.is_alone(rows, standing.deadline, monotonic()):
+            found = self._try_at_once(item, loop)
             if found is not None:
                 return found
         answer: asyncio.Future[R] = loop.create_future()
@@ -128,10 +119,8 @@ class Batching(Generic[T, R]):
             return await answer
         finally:
             self._batcher.remove(entry)
-            del (
-                answer,
-                entry,
-            )  # an error that is raised here has this frame, and they have the error
+            # An error that is raised here has this frame, and they have the error.
+            del answer, entry
 
     async def close(self) -> None:
         """Refuse who waits and who comes, and let the runs under way end."""
@@ -142,14 +131,26 @@ class Batching(Generic[T, R]):
             self._alarm.cancel()
         await asyncio.gather(*self._runs)
 
-    def _computed(self, compute: AtOnce[T, R], item: T) -> R | HeadraceError | None:
+    def _try_at_once(self, item: T, loop: asyncio.AbstractEventLoop) -> R | None:
+        """Its result, if it is short and none of this turn of the loop was done so. Raises its error."""
+        if self._at_once is None or self._held_up:
+            return None
         try:
-            return compute(item)
+            found = self._at_once(item)
         except HeadraceError as error:
-            return error
+            found = error
         except Exception:
             _logger.exception("a run of a request failed in the server")
-            return _ours()
+            found = _ours()
+        if found is not None:
+            self._held_up = True
+            loop.call_soon(self._turn_ends)
+        if isinstance(found, HeadraceError):
+            try:
+                raise found
+            finally:
+                del found  # it has this frame
+        return found
 
     def _turn_ends(self) -> None:
         self._held_up = False
