@@ -29,6 +29,7 @@ state_dir = "{folder}/state"
 [limits]
 max_queue = 20000
 total_timeout_s = 600
+queue_timeout_s = 600
 
 [store]
 url = "sqlite:{folder}/headrace.db"

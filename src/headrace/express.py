@@ -21,14 +21,17 @@ from headrace.streams.generation import Generation
 IDLE_S = 3600.0
 """It is loaded when two tenants meet, which is too late for the first of them: so it stays for a while."""
 MISSED = 64
-FEW_SLOTS = 1 / 3
+FEW = 1 / 5
+"""Among equals one has a third of another's now and then, and two processes do less than one: all are later by that."""
+HERE, ALL = "here", "all"
+"""Of what is begun of late no more than a quarter is begun here: see :data:`~headrace.scheduling.recent.LIGHT`."""
 DELAY_S = 0.5
 """Who comes first has its first token by then, and the load does not make it later."""
 
 
 class Express(Occasional):
     """``replica``: whose engine is ``engine``; ``leading``: the flow of the model's own. ``missed``: who found no place
-    there, the newest of them. It is for those who ask for little: two processes do less than one."""
+    there, the newest of them. It is for those who ask for little, also all together: two processes do less than one."""
 
     def __init__(
         self,
@@ -45,13 +48,15 @@ class Express(Occasional):
         self.replica = replica
         self.missed: deque[Generation] = deque(maxlen=MISSED)
         self._recent = Recent()
+        self._places = Recent()
 
     def began(self, generation: Generation, tenant: Tenant, now: float) -> None:
         """It runs, here or elsewhere: so much its tenant asks for."""
         urgency = generation.caller.urgency
         if tenant.weight > 0 and (urgency is None or not urgency.spare):
-            asked_for = self._asked_for(generation, tenant.weight)
-            self._recent.add(generation.caller.tenant, asked_for, now)
+            asked_for = self._asked_for(generation)
+            self._recent.add(generation.caller.tenant, asked_for / tenant.weight, now)
+            self._places.add(ALL, asked_for, now)
 
     def may_take(self, generation: Generation) -> bool:
         """Whether it is one of those whose first token somebody sees, and other tenants run."""
@@ -71,11 +76,12 @@ class Express(Occasional):
         if not weight > 0:
             return None
         runs = generation.place is not None  # in its engine's own line
-        asked_for = 0.0 if runs else self._asked_for(generation, weight)
-        tenant = generation.caller.tenant
-        if not (
-            self._recent.is_light(tenant, asked_for, now) or self._has_few(tenant, 0 if runs else 1)
-        ):
+        asked_for = self._asked_for(generation)
+        more = 0.0 if runs else asked_for / weight
+        light = self._recent.is_light(generation.caller.tenant, more, now)
+        if not (light or self._has_few(generation)):
+            return None
+        if not self._places.is_light(HERE, 0.0, now):
             return None
         there = self.wanted()  # soon: who comes next may have to hurry
         others = [one.ticket for one in running if one.place.replica is not replica]
@@ -83,23 +89,29 @@ class Express(Occasional):
             return None
         if there and replica.ready and replica.in_use < replica.slots:
             replica.in_use += 1
+            self._places.add(HERE, asked_for, now)
             return Place(replica, 1)
         if generation not in self.missed:
             self.missed.append(generation)
         return None
 
-    def _has_few(self, tenant: str, more: int) -> bool:
-        """Whether with so many more it runs a third at most of what somebody else does: that one may have begun just
-        now, so that what was asked for of late does not show it."""
-        running = Counter(one.caller.tenant for one in self._leading.running.values())
-        own = running.pop(tenant, 0) + more
-        return own <= FEW_SLOTS * max(running.values(), default=0)
+    def _has_few(self, generation: Generation) -> bool:
+        """Whether its tenant has a fifth at most of what somebody else has who runs, with those that wait: that one may
+        have begun just now, so that what was asked for of late does not show it."""
+        waiting = self._leading.queue.policy.waiting
+        running = list(self._leading.running.values())
+        runs = Counter(one.caller.tenant for one in running)
+        tickets = {one.caller.tenant: one.ticket for one in running}
+        tenant = generation.caller.tenant
+        tickets.pop(tenant, None)
+        own = runs[tenant] + max(waiting(generation.ticket), generation.place is None)
+        return any(own <= FEW * (runs[name] + waiting(one)) for name, one in tickets.items())
 
-    def _asked_for(self, generation: Generation, weight: float) -> float:
-        """Weighted tokens, in its tenant's shares."""
+    def _asked_for(self, generation: Generation) -> float:
+        """Weighted tokens."""
         estimates, request = self._leading.estimates, generation.request
         output = request.sampling.max_tokens or estimates.likely
-        return (estimates.prompt_tokens(size_of(request)) + OUTPUT_COST * output) / weight
+        return estimates.prompt_tokens(size_of(request)) + OUTPUT_COST * output
 
     @property
     def _needed(self) -> bool:

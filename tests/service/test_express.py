@@ -21,7 +21,7 @@ from headrace.domain.tenant import Tenant
 from headrace.engines.lazy import LazyEngine
 from headrace.engines.script import Script
 from headrace.engines.scripted import ScriptedEngine, ScriptedOptions
-from headrace.express import Express
+from headrace.express import ALL, HERE, Express
 from headrace.flow import Flow
 from headrace.routing.model import Replica
 from headrace.scheduling.fair_headroom import FairHeadroom
@@ -114,6 +114,7 @@ async def heavies(house: House, count: int) -> list[Witness]:
     """So many of one tenant, of which as many run as there are slots; it had much before."""
     express: Any = house.flow.express
     express._recent.add("heavy", 1e6, time.monotonic())
+    express._places.add(ALL, 1e6, time.monotonic())
     heavy = [Witness(ask(house, "heavy"), client=False) for _ in range(count)]
     await heavy[1].token(4)
     return heavy
@@ -208,17 +209,42 @@ def test_who_asks_for_as_much_as_others_does_not_go_there(run: Main) -> None:
     run(main())
 
 
-def test_who_asked_for_as_much_goes_there_while_another_has_three_times_its_slots(
-    run: Main,
-) -> None:
+def test_who_asked_for_as_much_goes_there_while_another_has_five_times_as_many(run: Main) -> None:
     async def main() -> None:
         beside = Beside(slots=4)
         async with beside.open() as house:
-            heavy = await heavies(house, 3)
+            heavy = await heavies(house, 5)
             beside.express._recent.add("light", 1e6, time.monotonic())
             light, second = (Witness(ask(house, "light"), client=False) for _ in range(2))
             assert beside.replica.in_use == 1
             assert {await one.whole() for one in (light, second, *heavy)} == {TEXT}
+
+    run(main())
+
+
+def test_no_more_than_a_quarter_of_all_goes_there(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            heavy = await heavies(house, 4)
+            beside.express._places.add(HERE, 0.26e6, time.monotonic())
+            light = Witness(ask(house, "light"), client=False)
+            assert beside.replica.in_use == 0
+            assert {await one.whole() for one in (light, *heavy)} == {TEXT}
+
+    run(main())
+
+
+def test_what_begins_there_is_counted_there(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            await heavies(house, 4)
+            places: Any = beside.express._places
+            await Witness(ask(house, "light"), client=False).token(1)
+            assert beside.replica.in_use == 1
+            here, everything = (places._known[name][0] for name in (HERE, ALL))
+            assert 0 < here < everything - 1e6
 
     run(main())
 
@@ -322,12 +348,12 @@ def test_who_is_over_is_not_kept_until_it_would_have_had_to_hurry(run: Main) -> 
 
 def test_who_stands_in_the_engines_own_line_is_not_counted_twice(run: Main) -> None:
     async def main() -> None:
-        beside = Beside(slots=3)
+        beside = Beside(slots=5)
         async with beside.open() as house:
             engine: Any = house.engines[0]
             engine.stream_infer = Line(engine).stream_infer
-            house.flow.model.replicas[0].places = 4
-            heavy = await heavies(house, 3)
+            house.flow.model.replicas[0].places = 6
+            heavy = await heavies(house, 5)
             for one in house.flow.running.values():  # nobody gives way
                 one.said = None
             beside.express._recent.add("light", 1e6, time.monotonic())

@@ -29,8 +29,8 @@ GOES_S = 0.25
 OTHERS_HELD_S = 3.0
 OTHERS_GO_S = 1.5
 """The same of the engine of who has more than its share: it has a third of the time at least."""
-OWN_SHIFT_S = 0.04
-OTHERS_SHIFT_S = 0.08
+OWN_SHIFT_S = 0.08
+OTHERS_SHIFT_S = 0.04
 """When nobody waits any more, and both have answers under way."""
 
 POSSIBLE = sys.platform == "linux"

@@ -125,6 +125,9 @@ class Fair(Base):
             ticket.charged = False
             self._ledger.refund(self._ledger.of(ticket), ticket.size)
 
+    def waiting(self, ticket: Ticket) -> int:
+        return self._ledger.of(ticket).waiting
+
     def least_urgent(self, now: float, than: Ticket | None = None) -> Ticket | None:
         """Of the class, and in it the tenant, whose requests would be the last to run: the last of these."""
         levels = [one for one in self._ledger.waiting_levels() if one.crowded.first() is not None]

@@ -88,6 +88,9 @@ class Base:
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         return None
 
+    def waiting(self, ticket: Ticket) -> int:
+        return 0
+
     def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
         return self.victim(ticket, running, now) is not None
 

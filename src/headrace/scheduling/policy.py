@@ -156,6 +156,9 @@ class Policy(Protocol):
     def victim(self, ticket: Ticket, running: Iterable[Ticket], now: float) -> Ticket | None:
         """Which running one gives way to this waiting one; None: nobody."""
 
+    def waiting(self, ticket: Ticket) -> int:
+        """How many of its tenant wait, in its class; 0 where nobody counts them."""
+
     def hurries(self, ticket: Ticket, running: Iterable[Ticket], now: float, replica: str) -> bool:
         """Whether this one, which waits or is about to begin, needs a place of its own at this replica for being in
         time, at the cost of others: those that would give way to it. None of these does, and nothing is computed
