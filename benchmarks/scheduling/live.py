@@ -97,7 +97,7 @@ class Run:
     async def capacity(self, key: str) -> float:
         """Requests a second with all slots busy, after a round that warms up."""
         rate = 0.0
-        for count in (self._slots, 8 * self._slots):
+        for count in (self._slots, 24 * self._slots):
             began = time.monotonic()
             answers = await asyncio.gather(*(self._ask(key) for _ in range(count)))
             rate = sum(one is not None for one in answers) / (time.monotonic() - began)
