@@ -103,16 +103,16 @@ class Run:
             rate = sum(one is not None for one in answers) / (time.monotonic() - began)
         return rate
 
-    async def phase(self, rates: Mapping[str, float]) -> Firsts:
-        found = await asyncio.gather(*(self._arrivals(name, rate) for name, rate in rates.items()))
-        return dict(zip(rates, found, strict=True))
+    async def phase(self, rates: Mapping[str, float], number: int) -> Firsts:
+        arrivals = (self._arrivals(name, rate, number) for name, rate in rates.items())
+        return dict(zip(rates, await asyncio.gather(*arrivals), strict=True))
 
     async def _ask(self, name: str) -> float | None:
         return await ask(self._client, f"sk-{name}", self._words, self._tokens)
 
-    async def _arrivals(self, name: str, rate: float) -> list[float]:
-        """Requests at random times (Poisson); all are waited for."""
-        draw = random.Random(name)
+    async def _arrivals(self, name: str, rate: float, number: int) -> list[float]:
+        """Requests at random times (Poisson), others in each round; all are waited for."""
+        draw = random.Random(f"{name} {number}")
         ends = time.monotonic() + self._seconds
         tasks = []
         while time.monotonic() < ends:
@@ -128,11 +128,13 @@ async def measure(port: int, arguments: argparse.Namespace) -> tuple[Firsts, Fir
         run = Run(client, arguments)
         first, second = PHASES[arguments.case]
         capacity = arguments.capacity or await run.capacity(next(iter(first)))
-        before, after = [
-            await run.phase({name: part * capacity for name, part in phase.items()})
-            for phase in (first, second)
-        ]
-    return before, after, capacity
+        found: tuple[Firsts, Firsts] = {}, {}
+        for number in range(arguments.rounds):
+            for firsts, phase in zip(found, (first, second), strict=True):
+                rates = {name: part * capacity for name, part in phase.items()}
+                for name, values in (await run.phase(rates, number)).items():
+                    firsts.setdefault(name, []).extend(values)
+    return *found, capacity
 
 
 def quantile(values: list[float], q: float) -> float:
@@ -185,6 +187,7 @@ def main() -> None:
     parser.add_argument("case", choices=PHASES)
     parser.add_argument("--policies", default="fcfs,fair,fair-headroom")
     parser.add_argument("--seconds", type=float, default=120.0, help="of each phase")
+    parser.add_argument("--rounds", type=int, default=1, help="of both phases, by turns")
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--express", action="store_true", help="an engine for who has little time")
     parser.add_argument("--words", type=int, default=20)
