@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from headrace.admission.estimates import size_of
 from headrace.domain.errors import HeadraceError
@@ -24,7 +24,8 @@ MISSED = 64
 FEW = 1 / 5
 """Among equals one has a third of another's now and then, and two processes do less than one: all are later by that."""
 HERE, ALL = "here", "all"
-"""Of what is begun of late no more than a quarter is begun here: see :data:`~headrace.scheduling.recent.LIGHT`."""
+"""One more may begin here while what began here of late is a quarter at most of what began in all and what runs
+elsewhere, however long ago that began: see :data:`~headrace.scheduling.recent.LIGHT`."""
 DELAY_S = 0.5
 """Who comes first has its first token by then, and the load does not make it later."""
 
@@ -81,10 +82,10 @@ class Express(Occasional):
         light = self._recent.is_light(generation.caller.tenant, more, now)
         if not (light or self._has_few(generation)):
             return None
-        if not self._places.is_light(HERE, 0.0, now):
+        others = [one.ticket for one in running if one.place.replica is not replica]
+        if self._is_full(others, now):
             return None
         there = self.wanted()  # soon: who comes next may have to hurry
-        others = [one.ticket for one in running if one.place.replica is not replica]
         if not self._leading.queue.policy.hurries(ticket, others, now, replica.name):
             return None
         if there and replica.ready and replica.in_use < replica.slots:
@@ -99,13 +100,20 @@ class Express(Occasional):
         """Whether its tenant has a fifth at most of what somebody else has who runs, with those that wait: that one may
         have begun just now, so that what was asked for of late does not show it."""
         waiting = self._leading.queue.policy.waiting
-        running = list(self._leading.running.values())
+        running = self._leading.running.values()
         runs = Counter(one.caller.tenant for one in running)
-        tickets = {one.caller.tenant: one.ticket for one in running}
         tenant = generation.caller.tenant
-        tickets.pop(tenant, None)
         own = runs[tenant] + max(waiting(generation.ticket), generation.place is None)
-        return any(own <= FEW * (runs[name] + waiting(one)) for name, one in tickets.items())
+        return any(
+            own <= FEW * (runs[one.caller.tenant] + waiting(one.ticket))
+            for one in running
+            if one.caller.tenant != tenant
+        )
+
+    def _is_full(self, others: Sequence[Ticket], now: float) -> bool:
+        """Whether what was begun here of late is more than its part, of what was begun and what ``others`` have."""
+        run = sum(one.prompt_tokens + OUTPUT_COST * one.output_tokens for one in others)
+        return not self._places.is_light(HERE, 0.0, now, run)
 
     def _asked_for(self, generation: Generation) -> float:
         """Weighted tokens."""

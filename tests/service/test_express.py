@@ -25,6 +25,7 @@ from headrace.express import ALL, HERE, Express
 from headrace.flow import Flow
 from headrace.routing.model import Replica
 from headrace.scheduling.fair_headroom import FairHeadroom
+from headrace.scheduling.recent import Recent
 from headrace.scheduling.ticket_heap import SLACK
 
 Main = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -218,6 +219,54 @@ def test_who_asked_for_as_much_goes_there_while_another_has_five_times_as_many(r
             light, second = (Witness(ask(house, "light"), client=False) for _ in range(2))
             assert beside.replica.in_use == 1
             assert {await one.whole() for one in (light, second, *heavy)} == {TEXT}
+
+    run(main())
+
+
+def test_who_asked_for_as_much_does_not_while_another_has_four_times_as_many(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside(slots=4)
+        async with beside.open() as house:
+            heavy = await heavies(house, 4)
+            beside.express._recent.add("light", 1e6, time.monotonic())
+            light = Witness(ask(house, "light"), client=False)
+            assert beside.replica.in_use == 0
+            assert {await one.whole() for one in (light, *heavy)} == {TEXT}
+
+    run(main())
+
+
+def test_its_own_that_wait_are_counted_too(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside(slots=4)
+        async with beside.open() as house:
+            heavy = await heavies(house, 6)
+            for one in house.flow.running.values():  # nobody gives way
+                one.said = None
+            beside.express._recent.add("light", 1e6, time.monotonic())
+            beside.replica.in_use = EXPRESS_SLOTS
+            waits = [ask(house, "light") for _ in range(2)]
+            assert [one.place for one in waits] == [None, None]
+            beside.replica.in_use = 0
+            house.service.tick(asyncio.get_running_loop().time())
+            assert beside.replica.in_use == 0
+            light = [Witness(one, client=False) for one in waits]
+            assert {await one.whole() for one in (*light, *heavy)} == {TEXT}
+
+    run(main())
+
+
+def test_what_runs_for_long_counts_for_the_quarter(run: Main) -> None:
+    async def main() -> None:
+        beside = Beside()
+        async with beside.open() as house:
+            heavy = await heavies(house, 2)
+            express: Any = beside.express
+            express._places = Recent()  # all forgotten
+            express._places.add(HERE, 1.0, time.monotonic())
+            light = Witness(ask(house, "light"), client=False)
+            assert beside.replica.in_use == 1
+            assert {await one.whole() for one in (light, *heavy)} == {TEXT}
 
     run(main())
 

@@ -23,10 +23,10 @@ class Recent:
             for name in names[: MOST // 2]:
                 del self._known[name]
 
-    def is_light(self, tenant: str, amount: float, now: float) -> bool:
-        """Whether with so much more it has a quarter at most of what somebody else had."""
+    def is_light(self, tenant: str, amount: float, now: float, runs: float = 0.0) -> bool:
+        """Whether with so much more it has a quarter at most of what another had, who has ``runs`` beside that."""
         most = max((self._now(name, now) for name in self._known if name != tenant), default=0.0)
-        return self._now(tenant, now) + amount <= LIGHT * most
+        return self._now(tenant, now) + amount <= LIGHT * (most + runs)
 
     def _now(self, tenant: str, now: float) -> float:
         amount, at = self._known.get(tenant, (0.0, now))
