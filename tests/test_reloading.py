@@ -194,6 +194,51 @@ def test_a_stream_goes_on_while_its_key_is_revoked_and_everything_changes(
     run(main())
 
 
+OF_MODEL = "\n[models.limits]\nconcurrent = 50\n"
+AT_MODEL = '[[tenants.model_limits]]\nmodel = "echo"\n'
+
+
+def test_limits_of_a_model_and_of_a_tenant_at_it_change_and_whoever_is_in_counts(
+    run: Run, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        whole = Whole(tmp_path)
+        at_model = f"{ALPHA}{AT_MODEL}requests_per_minute = 100\n"
+        async with (
+            whole.running(KEYS, OF_MODEL + OPS + at_model) as app,
+            talking(app, **BOSS) as client,
+        ):
+
+            async def ask(key: str) -> httpx.Response:
+                path = "/v1/chat/completions"
+                return await client.post(path, json=chat("x"), headers=keyed(key))
+
+            body = chat("slowly", stream=True)
+            async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                lines = answer.aiter_lines()
+                seen = [await anext(lines)]
+                whole.write(KEYS, OF_MODEL.replace("50", "1") + OPS + at_model.replace("100", "2"))
+                done = (await client.post("/admin/reload")).json()
+                assert done["need_restart"] == []
+                assert set(done["applied"]) == {
+                    "models[0].limits.concurrent",
+                    "tenants[1].model_limits[0].requests_per_minute",
+                }
+                refused = await ask("sk-default")
+                assert refused.status_code == 429, "the stream has the only place"
+                assert "model echo" in refused.json()["error"]["message"]
+                seen += [line async for line in lines]
+            assert "data: [DONE]" in seen
+            assert sum("content" in line for line in seen) >= 100
+            assert (await ask("sk-default")).status_code == 200
+            answers = [await ask("sk-alpha") for _ in range(3)]
+            assert [one.status_code for one in answers] == [200, 200, 429]
+            assert answers[0].headers["x-ratelimit-limit-requests"] == "2"
+            assert "tenant alpha at model echo" in answers[2].json()["error"]["message"]
+
+    run(main())
+
+
 def shown(port: int, name: str = "127.0.0.1") -> bytes:
     """The certificate of a server, as a client sees it that asks for this name; none is sent for an address."""
     context = ssl.create_default_context()

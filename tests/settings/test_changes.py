@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from headrace.settings import Settings, load
 from headrace.settings.changes import changes
 from headrace.settings.fields import fields
@@ -54,6 +56,51 @@ def test_no_value_is_told(tmp_path: Path) -> None:
     old = read(tmp_path, TENANT.format("a", "s3cret"))
     found = changes(old, read(tmp_path, TENANT.format("a", "other")))
     assert found.applied == ("tenants[0].keys",)
+
+
+def scripted(name: str, slots: int = 1, **limits: int) -> str:
+    said = "".join(f"{key} = {value}\n" for key, value in limits.items())
+    table = f"[models.limits]\n{said}" if limits else ""
+    return f'[[models]]\nname = "{name}"\nengine = "scripted"\nslots = {slots}\n{table}'
+
+
+def test_limits_of_a_model_are_live_and_nothing_else_of_it(tmp_path: Path) -> None:
+    old = read(tmp_path, scripted("a", concurrent=50) + scripted("b"))
+    new = read(tmp_path, scripted("a", slots=2, requests_per_minute=2) + scripted("b"))
+    found = changes(old, new)
+    assert set(found.applied) == {
+        "models[0].limits.concurrent",
+        "models[0].limits.requests_per_minute",
+    }
+    assert found.waiting == ("models[0].slots",)
+    assert found.settings.models[0] == msgspec.structs.replace(
+        old.models[0], limits=new.models[0].limits
+    )
+    assert changes(found.settings, new) == (found.settings, (), ("models[0].slots",))
+
+
+def test_models_that_come_go_or_move_get_no_others_limits(tmp_path: Path) -> None:
+    old = read(tmp_path, scripted("a", concurrent=1) + scripted("b", concurrent=2))
+    new = read(tmp_path, scripted("c", concurrent=3) + scripted("b", concurrent=4))
+    found = changes(old, new)
+    assert [(one.name, one.limits.concurrent) for one in found.settings.models] == [
+        ("a", 1),
+        ("b", 4),
+    ]
+    assert found.applied == ("models[1].limits.concurrent",)
+    assert found.waiting == ("models[0].name", "models[0].limits.concurrent")
+
+    moved = read(tmp_path, scripted("b", concurrent=5) + scripted("a", concurrent=1))
+    found = changes(old, moved)
+    assert [one.limits.concurrent for one in found.settings.models] == [1, 5]
+    assert found.applied == ("models[0].limits.concurrent",), "where it stands in the file now"
+    assert {"models[0].name", "models[1].name"} <= set(found.waiting)
+
+
+def test_what_is_said_to_be_live_of_models_is_their_limits() -> None:
+    """It is what a running server takes over of them."""
+    live = {field.table for field in fields() if field.live and field.table.startswith("models")}
+    assert live == {"models[].limits"}
 
 
 def test_everything_of_a_tenant_is_live() -> None:
