@@ -132,6 +132,9 @@ def test_the_terms_of_a_tenant(place: Place) -> None:
         assert {tenant["name"] for tenant in listed} == {"default", "ops", "alpha"}
         replaced = await client.put("/admin/tenants/alpha", json={})
         assert (replaced.json()["weight"], replaced.json()["level"]) == (1.0, "standard")
+        assert replaced.json()["limits"] == {}, "all terms are replaced, limits too"
+        again = {name: value for name, value in whole.items() if name != "name"}
+        assert (await client.put("/admin/tenants/alpha", json=again)).json() == whole
         gone = await client.delete("/admin/tenants/alpha")
         assert gone.json()["name"] == "alpha"
         assert (await client.get("/admin/tenants/alpha")).status_code == 404

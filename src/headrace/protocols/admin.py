@@ -51,7 +51,7 @@ class KeyList(msgspec.Struct, frozen=True, gc=False):
 
 
 class TermsBody(TenantTerms, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """All terms of a tenant: one that is left out has its default."""
+    """All terms of a tenant: one that is left out has its default, so without ``limits`` it has none."""
 
 
 class TenantList(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,12 @@ EXAMPLES: dict[str, Json] = {
         "expires_in_s": 7_776_000,
         "limits": {"tokens_per_day": 1_000_000},
     },
-    "TermsBody": {"weight": 2, "level": "interactive", "ttft_ms": 800},
+    "TermsBody": {
+        "weight": 2,
+        "level": "interactive",
+        "ttft_ms": 800,
+        "limits": {"requests_per_minute": 600, "concurrent": 8},
+    },
     "ModelBody": {"model": "minilm"},
 }
 
@@ -56,7 +61,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "PUT",
         "/admin/tenants/{tenant}",
-        "Give a tenant terms, whatever the settings say",
+        "Give a tenant all its terms, whatever the settings say: one that is left out has its default, limits too",
         Tenant,
         TermsBody,
         parameters=("tenant",),
