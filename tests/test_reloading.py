@@ -239,6 +239,45 @@ def test_limits_of_a_model_and_of_a_tenant_at_it_change_and_whoever_is_in_counts
     run(main())
 
 
+def test_admin_changes_limits_of_a_model_and_of_a_tenant_at_it_over_restarts(
+    run: Run, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        whole = Whole(tmp_path)
+        more = f"{OF_MODEL}{OPS}{ALPHA}{AT_MODEL}requests_per_minute = 100\n"
+        path = "/v1/chat/completions"
+
+        async def left(client: httpx.AsyncClient, key: str) -> tuple[int, str | None]:
+            answer = await client.post(path, json=chat("x"), headers=keyed(key))
+            return answer.status_code, answer.headers.get("x-ratelimit-limit-requests")
+
+        async with whole.running(KEYS, more) as app, talking(app, **BOSS) as client:
+            shown = (await client.get("/admin/models/echo/limits")).json()
+            assert shown == {"model": "echo", "concurrent": 50}
+            assert await left(client, "sk-alpha") == (200, "100")
+            streaming = client.stream("POST", path, json=chat("slowly", stream=True))
+            async with streaming as answer:
+                lines = answer.aiter_lines()
+                seen = [await anext(lines)]
+                of_model = {"concurrent": 1, "requests_per_minute": 500}
+                await client.put("/admin/models/echo/limits", json=of_model)
+                assert (await left(client, "sk-default"))[0] == 429, "the stream has the only place"
+                seen += [line async for line in lines]
+            assert "data: [DONE]" in seen
+            limits = [{"model": "echo", "requests_per_minute": 7}]
+            await client.put("/admin/tenants/alpha", json={"model_limits": limits})
+            assert await left(client, "sk-alpha") == (200, "7")
+        async with whole.running(KEYS, more) as app, talking(app, **BOSS) as client:
+            assert await left(client, "sk-alpha") == (200, "7")
+            assert await left(client, "sk-default") == (200, "500")
+            await client.delete("/admin/tenants/alpha")
+            assert await left(client, "sk-alpha") == (200, "100")
+            await client.delete("/admin/models/echo/limits")
+            assert await left(client, "sk-default") == (200, None)
+
+    run(main())
+
+
 def shown(port: int, name: str = "127.0.0.1") -> bytes:
     """The certificate of a server, as a client sees it that asks for this name; none is sent for an address."""
     context = ssl.create_default_context()

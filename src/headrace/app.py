@@ -280,9 +280,9 @@ class App:
 
     def _limit_anew(self) -> None:
         """Keys, tenants or settings have changed."""
-        settings = self.in_force
-        rules = usage_rules(settings, self.registry.list_keys(), self.registry.list_tenants())
-        self.limiting.replace(rules, sizes(settings))
+        known = self.registry
+        rules = usage_rules(known.list_keys(), known.list_tenants(), known.models)
+        self.limiting.replace(rules, sizes(self.in_force))
 
     def _apply(self, settings: Settings) -> None:
         """Take over the limits of settings that were read again."""

@@ -21,6 +21,7 @@ from headrace.protocols.port import Reloaded
 from headrace.settings import Settings, SettingsError
 from headrace.settings.changes import changes
 from headrace.settings.checking import check_open, may_be_open
+from headrace.settings.limit_checking import limited_models
 
 Reread = Callable[[], Settings]
 """Reads the settings again, as they were read at the start. Raises :class:`SettingsError`."""
@@ -42,7 +43,7 @@ def build_registry(settings: Settings) -> Registry:
 
 
 def configured(settings: Settings) -> Configured:
-    """The keys, certificates and tenants of the settings. A key's id says where it stands."""
+    """The keys, certificates, tenants and models of the settings. A key's id says where it stands."""
     keys = {
         digest(key): Key(f"server.api_key[{index}]", "default", ("infer", "metrics"))
         for index, key in enumerate(settings.server.api_key)
@@ -57,7 +58,7 @@ def configured(settings: Settings) -> Configured:
             grants[pattern] = Grant(tenant.name, tenant.scopes)
         terms = {name: getattr(tenant, name) for name in TenantTerms.__struct_fields__}
         tenants.append(Tenant(name=tenant.name, **terms))
-    return Configured(keys, grants, tenants)
+    return Configured(keys, grants, tenants, limited_models(settings))
 
 
 class Reloading:

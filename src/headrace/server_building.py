@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from headrace.admission.sizes import Sizes
 from headrace.admission.usage_journal import UsageJournal, usage_journal_path
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
+from headrace.domain.limits import LimitedModel
 from headrace.domain.request import Sampling
 from headrace.domain.tenant import Tenant
 from headrace.front.exchange import Head
@@ -83,17 +84,19 @@ def build_limiting(settings: Settings) -> Limiting:
     return Limiting(days=DayBudgets(journal))
 
 
-def usage_rules(settings: Settings, keys: Iterable[Key], tenants: Iterable[Tenant]) -> Rules:
-    """What keys, tenants and models may use."""
-    named = {alias: model.name for model in settings.models for alias in model.aliases}
+def usage_rules(
+    keys: Iterable[Key], tenants: Sequence[Tenant], models: Mapping[str, LimitedModel]
+) -> Rules:
+    """What keys, tenants and models may use. ``models``: by their names and aliases."""
     return Rules(
         keys={key.id: key.limits for key in keys if key.limits.some},
         tenants={one.name: one.limits for one in tenants if one.limits.some},
-        models={model.name: model.limits for model in settings.models},
+        models={model.name: model.limits for model in models.values()},
         tenant_models={
-            (tenant.name, named.get(limits.model, limits.model)): limits
-            for tenant in settings.tenants
+            (tenant.name, models[limits.model].name): limits
+            for tenant in tenants
             for limits in tenant.model_limits
+            if limits.model in models
         },
     )
 

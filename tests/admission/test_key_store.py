@@ -15,6 +15,7 @@ from headrace.admission.key_store import KeyStore, Stored
 from headrace.admission.key_text import digest, new_key
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
+from headrace.domain.limits import Limits
 from headrace.domain.tenant import Tenant
 
 
@@ -107,6 +108,31 @@ def test_terms_are_replaced_and_forgotten(path: Path) -> None:
     assert store.forget("a")
     assert not store.forget("a")
     assert store.load().tenants == ()
+
+
+def test_limits_of_models_are_replaced_and_forgotten(path: Path) -> None:
+    store = KeyStore(path)
+    store.limit("m", Limits(concurrent=2))
+    store.limit("m", Limits(pace=3.0, burst_s=5.0))
+    assert KeyStore(path).load().models == {"m": Limits(pace=3.0, burst_s=5.0)}
+    assert store.forget_limits("m")
+    assert not store.forget_limits("m")
+    assert store.load().models == {}
+
+
+def test_a_file_of_the_version_before_models_had_limits_is_taken_over(path: Path) -> None:
+    before = KeyStore(path)
+    before.put(Tenant(name="a", weight=2.0))
+    before.close()
+    older = sqlite3.connect(path)
+    older.execute("DROP TABLE models")
+    older.execute("PRAGMA user_version = 1")
+    older.close()
+    store = KeyStore(path)
+    store.limit("m", Limits(concurrent=2))
+    assert KeyStore(path).load() == Stored(
+        {}, (Tenant(name="a", weight=2.0),), {"m": Limits(concurrent=2)}
+    )
 
 
 def test_there_is_a_bound_and_spent_keys_make_room(path: Path) -> None:

@@ -16,6 +16,7 @@ from headrace.admission.key_text import digest
 from headrace.admission.registry import Configured, Registry
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
+from headrace.domain.limits import LimitedModel, Limits
 from headrace.domain.tenant import Tenant
 
 Run = Callable[[Any], Any]
@@ -140,6 +141,24 @@ def test_terms_by_admin_count_until_they_are_deleted(run: Run, tmp_path: Path) -
             with pytest.raises(HeadraceError) as missing:
                 await made.forget_tenant(name, "")
             assert missing.value.code is Code.NOT_FOUND
+
+    run(main())
+
+
+def test_limits_of_models_by_admin_count_until_they_are_deleted(run: Run, tmp_path: Path) -> None:
+    def of_settings(limit: int) -> Configured:
+        return Configured(models={"m": LimitedModel("m", Limits(concurrent=limit))})
+
+    async def main() -> None:
+        made = registry(tmp_path, of_settings(1))
+        await made.limit_model("m", Limits(pace=2.0), "")
+        made.configure(of_settings(3))
+        assert made.model("m").limits == Limits(pace=2.0)
+        assert registry(tmp_path, of_settings(1)).model("m").limits == Limits(pace=2.0), "kept"
+        assert (await made.forget_model_limits("m", "")).limits == Limits(concurrent=3)
+        with pytest.raises(HeadraceError) as missing:
+            await made.forget_model_limits("m", "")
+        assert missing.value.code is Code.NOT_FOUND
 
     run(main())
 

@@ -13,6 +13,7 @@ from headrace.admission.key_text import digest
 from headrace.admission.registry import Configured, Registry
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
+from headrace.domain.limits import LimitedModel, Limits
 from headrace.protocols.port import Admin, Reloaded
 
 BOSS = {"authorization": "Bearer boss"}
@@ -21,7 +22,8 @@ CONFIGURED = Configured(
     {
         digest("boss"): Key("tenants.ops.keys[0]", "ops", ("admin",)),
         digest("app"): Key("server.api_key[0]", "default", ("infer",)),
-    }
+    },
+    models=dict.fromkeys(("big", "org/big"), LimitedModel("big", Limits(concurrent=8))),
 )
 
 
@@ -124,6 +126,7 @@ def test_the_terms_of_a_tenant(place: Place) -> None:
         limits = {"tokens_per_day": 1000}
         terms = {"weight": 2, "level": "batch", "ttft_ms": 500.5, "overflow": "shed"}
         terms["limits"] = limits
+        terms["model_limits"] = [{"model": "org/big", "concurrent": 2}]
         put = await client.put("/admin/tenants/alpha", json=terms)
         whole = {"name": "alpha", "tpot_ms": None, "sheddable": False} | terms
         assert put.json() == whole
@@ -133,12 +136,35 @@ def test_the_terms_of_a_tenant(place: Place) -> None:
         replaced = await client.put("/admin/tenants/alpha", json={})
         assert (replaced.json()["weight"], replaced.json()["level"]) == (1.0, "standard")
         assert replaced.json()["limits"] == {}, "all terms are replaced, limits too"
+        assert replaced.json()["model_limits"] == []
         again = {name: value for name, value in whole.items() if name != "name"}
         assert (await client.put("/admin/tenants/alpha", json=again)).json() == whole
         gone = await client.delete("/admin/tenants/alpha")
         assert gone.json()["name"] == "alpha"
         assert (await client.get("/admin/tenants/alpha")).status_code == 404
         assert (await client.delete("/admin/tenants/alpha")).status_code == 404
+
+    place.run(main, **BOSS)
+
+
+def test_the_limits_of_a_model(place: Place) -> None:
+    async def main(client: Any) -> None:
+        told: list[int] = []
+        place.registry.on_change = lambda: told.append(1)
+        big = "/admin/models/big/limits"
+        of_settings = {"model": "big", "concurrent": 8}
+        shown = await client.get(big)
+        assert shown.json() == of_settings
+        assert shown.headers["cache-control"] == "no-store"
+        new = {"requests_per_minute": 60, "pace": 2.5}
+        by_alias = await client.put("/admin/models/org/big/limits", json=new)
+        assert by_alias.json() == (await client.get(big)).json() == {"model": "big"} | new
+        assert told == [1]
+        place.registry.configure(CONFIGURED)
+        assert (await client.get(big)).json() == {"model": "big"} | new, "a reload keeps them"
+        assert (await client.put(big, json={})).json() == {"model": "big"}
+        assert (await client.delete(big)).json() == of_settings
+        assert (await client.delete(big)).status_code == 404
 
     place.run(main, **BOSS)
 
@@ -177,6 +203,48 @@ def test_a_reload_says_what_changed_and_what_waits(place: Place) -> None:
         ("PUT", "/admin/tenants/a", {"overflow": "drop"}, 400, "overflow"),
         ("PUT", "/admin/tenants/a", {"name": "b"}, 400, "name"),
         ("PUT", "/admin/tenants/a%20b", {}, 400, "name"),
+        ("PUT", "/admin/tenants/a", {"model_limits": [{}]}, 400, "model_limits[0].model"),
+        (
+            "PUT",
+            "/admin/tenants/a",
+            {"model_limits": [{"model": "big"}, {"model": "nope"}]},
+            400,
+            "model_limits[1].model",
+        ),
+        (
+            "PUT",
+            "/admin/tenants/a",
+            {"model_limits": [{"model": "big"}, {"model": "org/big"}]},
+            400,
+            "model_limits[1].model",
+        ),
+        (
+            "PUT",
+            "/admin/tenants/a",
+            {"model_limits": [{"model": "big", "burst_s": 1}]},
+            400,
+            "model_limits[0].burst_s",
+        ),
+        (
+            "PUT",
+            "/admin/tenants/a",
+            {"limits": {"pace": 2}, "model_limits": [{"model": "big", "pace": 3}]},
+            400,
+            "model_limits[0].pace",
+        ),
+        (
+            "PUT",
+            "/admin/tenants/a",
+            {"model_limits": [{"model": "big", "concurrent": 9}]},
+            400,
+            "model_limits[0].concurrent",
+        ),
+        ("PUT", "/admin/models/big/limits", {"concurrent": 0}, 400, "concurrent"),
+        ("PUT", "/admin/models/big/limits", {"tokens": 1}, 400, "tokens"),
+        ("PUT", "/admin/models/big/limits", {"burst_s": 1}, 400, "burst_s"),
+        ("PUT", "/admin/models/nope/limits", {}, 404, None),
+        ("DELETE", "/admin/models/nope/limits", None, 404, None),
+        ("DELETE", "/admin/models/big/limits", None, 404, None),
         ("DELETE", "/admin/keys/nobody", None, 404, None),
         ("DELETE", "/admin/keys/server.api_key[0]", None, 409, None),
         ("PATCH", "/admin/tenants/a", None, 405, None),
@@ -189,12 +257,14 @@ def test_a_mistake_is_named_and_changes_nothing(
         before = (
             (await client.get("/admin/keys")).json(),
             (await client.get("/admin/tenants")).json(),
+            (await client.get("/admin/models/big/limits")).json(),
         )
         answer = await client.request(method, path, json=body)
         assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
         after = (
             (await client.get("/admin/keys")).json(),
             (await client.get("/admin/tenants")).json(),
+            (await client.get("/admin/models/big/limits")).json(),
         )
         assert after == before
 
@@ -209,6 +279,9 @@ ADMIN_PATHS = [
     ("GET", "/admin/tenants/x"),
     ("PUT", "/admin/tenants/x"),
     ("DELETE", "/admin/tenants/x"),
+    ("GET", "/admin/models/x/limits"),
+    ("PUT", "/admin/models/x/limits"),
+    ("DELETE", "/admin/models/x/limits"),
     ("POST", "/admin/reload"),
     ("GET", "/admin/models"),
     ("POST", "/admin/models/load"),
@@ -232,7 +305,7 @@ def test_the_routes_of_admin_are_all_in_that_list(kit: Any) -> None:
 
     routes = Api(kit.Service(kit.hello), ApiOptions()).routes
     admin = {
-        (route.method, re.sub(r"\{\w+\}", "x", route.path))
+        (route.method, re.sub(r"\{[\w:]+\}", "x", route.path))
         for route in routes
         if route.scope == "admin"
     }
@@ -274,10 +347,14 @@ def test_without_keys_admin_is_open_as_everything_else(kit: Any, tmp_path: Path)
 def test_a_body_that_a_browser_sends_without_asking_is_not_taken(
     kit: Any, tmp_path: Path, headers: dict[str, str]
 ) -> None:
-    place = Place(kit, tmp_path, Configured())
+    place = Place(kit, tmp_path, Configured(models=CONFIGURED.models))
 
     async def main(client: Any) -> None:
-        for method, path in (("POST", "/admin/keys"), ("PUT", "/admin/tenants/a")):
+        for method, path in (
+            ("POST", "/admin/keys"),
+            ("PUT", "/admin/tenants/a"),
+            ("PUT", "/admin/models/big/limits"),
+        ):
             answer = await client.request(method, path, content=b"{}", headers=headers)
             assert answer.status_code == 415
         assert place.registry.keys.open

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from headrace.domain.limits import Limits
+from headrace.domain.limits import Limits, ModelLimits
+from headrace.domain.tenant import Tenant
 from headrace.reloading import configured
 from headrace.server_building import usage_rules
 from headrace.settings import load
 from headrace.settings.errors import SettingsError
+from headrace.settings.limit_checking import limited_models
 from headrace.settings.printing import as_toml
 
 MODEL = '[[models]]\nname = "up"\nengine = "openai"\naliases = ["other"]\n{more}\n'
@@ -66,14 +68,14 @@ def test_limits_that_cannot_be(tmp_path: Path, limits: str, line: str) -> None:
     [
         (
             f'{TENANT}[[tenants.model_limits]]\nmodel = "nope"\n',
-            "tenants[0].model_limits[0].model: there is no model nope",
+            "tenants[0].model_limits[0].model: names nope, which is no model",
         ),
         (
             MODEL.format(more="")
             + REPLICA
             + TENANT
             + '[[tenants.model_limits]]\nmodel = "up"\n[[tenants.model_limits]]\nmodel = "other"\n',
-            "tenants[0].model_limits[1].model: other comes twice",
+            "tenants[0].model_limits[1].model: names up, which has limits already",
         ),
         (
             (
@@ -124,11 +126,16 @@ def test_what_is_configured_is_what_holds(tmp_path: Path) -> None:
     file = tmp_path / "headrace.toml"
     file.write_text(FULL)
     settings = load(file, environ={}).settings
-    rules = usage_rules(settings, (), configured(settings).tenants)
+    rules = usage_rules((), configured(settings).tenants, limited_models(settings))
     assert rules.tenants == {"a": Limits(requests_per_minute=60, concurrent=4, pace=20.5)}
     assert rules.models == {"up": Limits(tokens_per_minute=9000, burst_s=30.0)}
     assert list(rules.tenant_models) == [("a", "up")]  # by its name, not its alias
     assert rules.tenant_models["a", "up"].tokens_per_day == 5000
+
+
+def test_what_a_tenant_was_given_at_a_model_that_is_gone_limits_nothing() -> None:
+    kept = Tenant(name="a", model_limits=(ModelLimits(model="gone", concurrent=1),))
+    assert usage_rules((), [kept], {}).limit_nobody
 
 
 def test_the_printed_limits_read_again_are_the_same(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""``keys.db``: keys that were created, and tenants' terms that were changed, in one SQLite file of the state folder.
+"""``keys.db``: keys that were created, and terms of tenants and limits of models that were changed, in one SQLite file
+of the state folder.
 
 A server and ``headrace keys`` share it, whichever of them runs. It comes to be with the first thing that is kept.
 Blocking; any thread may call, one at a time gets in. Every change has reached the disk when its call returns.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -26,24 +27,27 @@ MAX_KEYS = 10_000
 """Keys that are kept. Before there are more, those go that were revoked or expired, the oldest first."""
 MAX_TENANTS = 10_000
 BUSY_TIMEOUT_S = 5.0
-SCHEMA_VERSION = 1
-_SCHEMA = (
+_TO_1 = (
     """CREATE TABLE keys (
         id TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, tenant TEXT NOT NULL, scopes TEXT NOT NULL,
         name TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL, revoked_at REAL,
         limits TEXT NOT NULL) WITHOUT ROWID""",
     "CREATE TABLE tenants (name TEXT PRIMARY KEY, terms BLOB NOT NULL) WITHOUT ROWID",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+_TO_2 = ("CREATE TABLE models (name TEXT PRIMARY KEY, limits BLOB NOT NULL) WITHOUT ROWID",)
+_STEPS = (_TO_1, _TO_2)
+"""From each version of the schema to the next."""
+SCHEMA_VERSION = len(_STEPS)
 _COLUMNS = "id, tenant, scopes, name, created_at, expires_at, revoked_at, limits"
 _SPENT = "revoked_at IS NOT NULL OR expires_at <= ?"
 
 
 class Stored(NamedTuple):
-    """All that is kept. ``keys``: by their SHA-256, the newest first."""
+    """All that is kept. ``keys``: by their SHA-256, the newest first. ``models``: by their own names."""
 
     keys: dict[bytes, Key]
     tenants: tuple[Tenant, ...]
+    models: Mapping[str, Limits] = {}
 
 
 class KeyStore:
@@ -70,7 +74,10 @@ class KeyStore:
             rows = run(f"SELECT sha256, {_COLUMNS} FROM keys ORDER BY created_at DESC, id")
             keys = {row[0]: _key(*row[1:]) for row in rows}
             tenants = run("SELECT terms FROM tenants ORDER BY name")
-            stored = Stored(keys, tuple([_decode(terms) for (terms,) in tenants]))
+            terms = tuple([_decode(one) for (one,) in tenants])
+            models = dict(run("SELECT name, limits FROM models"))
+            limits = {name: _decode_limits(one) for name, one in models.items()}
+            stored = Stored(keys, terms, limits)
             self._version = version
             return stored
 
@@ -113,6 +120,18 @@ class KeyStore:
         """Whether terms of this tenant were kept; they are not any more."""
         with self._changing() as connection:
             found = connection.execute("DELETE FROM tenants WHERE name = ?", (name,))
+        return found.rowcount > 0
+
+    def limit(self, model: str, limits: Limits) -> None:
+        """Keep a model's limits. There are not more than there were models."""
+        with self._changing() as connection:
+            row = (model, _encode(limits))
+            connection.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", row)
+
+    def forget_limits(self, model: str) -> bool:
+        """Whether limits of this model were kept; they are not any more."""
+        with self._changing() as connection:
+            found = connection.execute("DELETE FROM models WHERE name = ?", (model,))
         return found.rowcount > 0
 
     def close(self) -> None:
@@ -189,8 +208,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")
-        if _schema_version(connection) == 0:
-            _create(connection)
+        if _schema_version(connection) < SCHEMA_VERSION:
+            _upgrade(connection)
         if (version := _schema_version(connection)) != SCHEMA_VERSION:
             said = f"its schema has version {version}, this program knows {SCHEMA_VERSION}"
             raise sqlite3.DatabaseError(said)
@@ -200,11 +219,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _upgrade(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    if _schema_version(connection) == 0:  # else another program was quicker
-        for statement in _SCHEMA:
+    steps = _STEPS[_schema_version(connection) :]
+    if steps:  # else another program was quicker
+        for statement in [one for step in steps for one in step]:
             connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
 
 
@@ -236,3 +257,4 @@ def _key(
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Tenant).decode
+_decode_limits = msgspec.json.Decoder(Limits).decode

@@ -1,7 +1,7 @@
-"""What is in force: keys, certificates and tenants of the settings, and those kept in ``keys.db``.
+"""What is in force: keys, certificates, tenants and limits of models of the settings, and those kept in ``keys.db``.
 
 Everything changes while requests run: whoever is in stays in, who comes next is judged by what is in force then.
-Where ``/admin`` has given a tenant terms, these count; the settings' do again when they are deleted.
+Where ``/admin`` has given a tenant terms, or a model limits, these count; the settings' do again when they are deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headrace.admission.keys import Keys
 from headrace.admission.tenants import Tenants
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
-from headrace.domain.limits import Limits
+from headrace.domain.limits import LimitedModel, Limits
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import Tenant
 
@@ -32,11 +32,13 @@ T = TypeVar("T")
 
 
 class Configured(NamedTuple):
-    """What the settings say. ``keys``: by their SHA-256. ``certificates``: by SPIFFE ID or prefix."""
+    """What the settings say. ``keys``: by their SHA-256. ``certificates``: by SPIFFE ID or prefix. ``models``: by
+    their names and aliases."""
 
     keys: Mapping[bytes, Key] = {}
     certificates: Mapping[str, Grant] = {}
     tenants: Sequence[Tenant] = ()
+    models: Mapping[str, LimitedModel] = {}
 
 
 class Registry:
@@ -47,6 +49,8 @@ class Registry:
         """Raises ``STORE_FAILED``."""
         self.keys = Keys(may_be_open=may_be_open)
         self.tenants = Tenants()
+        self.models: Mapping[str, LimitedModel] = {}
+        """What all tenants together may use of each, by its names and aliases."""
         self._store = store
         self._stored = store.load()
         self._configured = configured
@@ -133,6 +137,25 @@ class Registry:
         """Raises ``NOT_FOUND``."""
         return self.tenants.find(name)
 
+    async def limit_model(self, model: str, limits: Limits, by: str) -> None:
+        """These are its limits from now on. Raises ``STORE_FAILED``. ``model``: its own name."""
+        await self._change(lambda: self._store.limit(model, limits))
+        _logger.info("model %s got new limits from %s", model, by or "nobody in particular")
+
+    async def forget_model_limits(self, model: str, by: str) -> LimitedModel:
+        """With the limits of the settings, which count again. Raises ``NOT_FOUND``, ``STORE_FAILED``."""
+        if not await self._change(lambda: self._store.forget_limits(model)):
+            raise HeadraceError(Code.NOT_FOUND, f"Nobody has given {model[:80]!r} other limits.")
+        _logger.info("model %s lost its new limits by %s", model, by or "nobody in particular")
+        return self.model(model)
+
+    def model(self, name: str) -> LimitedModel:
+        """By its name or an alias. Raises ``MODEL_NOT_FOUND``."""
+        model = self.models.get(name)
+        if model is None:
+            raise HeadraceError(Code.MODEL_NOT_FOUND, f"There is no model {name[:80]!r}.")
+        return model
+
     def close(self) -> None:
         self._store.close()
 
@@ -156,5 +179,9 @@ class Registry:
         self.tenants.replace(
             [*[Tenant(name=name) for name in named], *configured.tenants, *stored.tenants]
         )
+        self.models = {
+            name: LimitedModel(model.name, stored.models.get(model.name, model.limits))
+            for name, model in configured.models.items()
+        }
         if self.on_change is not None:
             self.on_change()

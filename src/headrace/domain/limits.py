@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -97,6 +98,21 @@ class Limits(
         return per_minute * self.burst_s / 60.0
 
 
+class ModelLimits(Limits, frozen=True, kw_only=True):
+    """What a tenant may use of one model."""
+
+    model: Annotated[
+        str, Meta(description="The model's name, or an alias.", extra=_LIVE, min_length=1)
+    ]
+
+
+class LimitedModel(NamedTuple):
+    """A model by its own name, and what all tenants together may use of it."""
+
+    name: str
+    limits: Limits
+
+
 class Contradiction(NamedTuple):
     """``field``: of the limits that cannot be. ``why``: what is wrong with it, behind its name."""
 
@@ -142,4 +158,27 @@ def beyond(inner: Limits, outer: Limits, whose: str) -> Contradiction | None:
     if tokens is not None and day is not None and max(tokens, inner.burst(tokens)) > day:
         why = f"lets more through in a minute than tokens_per_day of {whose}, which is {day}"
         return Contradiction("tokens_per_minute", why)
+    return None
+
+
+def contradiction_at_models(
+    several: Sequence[ModelLimits], tenant: Limits, models: Mapping[str, LimitedModel]
+) -> tuple[int, Contradiction] | None:
+    """The first of a tenant's limits at single models that cannot be, and which of them has it; None if there is
+    none. ``tenant``: what it may use altogether. ``models``: by their names and aliases."""
+    seen: set[str] = set()
+    for index, limits in enumerate(several):
+        model = models.get(limits.model)
+        if model is None:
+            return index, Contradiction("model", f"names {limits.model[:80]}, which is no model")
+        if model.name in seen:
+            return index, Contradiction("model", f"names {model.name}, which has limits already")
+        seen.add(model.name)
+        wrong = (
+            contradiction(limits)
+            or beyond(limits, tenant, "the tenant")
+            or beyond(limits, model.limits, f"the model {model.name}")
+        )
+        if wrong is not None:
+            return index, wrong
     return None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from headrace.domain.limits import Limits
+from headrace.domain.limits import Limits, ModelLimits
 
 Level = Literal["interactive", "standard", "batch"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -27,7 +27,7 @@ class TenantTerms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``weight``: its share among the tenants of its ``level``, the priority class; with 0 it is served when nobody else
     waits. ``ttft_ms``, ``tpot_ms``: targets of the time to first token and per output token. ``overflow``: what
     becomes of its request when a queue is full. ``sheddable``: whether its waiting requests may give way.
-    ``limits``: what it may use."""
+    ``limits``: what it may use, ``model_limits``: of single models."""
 
     weight: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0
     level: Level = "standard"
@@ -36,6 +36,7 @@ class TenantTerms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     overflow: Overflow = "reject"
     sheddable: bool = False
     limits: Limits = Limits()
+    model_limits: tuple[ModelLimits, ...] = ()
 
 
 class Tenant(TenantTerms, frozen=True, kw_only=True, gc=False):

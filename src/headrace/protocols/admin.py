@@ -1,4 +1,4 @@
-"""``/admin``: keys, tenants and settings of the running server, for keys with the scope ``admin``.
+"""``/admin``: keys, tenants, limits of models and settings of the running server, for keys with the scope ``admin``.
 
 No web page may change something here through the browser of somebody on the same machine, where no key may be
 needed: so a body must be said to be ``application/json``, for which browsers ask first, as for ``PUT`` and ``DELETE``.
@@ -16,7 +16,13 @@ from msgspec import Meta
 
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import MAX_LIFE_S, MAX_NAME, Key
-from headrace.domain.limits import Limits, contradiction
+from headrace.domain.limits import (
+    LimitedModel,
+    Limits,
+    ModelLimits,
+    contradiction,
+    contradiction_at_models,
+)
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import NAME, Tenant, TenantName, TenantTerms
 from headrace.protocols.body import Body, refuse, require_json_body
@@ -51,7 +57,8 @@ class KeyList(msgspec.Struct, frozen=True, gc=False):
 
 
 class TermsBody(TenantTerms, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """All terms of a tenant: one that is left out has its default, so without ``limits`` it has none."""
+    """All terms of a tenant: one that is left out has its default, so it has no limits where ``limits`` and
+    ``model_limits`` are."""
 
 
 class TenantList(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +75,7 @@ class ReloadState(msgspec.Struct, frozen=True, gc=False):
 
 _key_body = Body(KeyBody)
 _terms_body = Body(TermsBody)
+_limits_body = Body(Limits)
 
 
 class AdminEndpoints:
@@ -86,6 +94,9 @@ class AdminEndpoints:
             route("GET", "/admin/tenants/{tenant}", self.tenant),
             route("PUT", "/admin/tenants/{tenant}", self.put_tenant),
             route("DELETE", "/admin/tenants/{tenant}", self.forget_tenant),
+            route("GET", "/admin/models/{model:path}/limits", self.model_limits),
+            route("PUT", "/admin/models/{model:path}/limits", self.put_model_limits),
+            route("DELETE", "/admin/models/{model:path}/limits", self.forget_model_limits),
             route("POST", "/admin/reload", self.reload),
         )
 
@@ -123,6 +134,12 @@ class AdminEndpoints:
     async def put_tenant(self, call: Call, name: str) -> None:
         terms = _terms_body.decode_closed(said_json(call))
         _possible(terms.limits)
+        wrong = contradiction_at_models(
+            terms.model_limits, terms.limits, self._admin.registry.models
+        )
+        if wrong is not None:
+            index, found = wrong
+            raise refuse(f"model_limits[{index}].{found.field}", found.why)
         tenant = Tenant(name=_named(name), **msgspec.structs.asdict(terms))
         await self._admin.registry.put_tenant(tenant, call.key_id)
         call.json(tenant, headers=[NO_STORE])
@@ -130,8 +147,30 @@ class AdminEndpoints:
     async def forget_tenant(self, call: Call, name: str) -> None:
         call.json(await self._admin.registry.forget_tenant(name, call.key_id), headers=[NO_STORE])
 
+    def model_limits(self, call: Call, name: str) -> None:
+        call.json(_limits_of(self._admin.registry.model(name)), headers=[NO_STORE])
+
+    async def put_model_limits(self, call: Call, name: str) -> None:
+        registry = self._admin.registry
+        model = registry.model(name)
+        limits = _limits_body.decode_closed(said_json(call))
+        wrong = contradiction(limits)
+        if wrong is not None:
+            raise refuse(wrong.field, wrong.why)
+        await registry.limit_model(model.name, limits, call.key_id)
+        call.json(_limits_of(model._replace(limits=limits)), headers=[NO_STORE])
+
+    async def forget_model_limits(self, call: Call, name: str) -> None:
+        registry = self._admin.registry
+        model = await registry.forget_model_limits(registry.model(name).name, call.key_id)
+        call.json(_limits_of(model), headers=[NO_STORE])
+
     async def reload(self, call: Call, _: str) -> None:
         call.json(ReloadState(*await self._admin.reload(call.key_id)), headers=[NO_STORE])
+
+
+def _limits_of(model: LimitedModel) -> ModelLimits:
+    return ModelLimits(model=model.name, **msgspec.structs.asdict(model.limits))
 
 
 def _possible(limits: Limits) -> Limits:

@@ -5,7 +5,7 @@ Implemented by ``headrace.service``; protocols see only this.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -14,7 +14,7 @@ from headrace.domain.allowance import Allowance
 from headrace.domain.errors import HeadraceError
 from headrace.domain.event import Event, Prompt
 from headrace.domain.key import Key
-from headrace.domain.limits import Limits
+from headrace.domain.limits import LimitedModel, Limits
 from headrace.domain.principal import Principal, Scope
 from headrace.domain.request import Caller, Message, Request
 from headrace.domain.tenant import Tenant
@@ -200,7 +200,11 @@ class Reloaded(NamedTuple):
 
 
 class Registry(Protocol):
-    """Keys and tenants of the running server. ``by``: whose key asks, for the server's log."""
+    """Keys, tenants and limits of models of the running server. ``by``: whose key asks, for the server's log."""
+
+    @property
+    def models(self) -> Mapping[str, LimitedModel]:
+        """By their names and aliases."""
 
     def list_keys(self) -> Sequence[Key]:
         """All, without what they are."""
@@ -229,6 +233,15 @@ class Registry(Protocol):
 
     async def forget_tenant(self, name: str, by: str) -> Tenant:
         """Its terms from now on. Raises ``NOT_FOUND`` if nobody has put any."""
+
+    def model(self, name: str) -> LimitedModel:
+        """By its name or an alias. Raises ``MODEL_NOT_FOUND``."""
+
+    async def limit_model(self, model: str, limits: Limits, by: str) -> None:
+        """``model``: its own name, here and below."""
+
+    async def forget_model_limits(self, model: str, by: str) -> LimitedModel:
+        """With its limits from now on. Raises ``NOT_FOUND`` if nobody has given it any."""
 
 
 class Admin(NamedTuple):

@@ -18,8 +18,8 @@ Raises :class:`HeadraceError`."""
 
 
 class Route(NamedTuple):
-    """``path`` may hold one ``{id}``, which is one segment (of a generation), or ``{id:path}`` at its end, which
-    is the rest. ``open``: needs no key. ``manner``: how it says errors. ``by_token``: a read token
+    """``path`` may hold one ``{id}``, which is one segment (of a generation), or ``{id:path}``, which
+    may have several. ``open``: needs no key. ``manner``: how it says errors. ``by_token``: a read token
     in the query does as well as a key. ``scope``: what the key must be good for."""
 
     method: str

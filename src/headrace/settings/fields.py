@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import FieldInfo
 
 from headrace.domain.limits import Limits as UsageLimits
+from headrace.domain.limits import ModelLimits
 from headrace.settings.model import (
     Batching,
     Embedding,
@@ -28,7 +29,6 @@ from headrace.settings.tree import (
     Hook,
     Jobs,
     Limits,
-    ModelLimits,
     Scheduling,
     Server,
     Settings,

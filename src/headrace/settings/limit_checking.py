@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from headrace.domain.limits import Contradiction, beyond, contradiction
+from collections.abc import Mapping
+
+from headrace.domain.limits import (
+    Contradiction,
+    LimitedModel,
+    contradiction,
+    contradiction_at_models,
+)
 from headrace.settings.errors import SettingsError
-from headrace.settings.model import Model
 from headrace.settings.tree import Settings, Tenant
 
 
 def check_limits(settings: Settings) -> None:
     """Raise :class:`SettingsError` for the first contradiction."""
     _check_sizes(settings)
-    models = {name: model for model in settings.models for name in (model.name, *model.aliases)}
+    models = limited_models(settings)
     for index, model in enumerate(settings.models):
         _refuse(f"models[{index}].limits", contradiction(model.limits))
     for index, tenant in enumerate(settings.tenants):
         _check_tenant(f"tenants[{index}]", tenant, models)
+
+
+def limited_models(settings: Settings) -> dict[str, LimitedModel]:
+    """What all tenants together may use of each model, by its names and aliases."""
+    return {
+        name: LimitedModel(model.name, model.limits)
+        for model in settings.models
+        for name in (model.name, *model.aliases)
+    }
 
 
 def _check_sizes(settings: Settings) -> None:
@@ -27,20 +42,12 @@ def _check_sizes(settings: Settings) -> None:
             raise SettingsError(f"models[{index}].defaults.max_tokens: {why}")
 
 
-def _check_tenant(path: str, tenant: Tenant, models: dict[str, Model]) -> None:
+def _check_tenant(path: str, tenant: Tenant, models: Mapping[str, LimitedModel]) -> None:
     _refuse(f"{path}.limits", contradiction(tenant.limits))
-    seen: set[str] = set()
-    for index, limits in enumerate(tenant.model_limits):
-        inner = f"{path}.model_limits[{index}]"
-        model = models.get(limits.model)
-        if model is None:
-            raise SettingsError(f"{inner}.model: there is no model {limits.model}")
-        if model.name in seen:
-            raise SettingsError(f"{inner}.model: {limits.model} comes twice")
-        seen.add(model.name)
-        _refuse(inner, contradiction(limits))
-        _refuse(inner, beyond(limits, tenant.limits, "the tenant"))
-        _refuse(inner, beyond(limits, model.limits, f"the model {model.name}"))
+    wrong = contradiction_at_models(tenant.model_limits, tenant.limits, models)
+    if wrong is not None:
+        index, found = wrong
+        _refuse(f"{path}.model_limits[{index}]", found)
 
 
 def _refuse(path: str, found: Contradiction | None) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.domain import spiffe
 from headrace.domain.limits import Limits as UsageLimits
+from headrace.domain.limits import ModelLimits
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import NAME, Level, Overflow
 from headrace.settings.model import EMBEDDED, Model
@@ -329,12 +330,6 @@ class Hook(Section, frozen=True, rename={"class_": "class"}):
     options: Annotated[dict[str, Any], setting("The hook's own keys.")] = msgspec.field(
         default_factory=dict
     )
-
-
-class ModelLimits(UsageLimits, frozen=True, kw_only=True):
-    """What a tenant may use of one model."""
-
-    model: Annotated[str, setting("The model's name.", min_length=1)]
 
 
 class Tenant(Section, frozen=True):

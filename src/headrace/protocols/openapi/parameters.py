@@ -104,6 +104,13 @@ PARAMETERS: dict[str, Json] = {
     "batch": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
     "key_id": {"in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},
     "tenant": {"in": "path", "required": True, "schema": {"type": "string", "pattern": NAME}},
+    "limited_model": {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "Its name, or an alias.",
+        "schema": {"type": "string", "minLength": 1},
+    },
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100}},
     "session_id": {"in": "query", "schema": TEXT},
     "model": {"in": "query", "schema": TEXT},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.domain.key import Key
+from headrace.domain.limits import Limits, ModelLimits
 from headrace.domain.tenant import Tenant
 from headrace.protocols.admin import KeyBody, KeyList, NewKey, ReloadState, TenantList, TermsBody
 from headrace.protocols.admin_models import ModelBody, ModelStates
@@ -27,6 +28,7 @@ EXAMPLES: dict[str, Json] = {
         "ttft_ms": 800,
         "limits": {"requests_per_minute": 600, "concurrent": 8},
     },
+    "Limits": {"requests_per_minute": 6000, "concurrent": 32},
     "ModelBody": {"model": "minilm"},
 }
 
@@ -81,6 +83,31 @@ OPERATIONS: tuple[Operation, ...] = (
         "Read the settings again",
         ReloadState,
         errors=(*_ADMIN, 422),
+    ),
+    Operation(
+        "GET",
+        "/admin/models/{model}/limits",
+        "What all tenants together may use of a model",
+        ModelLimits,
+        parameters=("limited_model",),
+        errors=_ADMIN,
+    ),
+    Operation(
+        "PUT",
+        "/admin/models/{model}/limits",
+        "Give a model all its limits, whatever the settings say: one that is left out is none",
+        ModelLimits,
+        Limits,
+        parameters=("limited_model",),
+        errors=_CHANGE,
+    ),
+    Operation(
+        "DELETE",
+        "/admin/models/{model}/limits",
+        "Take them away: what the settings say counts again",
+        ModelLimits,
+        parameters=("limited_model",),
+        errors=_ADMIN,
     ),
     Operation("GET", "/admin/models", "Which models are loaded", ModelStates, errors=(401, 403)),
     Operation(
