@@ -119,8 +119,6 @@ def _check_scheduling(scheduling: Scheduling) -> None:
         policy(scheduling.policy, **scheduling.options)
     except ValueError as error:  # which begins with the key
         raise SettingsError(f"scheduling.options.{error}") from None
-    except TypeError as error:
-        raise SettingsError(f"scheduling.options: {error}") from None
 
 
 def _check_model(path: str, model: Model) -> None:
