@@ -98,6 +98,11 @@ def test_a_reload_takes_over_what_is_live_and_names_what_is_not(run: Run, tmp_pa
     [
         (KEYS, OPS + "\n[[tenants]]\nname = 'ops'\n", "tenants[1].name: ops comes twice"),
         (KEYS + "\nprot = 1", OPS, "server.prot: no such setting"),
+        (
+            KEYS,
+            OPS + 'overflow = "wait"\n[limits]\nmax_queue = 0\n',
+            "tenants[0].overflow: nobody can wait, since limits.max_queue is 0",
+        ),
         ("port = 1", OPS, "is not TOML"),
         (
             'host = "0.0.0.0"\n' + KEYS,

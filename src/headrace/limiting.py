@@ -127,6 +127,13 @@ class Limiting:
                 raise
         return plan
 
+    def plan(self, caller: Caller, model: str) -> Plan | None:
+        """What knows what a caller has left, who takes nothing; None where nothing limits it. ``model``: its own
+        name."""
+        if self._free:
+            return None
+        return self._limiter.plan(caller.tenant, caller.key_id, model, time.monotonic())
+
     def prompted(self, generation: Generation, message: Message) -> None:
         """A message is about to be added. Raises ``RATE_LIMITED``, ``REQUEST_TOO_LARGE`` and, if it is too much
         together with what was asked before, ``CONTEXT_LENGTH``."""

@@ -194,9 +194,12 @@ class Service:
                 self._joining.began(generation, key)
             return generation
 
-        return await self._joining.join(
+        found = await self._joining.join(
             request, caller, (wire, wire_options), shares=flow.shares, begin=begin
         )
+        if isinstance(found, Kept):
+            found.reservation = self._limiting.plan(caller, flow.model.name)
+        return found
 
     async def find(self, any_id: str, tenant: str) -> Generation | Kept:
         found = find_ulid(any_id)

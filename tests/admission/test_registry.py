@@ -46,6 +46,24 @@ def refused(made: Registry, key: str | None) -> bool:
     return False
 
 
+def test_a_key_may_not_do_more_than_its_tenant(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        tenants = (Tenant(name="a", limits=Limits(concurrent=3)),)
+        made = registry(tmp_path, Configured(tenants=tenants))
+        with pytest.raises(HeadraceError) as refused:
+            await made.create_key("a", ("infer",), "", None, "", Limits(concurrent=4))
+        assert refused.value.code is Code.INVALID_REQUEST
+        assert refused.value.message == (
+            "`limits.concurrent` must be ≤ that of the tenant a, which is 3."
+        )
+        assert not made.list_keys()
+        await made.create_key("a", ("infer",), "", None, "", Limits(concurrent=3, pace=5))
+        await made.create_key("b", ("infer",), "", None, "", Limits(concurrent=4))
+        made.close()
+
+    run(main())
+
+
 def test_a_key_works_as_soon_as_it_was_created_until_it_is_revoked(
     run: Run, tmp_path: Path
 ) -> None:

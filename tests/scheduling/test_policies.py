@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
+from inspect import signature
 from math import inf, nan
 
 import pytest
@@ -236,6 +239,7 @@ def test_one_that_goes_on_is_not_charged_twice(name: str) -> None:
         ("priority", {"levels": ("a", "a")}, "levels"),
         ("edf", {"targets_s": {"batch": -1}}, "targets_s.batch"),
         ("slo-formula", {"weights": (1, 2)}, "weights"),
+        ("fcfs", {"name": "x"}, "name"),
     ],
 )
 def test_unknown_and_impossible_settings_are_named(
@@ -243,6 +247,64 @@ def test_unknown_and_impossible_settings_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{key}: "):
         policy(name, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "line"),
+    [
+        ("fair-headroom", {"headroom": "x"}, 'headroom: must be a number, not "x"'),
+        ("fair-headroom", {"pressed": True}, "pressed: must be a number, not true"),
+        ("fair-headroom", {"headroom_s": [3]}, "headroom_s: must be a number, not a list"),
+        ("fair-headroom", {"headroom_s": {}}, "headroom_s: must be a number, not a table"),
+        ("fair-headroom", {"pressed": nan}, "pressed: must be a number from 0, below 1e+12"),
+        (
+            "fair-headroom",
+            {"rescue_rate": 0},
+            "rescue_rate: must be a number from 0.01, below 1e+12",
+        ),
+        ("fair", {"shares": 3}, "shares: must be a table of numbers by class, not a number"),
+        ("fair", {"shares": {"batch": "a\nb"}}, r'shares.batch: must be a number, not "a\nb"'),
+        ("edf", {"targets_s": "x"}, 'targets_s: must be a table of numbers by class, not "x"'),
+        ("priority", {"levels": "abc"}, 'levels: must be a list, not "abc"'),
+        ("priority", {"levels": ["a", 3]}, "levels[1]: must be a text, not a number"),
+        ("priority", {"age_s": date(2026, 1, 1)}, "age_s: must be a number, not a date"),
+        ("slo-formula", {"weights": "abc"}, 'weights: must be a list, not "abc"'),
+        ("slo-formula", {"weights": [1, 2, "x"]}, 'weights[2]: must be a number, not "x"'),
+        (
+            "slo-formula",
+            {"weights": [1, -2, 3]},
+            "weights[1]: must be a number from 0, below 1e+12",
+        ),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_told_in_one_line(
+    name: str, settings: dict[str, object], line: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        policy(name, **settings)
+
+
+OPTIONS = [(name, key) for name, make in POLICIES.items() for key in signature(make).parameters]
+ANY = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+"""What a settings file may say."""
+
+
+@given(option=st.sampled_from(OPTIONS), value=ANY)
+def test_whatever_a_setting_is_it_is_taken_or_named(option: tuple[str, str], value: object) -> None:
+    name, key = option
+    assert refusal(name, {key: value}).startswith((key, "none"))
+
+
+def refusal(name: str, settings: dict[str, object]) -> str:
+    try:
+        policy(name, **settings)
+    except ValueError as error:
+        return str(error)
+    return "none"
 
 
 def test_the_default_is_named_first() -> None:

@@ -18,7 +18,16 @@ from headrace.admission.usage_journal import UsageJournal
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.event import Finish
 from headrace.domain.limits import Limits
-from headrace.domain.request import CANCEL, CONTINUE, Cap, Message
+from headrace.domain.request import (
+    CANCEL,
+    CONTINUE,
+    Caller,
+    Cap,
+    Message,
+    Once,
+    Request,
+    Sampling,
+)
 from headrace.engines.script import Script
 from headrace.limiting import Limiting
 from headrace.protocols.port import Generation
@@ -45,6 +54,27 @@ def used(generation: Any, day: int = DAY) -> int:
     left = generation.reservation.allowance(time.monotonic(), time.time()).tokens
     assert left is not None
     return day - int(left.remaining)
+
+
+def test_a_repeat_takes_nothing_and_is_told_what_is_left(run: Run) -> None:
+    async def main() -> None:
+        limits = Limits(requests_per_minute=1, tokens_per_day=DAY)
+        house = await House(limiting=limiting(limits)).open()
+        sampling = Sampling(max_tokens=500)
+        request = Request("m", "chat", (Message("user", "hello"),), sampling=sampling, stream=True)
+        caller = Caller(once=Once("key"))
+        first = await house.service.submit_once(request, caller, "native", {})
+        await Witness(first).whole()
+        for _ in range(3):
+            again = await house.service.submit_once(request, caller, "native", {})
+            assert again.id == first.id
+            assert used(again) == used(first) > 0
+            left = again.reservation.allowance(time.monotonic(), time.time()).requests
+            assert (left.limit, left.remaining) == (1, 0)
+        assert (await house.service.find(first.id, "default")).reservation is None
+        await house.service.close(0.0)
+
+    run(main())
 
 
 def test_what_an_answer_did_not_use_comes_back_before_its_end_is_visible(run: Run) -> None:

@@ -113,6 +113,90 @@ def test_limits_that_contradict_others(tmp_path: Path, text: str, line: str) -> 
     assert refusal(tmp_path, text) == line
 
 
+WITH = "[limits]\n{}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            WITH.format("max_tokens = 100\nreserve_tokens = 4096"),
+            "limits.reserve_tokens: must be ≤ limits.max_tokens, which is 100",
+        ),
+        (
+            WITH.format("queue_timeout_s = 600\ntotal_timeout_s = 60.5"),
+            "limits.queue_timeout_s: must be ≤ limits.total_timeout_s, which is 60.5",
+        ),
+        (
+            WITH.format("max_queue = 0") + TENANT + 'overflow = "wait"',
+            "tenants[0].overflow: nobody can wait, since limits.max_queue is 0",
+        ),
+        (
+            TENANT + 'overflow = "spill"',
+            "tenants[0].overflow: nothing can spill, since no model has a fallback",
+        ),
+    ],
+)
+def test_what_can_never_take_effect(tmp_path: Path, text: str, line: str) -> None:
+    assert refusal(tmp_path, text) == line
+
+
+@pytest.mark.parametrize(
+    "name", ["concurrent", "requests_per_minute", "tokens_per_minute", "tokens_per_day", "pace"]
+)
+def test_a_tenant_has_no_more_than_the_only_model(tmp_path: Path, name: str) -> None:
+    one = MODEL.format(more=f"[models.limits]\n{name} = 50") + REPLICA
+    tenant = f"{TENANT}[tenants.limits]\n{name} = "
+    assert refusal(tmp_path, f"{one}{tenant}51") == (
+        f"tenants[0].limits.{name}: must be ≤ that of the only model, up, which is 50"
+    )
+    starts(tmp_path, f"{one}{tenant}50")
+    starts(tmp_path, f"{one}{OTHER}{tenant}51")
+
+
+OTHER = '[[models]]\nname = "scripted"\nengine = "scripted"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WITH.format("total_timeout_s = 60"),
+        WITH.format("queue_timeout_s = 900"),
+        WITH.format("max_tokens = 100"),
+        WITH.format("reserve_tokens = 9000"),
+        WITH.format("queue_timeout_s = 60\ntotal_timeout_s = 60"),
+        WITH.format("max_tokens = 100\nreserve_tokens = 100"),
+        WITH.format("max_queue = 0") + TENANT + 'overflow = "reject"',
+        OTHER + f'fallback = "up"\n{MODEL.format(more="")}{REPLICA}{TENANT}overflow = "spill"',
+        # What waits for vectors has the queue's limit of time alone.
+        WITH.format("queue_timeout_s = 600\ntotal_timeout_s = 60")
+        + OTHER
+        + "[models.embedding]\nenabled = true",
+    ],
+)
+def test_what_is_only_unusual_starts(tmp_path: Path, text: str) -> None:
+    starts(tmp_path, text)
+
+
+def test_a_default_that_another_limit_makes_void_is_not_printed_as_if_it_were_written(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "headrace.toml"
+    file.write_text(WITH.format("total_timeout_s = 60"))
+    lines = as_toml(load(file, environ={})).splitlines()
+    assert "# queue_timeout_s = 120.0 is the default" in lines
+    assert f"total_timeout_s = 60.0  # {file}" in lines
+
+
+def starts(tmp_path: Path, text: str) -> None:
+    """Also as it is printed."""
+    first, second = tmp_path / "1.toml", tmp_path / "2.toml"
+    first.write_text(text.replace('["k"]', '["env:KEY"]'))
+    loaded = load(first, environ={"KEY": "x"})
+    second.write_text(as_toml(loaded))
+    assert load(second, environ={"KEY": "x"}).settings == loaded.settings
+
+
 FULL = (
     MODEL.format(more="[models.limits]\ntokens_per_minute = 9000\nburst_s = 30.0")
     + REPLICA
@@ -139,8 +223,4 @@ def test_what_a_tenant_was_given_at_a_model_that_is_gone_limits_nothing() -> Non
 
 
 def test_the_printed_limits_read_again_are_the_same(tmp_path: Path) -> None:
-    first, second = tmp_path / "1.toml", tmp_path / "2.toml"
-    first.write_text(FULL.replace('["k"]', '["env:KEY"]'))
-    loaded = load(first, environ={"KEY": "x"})
-    second.write_text(as_toml(loaded))
-    assert load(second, environ={"KEY": "x"}).settings == loaded.settings
+    starts(tmp_path, FULL)

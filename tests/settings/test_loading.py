@@ -132,6 +132,10 @@ def test_a_setting_with_several_values_takes_one_text_a_list_or_commas(file: Pat
         ("server = 1", "server: must be a table, not an integer (FILE)"),
         ('[server]\nport = "80"', "server.port: must be an integer, not a text (FILE)"),
         ("[server]\nport = 99999", "server.port: must be an integer ≤ 65535 (FILE)"),
+        (
+            '[scheduling]\noptions = { headroom = "x" }',
+            'scheduling.options.headroom: must be a number, not "x"',
+        ),
         ("[limits]\nqueue_timeout_s = 0", "limits.queue_timeout_s: must be a number > 0 (FILE)"),
         (
             '[[models]]\nname = "a"\nsource = "file:a"\nslots = 0',

@@ -19,7 +19,7 @@ from headrace.admission.keys import Keys
 from headrace.admission.tenants import Tenants
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
-from headrace.domain.limits import LimitedModel, Limits
+from headrace.domain.limits import LimitedModel, Limits, beyond
 from headrace.domain.principal import Scope
 from headrace.domain.tenant import Tenant
 
@@ -96,7 +96,12 @@ class Registry:
         by: str,
         limits: Limits = NO_LIMITS,
     ) -> tuple[Key, str]:
-        """A new key, and its text: nobody can ever read it again. Raises ``CONFLICT``, ``STORE_FAILED``."""
+        """A new key, and its text: nobody can ever read it again. Raises ``CONFLICT``, ``STORE_FAILED``, and
+        ``INVALID_REQUEST`` for limits beyond its tenant's."""
+        found = beyond(limits, self.tenants.of(tenant).limits, f"the tenant {tenant}")
+        if found is not None:
+            field = f"limits.{found.field}"
+            raise HeadraceError(Code.INVALID_REQUEST, f"`{field}` {found.why}.", param=field)
         id, text = new_key()
         key = Key(id, tenant, tuple(scopes), name, time.time(), expires_at, None, limits)
         await self._change(lambda: self._store.add(digest(text), key))

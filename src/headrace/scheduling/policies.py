@@ -20,7 +20,7 @@ POLICIES: Mapping[str, Callable[..., Policy]] = {
 """The first is the default."""
 
 
-def policy(name: str, **settings: Any) -> Policy:
+def policy(name: str, /, **settings: Any) -> Policy:
     """A new one. Raises ``ValueError`` that begins with the key which is unknown, impossible or not this policy's."""
     make = POLICIES.get(name)
     if make is None:

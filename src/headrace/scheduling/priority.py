@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from headrace.scheduling.ordered import Ordered, recomputed
 from headrace.scheduling.policy import Ticket, steps
-from headrace.scheduling.promises import arrival, at_least
+from headrace.scheduling.promises import arrival, at_least, listed, text
 
 LEVELS = "interactive", "standard", "batch"
 AGE_S = 60.0
@@ -21,6 +21,7 @@ class Priority(Ordered):
 
     def __init__(self, *, levels: Sequence[str] = LEVELS, age_s: float = AGE_S) -> None:
         super().__init__()
+        levels = [text(f"levels[{at}]", one) for at, one in enumerate(listed("levels", levels))]
         if len(set(levels)) != len(levels):
             raise ValueError("levels: a class is named twice")
         self._ranks = {level: rank for rank, level in enumerate(levels)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from headrace.scheduling.policy import MOST_S, Ticket, finite
 
@@ -32,13 +34,44 @@ def arrival(ticket: Ticket, now: float) -> float:
     return at if -MOST_S < at < MOST_S else finite(now)
 
 
-def at_least(key: str, value: float, least: float) -> float:
+def at_least(key: str, value: Any, least: float) -> float:
     """The value of a setting. Raises ``ValueError`` that begins with its key."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key}: must be a number, not {_shown(value)}")
     if not least <= value < MOST_S:
-        raise ValueError(f"{key}: {value} is not a number from {least:g}")
+        raise ValueError(f"{key}: must be a number from {least:g}, below {MOST_S:g}")
     return value
 
 
-def each_at_least(key: str, values: Mapping[str, float], least: float) -> Mapping[str, float]:
+def each_at_least(key: str, values: Any, least: float) -> Mapping[str, float]:
     """The values of a setting by class. Raises ``ValueError`` that begins with its key."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{key}: must be a table of numbers by class, not {_shown(values)}")
     return {name: at_least(f"{key}.{name}", value, least) for name, value in values.items()}
+
+
+def listed(key: str, values: Any) -> Sequence[Any]:
+    """The values of a setting that has several. Raises ``ValueError`` that begins with its key."""
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{key}: must be a list, not {_shown(values)}")
+    return values
+
+
+def text(key: str, value: Any) -> str:
+    """The value of a setting. Raises ``ValueError`` that begins with its key."""
+    if not isinstance(value, str):
+        raise ValueError(f"{key}: must be a text, not {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value that is of the wrong kind, as a settings file has it; in a word where it may be long."""
+    if isinstance(value, str):
+        return json.dumps(value[:80], ensure_ascii=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, Mapping):
+        return "a table"
+    return "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"

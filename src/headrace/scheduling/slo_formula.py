@@ -9,7 +9,7 @@ from itertools import islice
 
 from headrace.scheduling.ordered import Base
 from headrace.scheduling.policy import Ticket, steps
-from headrace.scheduling.promises import TARGETS_S, arrival, at_least, due_at
+from headrace.scheduling.promises import TARGETS_S, arrival, at_least, due_at, listed
 from headrace.scheduling.ticket_heap import SLACK, TicketHeap, in_order
 
 WINDOW = 100
@@ -73,9 +73,11 @@ class SloFormula(Base):
 
     def __init__(self, *, weights: tuple[float, float, float] = (0.4, 0.5, 0.1)) -> None:
         super().__init__()
-        if len(weights) != 3:
-            raise ValueError("weights: there are three")
-        first, second, third = (at_least("weights", weight, 0) for weight in weights)
+        if len(listed("weights", weights)) != 3:
+            raise ValueError("weights: must be three numbers")
+        first, second, third = (
+            at_least(f"weights[{at}]", weight, 0) for at, weight in enumerate(weights)
+        )
         self._weights = first, second, third
         self.load = 0.0
         self._tenants: dict[str, _Tenant] = {}

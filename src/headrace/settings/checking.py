@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from headrace.scheduling.policies import policy
@@ -19,15 +19,15 @@ GENAI_CONFIG = "genai_config.json"
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-def check(settings: Settings) -> None:
-    """Raise :class:`SettingsError` for the first contradiction."""
+def check(settings: Settings, written: Container[str]) -> None:
+    """Raise :class:`SettingsError` for the first contradiction. ``written``: the paths of what is not a default."""
     _check_server(settings.server)
     _check_names(settings)
     for index, model in enumerate(settings.models):
         _check_model(f"models[{index}]", model)
     _check_tenants(settings)
     _check_keys(settings)
-    check_limits(settings)
+    check_limits(settings, written)
     _check_scheduling(settings.scheduling)
 
 
@@ -119,8 +119,6 @@ def _check_scheduling(scheduling: Scheduling) -> None:
         policy(scheduling.policy, **scheduling.options)
     except ValueError as error:  # which begins with the key
         raise SettingsError(f"scheduling.options.{error}") from None
-    except TypeError as error:
-        raise SettingsError(f"scheduling.options: {error}") from None
 
 
 def _check_model(path: str, model: Model) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 
 from headrace.domain.limits import (
     Contradiction,
     LimitedModel,
+    beyond,
     contradiction,
     contradiction_at_models,
 )
@@ -14,14 +15,37 @@ from headrace.settings.errors import SettingsError
 from headrace.settings.tree import Settings, Tenant
 
 
-def check_limits(settings: Settings) -> None:
-    """Raise :class:`SettingsError` for the first contradiction."""
+def check_limits(settings: Settings, written: Container[str]) -> None:
+    """Raise :class:`SettingsError` for the first contradiction. ``written``: the paths of what is not a default."""
     _check_sizes(settings)
+    for name, other in void(settings):
+        if f"limits.{name}" in written and f"limits.{other}" in written:
+            why = f"must be ≤ limits.{other}, which is {getattr(settings.limits, other):g}"
+            raise SettingsError(f"limits.{name}: {why}")
     models = limited_models(settings)
     for index, model in enumerate(settings.models):
         _refuse(f"models[{index}].limits", contradiction(model.limits))
     for index, tenant in enumerate(settings.tenants):
-        _check_tenant(f"tenants[{index}]", tenant, models)
+        path = f"tenants[{index}]"
+        _check_overflow(path, tenant, settings)
+        _check_tenant(path, tenant, models)
+        if len(settings.models) == 1:
+            only = settings.models[0]
+            found = beyond(tenant.limits, only.limits, f"the only model, {only.name}")
+            _refuse(f"{path}.limits", found)
+
+
+def void(settings: Settings) -> Sequence[tuple[str, str]]:
+    """What of ``limits`` never counts, since another one is lower; and that one."""
+    limits = settings.limits
+    found = []
+    if limits.max_tokens is not None and limits.reserve_tokens > limits.max_tokens:
+        found.append(("reserve_tokens", "max_tokens"))
+    # What waits for a batch has no other limit of its time than the queue's.
+    batched = any(model.engine == "onnx" or model.embedding.enabled for model in settings.models)
+    if not batched and limits.queue_timeout_s > limits.total_timeout_s:
+        found.append(("queue_timeout_s", "total_timeout_s"))
+    return found
 
 
 def limited_models(settings: Settings) -> dict[str, LimitedModel]:
@@ -40,6 +64,13 @@ def _check_sizes(settings: Settings) -> None:
         if most is not None and usual is not None and usual > most:
             why = f"must be ≤ limits.max_tokens, which is {most}"
             raise SettingsError(f"models[{index}].defaults.max_tokens: {why}")
+
+
+def _check_overflow(path: str, tenant: Tenant, settings: Settings) -> None:
+    if tenant.overflow == "wait" and not settings.limits.max_queue:
+        raise SettingsError(f"{path}.overflow: nobody can wait, since limits.max_queue is 0")
+    if tenant.overflow == "spill" and not any(model.fallback for model in settings.models):
+        raise SettingsError(f"{path}.overflow: nothing can spill, since no model has a fallback")
 
 
 def _check_tenant(path: str, tenant: Tenant, models: Mapping[str, LimitedModel]) -> None:

@@ -10,14 +10,14 @@ from headrace.streams.reader import Reader, Subscription
 
 
 class Kept:
-    """The generation behind an ended log."""
+    """The generation behind an ended log. ``reservation``: knows what its caller has left, where it is the answer to
+    a request."""
 
-    __slots__ = ("_log",)
-
-    reservation = None
+    __slots__ = ("_log", "reservation")
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self.reservation: Any = None
 
     @property
     def id(self) -> str:
