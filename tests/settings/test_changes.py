@@ -94,7 +94,8 @@ def test_models_that_come_go_or_move_get_no_others_limits(tmp_path: Path) -> Non
     found = changes(old, moved)
     assert [one.limits.concurrent for one in found.settings.models] == [1, 5]
     assert found.applied == ("models[0].limits.concurrent",), "where it stands in the file now"
-    assert {"models[0].name", "models[1].name"} <= set(found.waiting)
+    assert found.waiting == ("models[0].name", "models[1].name")
+    assert changes(found.settings, moved) == (found.settings, (), found.waiting)
 
 
 def test_what_is_said_to_be_live_of_models_is_their_limits() -> None:

@@ -31,7 +31,13 @@ def changes(old: Settings, new: Settings) -> Changes:
     places = {model.name: index for index, model in enumerate(new.models)}
     moved = [places.get(model.name) for model in old.models]
     applied = tuple(_moved(path, moved) for path in _differing(old, merged))
-    waiting = tuple(path for path in _differing(merged, new) if path not in applied)
+    running = {model.name for model in old.models}
+    in_force = tuple(
+        f"models[{index}].limits."
+        for index, model in enumerate(new.models)
+        if model.name in running
+    )
+    waiting = tuple(path for path in _differing(merged, new) if not path.startswith(in_force))
     return Changes(merged, applied, waiting)
 
 
