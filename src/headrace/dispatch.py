@@ -24,7 +24,7 @@ from headrace.limiting import Limiting
 from headrace.reporting import report
 from headrace.routing.model import Place
 from headrace.scheduling.policy import Ticket
-from headrace.scheduling.queue import Overflow
+from headrace.scheduling.queue import LATER_S, Overflow
 from headrace.streams.generation import Generation
 from headrace.streams.topics import Topics
 from headrace.tickets import Tickets
@@ -91,7 +91,7 @@ class Dispatcher:
             generation.fail(error)
             return
         if gave_way is not None:
-            gave_way.fail(_shed(flow.queue.room_s(now)))
+            gave_way.fail(_shed(flow.queue.room_s(now, LATER_S)))
         self._tell(generation, position, now)
         self._pump(flow)
         if generation.place is None:

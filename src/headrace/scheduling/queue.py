@@ -22,7 +22,7 @@ from headrace.scheduling.ticket_heap import SLACK, in_order
 RETRY_S = 1.0
 """Shortest time after which a refused request may be worth sending again."""
 LATER_S = 5.0
-"""The same for one that waited in vain, while it is not known how fast others start."""
+"""The same for one that was let in, while it is not known how fast others start."""
 
 
 class Overflow(StrEnum):
@@ -187,9 +187,9 @@ class Queue(Generic[W]):
         """How long the one at this position will wait, from how fast others started of late; None: unknown."""
         return self._starts.wait_s(position, now)
 
-    def room_s(self, now: float) -> float:
+    def room_s(self, now: float, unknown_s: float = RETRY_S) -> float:
         """After how long one that found it full may try again: the next will have started."""
-        return self._retry_s(1, now, RETRY_S)
+        return self._retry_s(1, now, unknown_s)
 
     def quiet_s(self, now: float, leaving: int = 0) -> float:
         """After how long one that waited in vain may try again: all that wait now will have started, but for so many
