@@ -24,7 +24,7 @@ from headrace.limiting import Limiting
 from headrace.reporting import report
 from headrace.routing.model import Place
 from headrace.scheduling.policy import Ticket
-from headrace.scheduling.queue import Overflow
+from headrace.scheduling.queue import LATER_S, Overflow
 from headrace.streams.generation import Generation
 from headrace.streams.topics import Topics
 from headrace.tickets import Tickets
@@ -91,7 +91,7 @@ class Dispatcher:
             generation.fail(error)
             return
         if gave_way is not None:
-            gave_way.fail(_shed())
+            gave_way.fail(_shed(flow.queue.room_s(now, LATER_S)))
         self._tell(generation, position, now)
         self._pump(flow)
         if generation.place is None:
@@ -258,8 +258,11 @@ class Dispatcher:
         if wait is None:  # somebody's end has started or ended it meanwhile
             place.free()
             return
-        if wait.eta_s is not None:
-            flow.meters[generation.request.kind].waited(wait.eta_s, now - wait.since)
+        foreseen = generation.foreseen
+        if foreseen is not None:
+            eta_s, told_at = foreseen
+            generation.foreseen = None
+            flow.meters[generation.request.kind].waited(eta_s, now - told_at)
         self._start(generation, flow, place)
 
     def _express(self, generation: Generation, flow: Flow) -> Place[Engine] | None:
@@ -321,7 +324,10 @@ class Dispatcher:
         """Its client hears where it stands, and how long that may take."""
         generation.told = position, now
         flow: Flow = generation.flow
-        generation.progress("queued", position=position, eta_s=flow.queue.eta_s(position, now))
+        eta_s = flow.queue.eta_s(position, now)
+        if eta_s is not None and generation.foreseen is None:
+            generation.foreseen = eta_s, now
+        generation.progress("queued", position=position, eta_s=eta_s)
 
     def _tell_waiting(self, flow: Flow, now: float) -> None:
         """Positions that have changed. Far back in the queue only what has changed much is told."""
@@ -445,19 +451,21 @@ class Dispatcher:
                 if not waiting.durable:
                     self.fail(waiting, hopeless)
         for hasty in queue.expired(now):
-            hasty.fail(_too_late())
-        for late in queue.overdue(now):
+            hasty.fail(_too_late(queue.quiet_s(now)))
+        overdue = queue.overdue(now)
+        quiet_s = queue.quiet_s(now, len(overdue))
+        for late in overdue:
             if flow.serving or not late.durable:
                 why = "" if flow.serving else f" ({flow.model.readiness()[1]})"
                 text = f"No slot became free within {queue.timeout_s:g} s{why}; try again later."
-                self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0))
+                self.fail(late, HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=quiet_s))
 
 
-def _shed() -> HeadraceError:
+def _shed(retry_after_s: float) -> HeadraceError:
     text = "The queue was full, and a request that cannot wait took this one's turn; try again."
-    return HeadraceError(Code.QUEUE_FULL, text, retry_after_s=5.0)
+    return HeadraceError(Code.QUEUE_FULL, text, retry_after_s=retry_after_s)
 
 
-def _too_late() -> HeadraceError:
+def _too_late(retry_after_s: float) -> HeadraceError:
     text = "This request cannot be answered within its target any more; try again later."
-    return HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=5.0)
+    return HeadraceError(Code.QUEUE_TIMEOUT, text, retry_after_s=retry_after_s)

@@ -23,6 +23,8 @@ from headrace.streams.generation import Generation
 
 CHARGE_S = 0.02
 """How often, at most, policies hear of tokens."""
+REFUSED = ("reject", "spill")
+"""What full queues refuse; who spills has looked for room at another model before."""
 DEFAULTS = (
     *("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty"),
     *("presence_penalty", "frequency_penalty", "seed"),
@@ -169,12 +171,19 @@ class Flow:
         waiting = self.queue.waiting
         return bool(waiting) and len(waiting) >= self.queue.limit
 
+    def overflows(self, choices: int) -> bool:
+        """Whether a request would find no room in its queue, nor so many slots at once where that holds nobody."""
+        queue = self.queue
+        if len(queue) < queue.limit:
+            return False
+        return bool(queue.waiting) or not self.model.has_room(choices)
+
     def admit(self, request: Request, overflow: str = "reject") -> Request:
         """The request as this model runs it: with its sampling defaults, and with a seed where one may be
         needed. ``overflow``: what becomes of it when the queue is full. Raises what its engine lacks,
         ``QUEUE_FULL``, or ``ENGINE_UNAVAILABLE`` where no replica can serve."""
         self.model.check(request)
-        if not self.serving or (overflow == "reject" and self.full):
+        if not self.serving or (overflow in REFUSED and self.full):
             self._check_room()
         if self.defaults is not None:
             request = with_defaults(request, self.defaults)
@@ -271,7 +280,7 @@ class Flow:
             raise HeadraceError(
                 Code.QUEUE_FULL,
                 f"{queue.limit} requests wait for model {name} already.",
-                retry_after_s=1.0,
+                retry_after_s=queue.room_s(time.monotonic()),
             )
         if not self.serving:
             states = [replica.engine.health() for replica in self.model.replicas]

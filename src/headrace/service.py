@@ -146,7 +146,7 @@ class Service:
         if caller.urgency is not None:
             flow = flow.for_urgency(caller.urgency)
         overflow = self._tenants.of(caller.tenant).overflow
-        if overflow == "spill" and flow.fallback is not None and flow.full:
+        if overflow == "spill" and flow.fallback is not None and flow.overflows(request.choices):
             flow = self._flow_of(flow.fallback)
             request = msgspec.structs.replace(request, model=flow.model.name)
         try:

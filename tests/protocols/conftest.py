@@ -332,8 +332,13 @@ def finish(seq: int, *reasons: Any, usage: Usage | None = None, stop: str | None
     return Finish(seq, CREATED + seq, reasons or ("stop",), usage or Usage(5, 3, 2), stop)
 
 
-def error(seq: int, code: str = "engine_failed", message: str = "The engine died.") -> Error:
-    return Error(seq, CREATED + seq, code, message, True)
+def error(
+    seq: int,
+    code: str = "engine_failed",
+    message: str = "The engine died.",
+    retry_after_s: float | None = None,
+) -> Error:
+    return Error(seq, CREATED + seq, code, message, True, retry_after_s)
 
 
 def hello(generation: ScriptedGeneration) -> None:

@@ -440,6 +440,44 @@ def test_retry_hints_are_those_that_the_sdks_read(kit: Any) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES}),
+        ("/v1/completions", {"prompt": "Hi."}),
+        ("/v1/messages", {"messages": MESSAGES, "max_tokens": 5}),
+        ("/v1/responses", {"input": "Hi."}),
+    ],
+)
+def test_who_waited_and_was_refused_then_hears_when_to_come_again(
+    kit: Any, path: str, asked: dict[str, Any], stream: bool
+) -> None:
+    def shed(generation: Any) -> None:
+        generation.write(kit.error(1, "queue_full", "Shed.", 6.2501))
+
+    body = {"model": "scripted", "stream": stream} | asked
+    answer = ask(kit, "POST", path, kit.Service(shed), json=body)
+
+    assert answer.status_code in (503, 529)
+    assert answer.headers["x-should-retry"] == "true"
+    assert answer.headers["retry-after-ms"] == "6251"
+    assert answer.headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize("path", ["/v1/infer", "/v1/stream_infer"])
+def test_the_native_api_says_when_to_come_again_too(kit: Any, path: str) -> None:
+    def shed(generation: Any) -> None:
+        generation.write(kit.progress(1), kit.error(2, "queue_timeout", "Late.", 6.25))
+
+    answer = ask(kit, "POST", path, kit.Service(shed), json={"prompt": "Hi."})
+
+    if answer.status_code == 200:  # what its streams show first is where it stands
+        assert '"retryable":true,"retry_after_s":6.25}' in answer.text
+    else:
+        assert (answer.status_code, answer.headers["retry-after-ms"]) == (408, "6250")
+
+
+@pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_is_noticed(kit: Any, stream: bool) -> None:
     async def main() -> None:
         service = kit.Service(lambda generation: generation.write(kit.token(1, "a")))

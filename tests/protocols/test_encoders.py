@@ -314,6 +314,16 @@ def test_native_events_are_as_the_design_words_them(
     }
 
 
+@pytest.mark.parametrize(("retry_after_s", "more"), [(None, {}), (6.5, {"retry_after_s": 6.5})])
+def test_a_native_error_says_when_to_come_again_where_that_is_known(
+    kit: Any, generation: Any, retry_after_s: float | None, more: dict[str, float]
+) -> None:
+    failed = native_event(kit.error(2, "queue_full", "Shed.", retry_after_s), generation.id)
+
+    said = {"code": "queue_full", "message": "Shed.", "retryable": True}
+    assert json.loads(failed)["payload"] == said | more
+
+
 @pytest.mark.parametrize("form", FRAMINGS)
 def test_a_plain_token_takes_a_short_way_to_the_same_bytes(
     kit: Any, generation: Any, form: Any

@@ -125,11 +125,16 @@ def test_the_least_urgent_gives_way_only_if_it_agreed_to_and_is_less_urgent() ->
     assert drained(queue) == ["earliest", "b"]
 
 
-def test_what_spills_over_is_not_kept() -> None:
-    queue = queue_of(1)
-    push(queue, "a")
-    assert push(queue, "b", overflow=Overflow.SPILL) == (0, None)
-    assert drained(queue) == ["a"]
+@pytest.mark.parametrize("limit", [0, 1])
+def test_what_could_not_spill_over_is_refused(limit: int) -> None:
+    queue = queue_of(limit)
+    for number in range(limit):
+        push(queue, str(number))
+    with pytest.raises(HeadraceError) as refused:
+        push(queue, "b", overflow=Overflow.SPILL)
+    assert refused.value.code is Code.QUEUE_FULL
+    assert refused.value.retry_after_s
+    assert len(drained(queue)) == limit
 
 
 def test_the_wait_is_foreseen_from_the_starts_of_late_and_can_be_compared() -> None:
@@ -140,13 +145,40 @@ def test_the_wait_is_foreseen_from_the_starts_of_late_and_can_be_compared() -> N
     for second in range(1, 6):
         following(queue, 2.0 * second)
     assert queue.eta_s(3, 10.0) == pytest.approx(6.0)
-    push(queue, "asked", 10.0)
+    position, _ = push(queue, "asked", 10.0)
+    foreseen_s = queue.eta_s(position, 10.0)
     wait = None
     now = 10.0
     while wait is None or wait.item.id != "asked":
         now += 2.0
         wait = following(queue, now)
-    assert wait.eta_s == pytest.approx(now - wait.since)
+    assert foreseen_s == pytest.approx(now - wait.since)
+
+
+def test_when_to_come_again_is_foreseen_from_the_starts_of_late() -> None:
+    queue = queue_of(100)
+    assert (queue.room_s(0.0), queue.quiet_s(0.0)) == (1.0, 5.0)
+    for number in range(9):
+        push(queue, str(number))
+    for second in range(1, 6):
+        following(queue, 2.0 * second)
+    assert len(queue) == 4
+    assert queue.room_s(10.0) == pytest.approx(2.0)
+    assert queue.quiet_s(10.0) == pytest.approx(8.0)
+    assert queue.quiet_s(10.0, leaving=3) == pytest.approx(2.0)
+    assert queue.quiet_s(10.0, leaving=4) == pytest.approx(2.0)
+    for number in range(9, 20):
+        push(queue, str(number))
+    assert queue.quiet_s(10.0) == 10.0  # by then all have left
+
+
+def test_nobody_is_told_to_come_again_sooner_than_is_worth_it() -> None:
+    queue = queue_of(100)
+    for number in range(9):
+        push(queue, str(number))
+    for step in range(1, 6):
+        following(queue, 0.01 * step)
+    assert (queue.room_s(0.05), queue.quiet_s(0.05)) == (1.0, 1.0)
 
 
 def test_the_wait_that_is_foreseen_grows_while_nobody_starts() -> None:
@@ -203,8 +235,8 @@ def test_nobody_is_lost_or_served_twice(
                 position, gave_way = queue.push(item, ticket, now, overflow)
             except HeadraceError:
                 continue
-            if position:
-                inside.add(item.id)
+            assert position > 0
+            inside.add(item.id)
             if gave_way is not None:
                 inside.remove(gave_way.id)
         elif step == "rejoin":

@@ -49,8 +49,10 @@ class House:
         tenants: Tenants | None = None,
         upstreams: Sequence[Replica[Any]] = (),
         prepare: Callable[[Flow], None] = lambda flow: None,
+        fallback: Script | None = None,
     ) -> None:
-        """``upstreams``: further replicas, loaded already. ``prepare`` is given the flow first."""
+        """``upstreams``: further replicas, loaded already. ``prepare`` is given the flow first. ``fallback``: there is
+        a model ``f`` of one slot that says this, which takes what spills."""
         self.store: Store = store or MemoryStore()
         self.limiting = limiting or Limiting()
         limits = limits or Limits()
@@ -61,14 +63,19 @@ class House:
         model: Model[Any] = Model("m", ("alias",), [*scripted, *upstreams], 0)
         self.metrics = Metrics()
         self.topics = Topics()
-        queue: Queue[Any] = Queue(FairHeadroom(), limits.queue, limits.queue_timeout_s)
-        meters = self.metrics.model("m").by_kind()
-        self.flow = Flow(model, queue, meters, None, shares=shares)
+        self.flow = self._flow(model, limits, shares=shares)
+        flows = [self.flow]
+        if fallback is not None:
+            other = ScriptedEngine(ScriptedOptions("f", [fallback], 1))
+            self.engines.append(other)
+            self.flow.fallback = "f"
+            flows.append(self._flow(Model("f", (), [Replica("f", other)], 0), limits))
+        self.fallback = flows[-1]
         prepare(self.flow)
         self.hub = Hub(self.store)
         loaded = [LoadedHook(hook, type(hook).__name__) for hook in hooks]
         self.service = Service(
-            [self.flow],
+            flows,
             self.hub,
             keys=Keys(),
             read_tokens=ReadTokens(b"secret"),
@@ -78,6 +85,11 @@ class House:
             limiting=self.limiting,
             tenants=tenants,
         )
+
+    def _flow(self, model: Model[Any], limits: Limits, *, shares: bool = False) -> Flow:
+        queue: Queue[Any] = Queue(FairHeadroom(), limits.queue, limits.queue_timeout_s)
+        meters = self.metrics.model(model.name).by_kind()
+        return Flow(model, queue, meters, None, shares=shares)
 
     async def open(self) -> House:
         recovered = await self.store.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -192,6 +193,34 @@ def test_how_far_off_an_estimated_wait_was_is_counted(run: Run) -> None:
         await asyncio.gather(*(reads.ended.wait() for reads in readers))
         model = house.metrics.model("m")
         assert model.shorter.count + model.longer.count == 1
+        await house.service.close(0.0)
+
+    run(main())
+
+
+def test_what_was_told_only_while_it_waited_is_counted_once_and_from_then(run: Run) -> None:
+    async def main() -> None:
+        house = await House(Script(WORDS, hang_after=1), slots=1).open()
+        first, waiting = ask(house, "a"), Witness(ask(house, "b"), client=False)
+        generation: Any = house.flow.queue.first(0.0)
+        assert generation.foreseen is None  # nobody could say
+        now = time.monotonic()
+        for number in range(8, -1, -1):
+            house.flow.queue._starts.started(now - 7.0 * number, 1)
+        generation.told = 2, now
+        for later_s in (2.0, 4.0):
+            house.flow.told_at = 0.0
+            house.service.tick(now + later_s)
+            generation.told = 2, now
+        told = [one.eta_s for one in waiting.events_seen if isinstance(one, Progress)]
+        assert told == [None, pytest.approx(7.0), pytest.approx(7.0)]
+        assert generation.foreseen == (pytest.approx(7.0), now + 2.0)
+        generation.foreseen = 7.0, now - 10.0
+        house.service.cancel(first)
+        await waiting.token(1)
+        model = house.metrics.model("m")
+        assert (model.shorter.count, model.longer.count) == (0, 1)
+        assert model.longer.total_s == pytest.approx(3.0, abs=0.5)
         await house.service.close(0.0)
 
     run(main())

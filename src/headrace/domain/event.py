@@ -108,7 +108,8 @@ class Finish(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="f"):
 
 
 class Error(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="e"):
-    """The other end of a log; ``code`` is a value of :class:`~headrace.domain.errors.Code`."""
+    """The other end of a log; ``code`` is a value of :class:`~headrace.domain.errors.Code`. ``retry_after_s``: after
+    how long the same request may be worth sending again, where that is known; logs of old do not say."""
 
     end: ClassVar[End | None] = "error"
     seq: int
@@ -116,6 +117,7 @@ class Error(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="e"):
     code: str
     message: str
     retryable: bool = False
+    retry_after_s: float | None = None
 
 
 Event = Token | Progress | Prompt | Finish | Error

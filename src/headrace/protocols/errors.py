@@ -48,7 +48,7 @@ def code_of(event: Error) -> Code:
 
 def from_event(event: Error) -> HeadraceError:
     """The error that a log ended with."""
-    return HeadraceError(code_of(event), event.message)
+    return HeadraceError(code_of(event), event.message, retry_after_s=event.retry_after_s)
 
 
 def error_object(event: Error) -> ErrorBody:

@@ -149,4 +149,11 @@ def _finish(event: Finish) -> dict[str, Any]:
 
 
 def _error(event: Error) -> dict[str, Any]:
-    return {"code": event.code, "message": event.message, "retryable": event.retryable}
+    payload: dict[str, Any] = {
+        "code": event.code,
+        "message": event.message,
+        "retryable": event.retryable,
+    }
+    if event.retry_after_s is not None:
+        payload["retry_after_s"] = event.retry_after_s
+    return payload

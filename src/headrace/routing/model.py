@@ -217,6 +217,13 @@ class Model(Generic[E]):
         best.in_use = in_use = best.in_use + taken
         return Place(best, taken, in_use - best.slots if in_use > best.slots else 0)
 
+    def has_room(self, weight: int) -> bool:
+        """Whether :meth:`place` would find some."""
+        return any(
+            one.ready and (not one.in_use or one.in_use + weight <= one.places)
+            for one in self.replicas
+        )
+
     def least_busy(self) -> Sequence[Replica[E]]:
         """All that are ready, those first that have fewer: for what takes no slot."""
         return sorted([one for one in self.replicas if one.ready], key=_in_use)

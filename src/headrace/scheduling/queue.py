@@ -21,6 +21,8 @@ from headrace.scheduling.ticket_heap import SLACK, in_order
 
 RETRY_S = 1.0
 """Shortest time after which a refused request may be worth sending again."""
+LATER_S = 5.0
+"""The same for one that was let in, while it is not known how fast others start."""
 
 
 class Overflow(StrEnum):
@@ -33,7 +35,7 @@ class Overflow(StrEnum):
     SHED = "shed"
     """The least urgent waiting one that is sheddable and less urgent gives way to it; without one it is refused."""
     SPILL = "spill"
-    """Its caller takes another model."""
+    """Its caller has looked for room at another model before; where there was none it is refused."""
 
 
 class Waiting(Protocol):
@@ -47,13 +49,12 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Wait(msgspec.Struct, Generic[W], eq=False, gc=False):
-    """One who waits. ``since`` counts for the time limit; ``eta_s``: the wait that was foreseen, if any was.
-    ``again``: it joined behind others that came later; such a one may be ``gone``."""
+    """One who waits. ``since`` counts for the time limit. ``again``: it joined behind others that came later; such a
+    one may be ``gone``."""
 
     item: W
     ticket: Ticket
     since: float
-    eta_s: float | None
     again: bool = False
     gone: bool = False
 
@@ -95,25 +96,23 @@ class Queue(Generic[W]):
     def push(
         self, item: W, ticket: Ticket, now: float, overflow: Overflow = Overflow.REJECT
     ) -> tuple[int, W | None]:
-        """Join. Returns its position from 1, before which nobody is who comes later, but for the policy (0: it spilled
-        over and does not wait), and who was shed for it. Raises ``QUEUE_FULL`` with ``Retry-After``."""
+        """Join. Returns its position from 1, before which nobody is who comes later, but for the policy, and who was
+        shed for it. Raises ``QUEUE_FULL`` with ``Retry-After``."""
         gave_way: W | None = None
         waiting = self.waiting
         if item.id in waiting:
             return len(waiting), None
         inside = len(waiting) - len(self._outside)
         if inside >= self.limit:
-            if overflow is Overflow.SPILL:
-                return 0, None
             if overflow is Overflow.WAIT and len(self._outside) < self.limit:
-                self._outside[item.id] = self._wait(item, ticket, now, now)
+                self._outside[item.id] = self._wait(item, ticket, now)
                 return len(waiting), None
             if overflow is Overflow.SHED:
                 gave_way = self._shed(ticket, now)
             if gave_way is None:
                 raise self._full(now)
             inside -= 1
-        self._wait(item, ticket, now, now)
+        self._wait(item, ticket, now)
         self.policy.add(ticket, now)
         return inside + 1, gave_way
 
@@ -121,7 +120,7 @@ class Queue(Generic[W]):
         """Wait again: it was pre-empted, or its run broke. Never refused: it was admitted already. ``since`` counts for
         its time limit."""
         if item.id not in self.waiting:
-            self._wait(item, ticket, since, now)
+            self._wait(item, ticket, since)
             self.policy.add(ticket, now)
 
     def first(self, now: float) -> W | None:
@@ -188,11 +187,25 @@ class Queue(Generic[W]):
         """How long the one at this position will wait, from how fast others started of late; None: unknown."""
         return self._starts.wait_s(position, now)
 
-    def _wait(self, item: W, ticket: Ticket, since: float, now: float) -> Wait[W]:
+    def room_s(self, now: float, unknown_s: float = RETRY_S) -> float:
+        """After how long one that found it full may try again: the next will have started."""
+        return self._retry_s(1, now, unknown_s)
+
+    def quiet_s(self, now: float, leaving: int = 0) -> float:
+        """After how long one that waited in vain may try again: all that wait now will have started, but for so many
+        that are leaving."""
+        return self._retry_s(max(len(self.waiting) - leaving, 1), now, LATER_S)
+
+    def _retry_s(self, position: int, now: float, unknown_s: float) -> float:
+        """Until the one at this position starts; whoever waits now has left when the time limit is over."""
+        eta_s = self.eta_s(position, now)
+        return unknown_s if eta_s is None else max(min(eta_s, self.timeout_s), RETRY_S)
+
+    def _wait(self, item: W, ticket: Ticket, since: float) -> Wait[W]:
         if not -MOST_S < since < MOST_S:
             since = finite(since)
         waiting = self.waiting
-        wait = Wait(item, ticket, since, self._starts.wait_s(len(waiting) + 1, now))
+        wait = Wait(item, ticket, since)
         if since >= self._newest or not waiting:
             self._newest = since
         else:
@@ -231,5 +244,5 @@ class Queue(Generic[W]):
         return HeadraceError(
             Code.QUEUE_FULL,
             f"{self.limit} requests are waiting for this model already; try again shortly.",
-            retry_after_s=max(self.eta_s(1, now) or 0.0, RETRY_S),
+            retry_after_s=self.room_s(now),
         )

@@ -47,7 +47,7 @@ class Generation:
     its owner's, and what it knows of broken runs: ``fruitless`` of them since the newest token, which came
     ``broke_after``; since when it waits then. ``join_key``: what it is known by to those who ask the same again.
     ``charged_seq``: up to which event its tenant was charged; ``told``: the position in the queue that was told
-    last, and when.
+    last, and when; ``foreseen``: the first wait in seconds that was told since it waits, and when.
     ``said``: by its engines, where that is kept to go on from; ``closing``: its end is known, and waits for hooks.
     Times are ``time.monotonic`` seconds, but for ``last_token_at``: the Unix time of the newest token.
     """
@@ -62,6 +62,7 @@ class Generation:
     ticket: Any = None
     charged_seq = 0
     told = (0, 0.0)
+    foreseen: tuple[float, float] | None = None
     trace: Any = None
     reservation: Any = None
     watched: Any = None
@@ -256,8 +257,7 @@ class Generation:
         if self.ended:
             return
         self.stop_run()
-        code, message = error.code, error.message
-        self._close(Error(0, 0.0, code.value, message, error.meaning.retryable))
+        self._close(_error_end(error))
 
     def end_without_hooks(self, error: HeadraceError) -> None:
         """End a generation whose hooks could not be rebuilt after a restart."""
@@ -474,7 +474,7 @@ class Generation:
         try:
             out = self._chain.on_finish(self._context, end)
         except HeadraceError as error:
-            self._end(_refused(error), before)
+            self._end(_error_end(error), before)
             return None
         if type(out) is not list and type(out) is not tuple and isawaitable(out):
             if before or raw:
@@ -488,7 +488,7 @@ class Generation:
         try:
             held = await out
         except HeadraceError as error:
-            self._end(_refused(error), ())
+            self._end(_error_end(error), ())
         else:
             self._end(end, held)
 
@@ -509,7 +509,7 @@ class Generation:
             final = Finish(seq, now, end.reasons, end.usage, end.stop)
         else:
             assert type(end) is Error
-            final = Error(seq, now, end.code, end.message, end.retryable)
+            final = Error(seq, now, end.code, end.message, end.retryable, end.retry_after_s)
         events.append(final)
         if self.reservation is not None:
             self._owner.ending(self, final)
@@ -526,5 +526,6 @@ def _prompts(messages: Sequence[Message], seq: int, now: float) -> list[Prompt]:
     ]
 
 
-def _refused(error: HeadraceError) -> Error:
-    return Error(0, 0.0, error.code.value, error.message, error.meaning.retryable)
+def _error_end(error: HeadraceError) -> Error:
+    retryable = error.meaning.retryable
+    return Error(0, 0.0, error.code.value, error.message, retryable, error.retry_after_s)

@@ -189,6 +189,24 @@ def test_a_stream_that_fails_ends_with_the_event_and_its_status(kit: Any, rpc: A
             assert dict(await call.trailing_metadata())["x-generation-id"] == seen[0].generation_id
             error = await rpc.refused(client.Infer(rpc.pb.InferRequest(prompt="Hi")))
             assert error.details() == "The engine died."
+            assert "retry-after-ms" not in rpc.trailers(error)
+
+    kit.run(main())
+
+
+def test_who_waited_and_was_refused_then_hears_when_to_come_again(kit: Any, rpc: Any) -> None:
+    async def main() -> None:
+        def script(generation: Any) -> None:
+            generation.write(kit.error(1, "queue_full", "Shed.", 6.25))
+
+        async with rpc.talking(kit.Service(script)) as (client, _):
+            error = await rpc.refused(client.Infer(rpc.pb.InferRequest(prompt="Hi")))
+            assert rpc.trailers(error)["retry-after-ms"] == "6250"
+            assert rpc.detail(error).retry_after_s == 6.25
+            start = rpc.pb.StreamInferRequest(infer=rpc.pb.InferRequest(prompt="Hi"))
+            call = client.StreamInfer(start)
+            assert (await call.read()).error.retry_after_s == 6.25
+            assert dict(await call.trailing_metadata())["retry-after-ms"] == "6250"
 
     kit.run(main())
 

@@ -55,7 +55,12 @@ class EventMessages:
                 made.finish.CopyFrom(_finish(event))
             case Error():
                 made.error.CopyFrom(
-                    pb.Error(code=event.code, message=event.message, retryable=event.retryable)
+                    pb.Error(
+                        code=event.code,
+                        message=event.message,
+                        retryable=event.retryable,
+                        retry_after_s=event.retry_after_s,
+                    )
                 )
                 if event.code == Code.INTERRUPTED:
                     made.error.resume.generation_id = self._generation_id
