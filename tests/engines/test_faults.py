@@ -21,6 +21,8 @@ LATER = b"Sun, 06 Nov 1994 08:50:07 GMT"
         ({b"Retry-After": NOW, b"Date": LATER}, 0.0),
         ({b"Retry-After": NOW}, 0.0),
         ({b"Retry-After": LATER, b"Date": b"yesterday"}, 0.0),
+        ({b"Retry-After": b"9" * 400}, 1e15 - 1),
+        ({b"Retry-After": b"9" * 5000}, 1e15 - 1),
         ({b"Retry-After": b"soon"}, None),
         ({b"Retry-After": b"Sun, 99 Nov 999999 08:50:07 GMT"}, None),
         ({b"Retry-After": b"\xff"}, None),

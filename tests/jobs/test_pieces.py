@@ -16,7 +16,7 @@ from headrace.jobs import lines as lines_module
 from headrace.jobs.done import Done
 from headrace.jobs.duplicates import Suspects
 from headrace.jobs.lines import BadInput, Line, Lines
-from headrace.jobs.retrying import BUSY, LONGEST_S, MOST_TRIES, Tries
+from headrace.jobs.retrying import BUSY, LONGEST_S, MOST_TOLD_S, MOST_TRIES, Tries
 from headrace.jobs.room import Room
 from headrace.jobs.states import FOLLOWING, moved
 
@@ -124,6 +124,8 @@ def test_what_is_busy_is_waited_for_and_what_fails_is_tried_so_often() -> None:
     assert Tries().next_s(HeadraceError(Code.INVALID_REQUEST, ""), 0.0) is None
     told = HeadraceError(Code.RATE_LIMITED, "", retry_after_s=90.0)
     assert Tries().next_s(told, 0.0) == 90.0
+    forever = HeadraceError(Code.RATE_LIMITED, "", retry_after_s=1e9)
+    assert Tries().next_s(forever, 0.0) == MOST_TOLD_S
 
 
 def test_a_room_lets_in_as_many_as_it_has_places() -> None:

@@ -80,6 +80,10 @@ def broken_off(value: Any) -> HeadraceError:
     return _error(fault, fault.status or 500, None)
 
 
+DIGITS = 15
+"""Of a number of seconds; more are no number that fits, and no less than for ever."""
+
+
 def retry_after_s(headers: Headers) -> float | None:
     """Seconds until then, by ``retry-after-ms`` or ``retry-after``, which may be a date (RFC 9110, 10.2.3); None
     without them."""
@@ -87,7 +91,7 @@ def retry_after_s(headers: Headers) -> float | None:
     for name, unit_s in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
         value = named.get(name, b"")
         if value.isdigit():
-            return int(value) * unit_s
+            return int(value[:DIGITS]) * unit_s
     until = _date(named.get(b"retry-after"))
     if until is None:
         return None

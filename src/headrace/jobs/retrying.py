@@ -8,6 +8,8 @@ MOST_TRIES = 6
 """Of a row whose engine failed at it; what has not to do with the row itself is not counted."""
 FIRST_S = 0.5
 LONGEST_S = 60.0
+MOST_TOLD_S = 3600.0
+"""Whoever is told to come again later than that, by an upstream say, asks again before."""
 
 BUSY = frozenset(
     (
@@ -43,4 +45,5 @@ class Tries:
             if self._failures >= MOST_TRIES:
                 return None
         pause_s: float = min(FIRST_S * 2 ** (min(self._waits, 16) - 1), LONGEST_S)
-        return max(error.retry_after_s or 0.0, pause_s * (0.5 + chance / 2))
+        told_s = min(error.retry_after_s or 0.0, MOST_TOLD_S)
+        return max(told_s, pause_s * (0.5 + chance / 2))
