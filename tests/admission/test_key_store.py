@@ -120,19 +120,20 @@ def test_limits_of_models_are_replaced_and_forgotten(path: Path) -> None:
     assert store.load().models == {}
 
 
-def test_a_file_of_the_version_before_models_had_limits_is_taken_over(path: Path) -> None:
+def test_a_file_from_before_models_had_limits_is_read_as_it_is(path: Path) -> None:
     before = KeyStore(path)
     before.put(Tenant(name="a", weight=2.0))
+    before.put(Tenant(name="b"))
     before.close()
-    older = sqlite3.connect(path)
-    older.execute("DROP TABLE models")
-    older.execute("PRAGMA user_version = 1")
-    older.close()
+    with sqlite3.connect(path) as older:
+        old = b'{"name":"a","weight":2.0}'
+        older.execute("UPDATE tenants SET terms = ? WHERE name = 'a'", (old,))
+    terms = Tenant(name="a", weight=2.0), Tenant(name="b")
     store = KeyStore(path)
+    assert store.load() == Stored({}, terms, {}, ("a",))
+    assert not store.forget_limits("m")
     store.limit("m", Limits(concurrent=2))
-    assert KeyStore(path).load() == Stored(
-        {}, (Tenant(name="a", weight=2.0),), {"m": Limits(concurrent=2)}
-    )
+    assert KeyStore(path).load() == Stored({}, terms, {"m": Limits(concurrent=2)}, ("a",))
 
 
 def test_there_is_a_bound_and_spent_keys_make_room(path: Path) -> None:

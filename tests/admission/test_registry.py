@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from headrace.admission.key_text import digest
 from headrace.admission.registry import Configured, Registry
 from headrace.domain.errors import Code, HeadraceError
 from headrace.domain.key import Key
-from headrace.domain.limits import LimitedModel, Limits
+from headrace.domain.limits import LimitedModel, Limits, ModelLimits
 from headrace.domain.tenant import Tenant
 
 Run = Callable[[Any], Any]
@@ -163,6 +164,25 @@ def test_terms_by_admin_count_until_they_are_deleted(run: Run, tmp_path: Path) -
     run(main())
 
 
+def test_terms_from_before_limits_at_models_leave_those_of_the_settings(
+    run: Run, tmp_path: Path
+) -> None:
+    limits = (ModelLimits(model="m", concurrent=2),)
+    settings = Configured(tenants=(Tenant(name="a", model_limits=limits),))
+
+    async def main() -> None:
+        made = registry(tmp_path, settings)
+        await made.put_tenant(Tenant(name="a", weight=3.0), "")
+        assert made.tenant("a").model_limits == ()
+        made.close()
+        with sqlite3.connect(tmp_path / "keys.db") as older:
+            older.execute("UPDATE tenants SET terms = ?", (b'{"name":"a","weight":4.0}',))
+        expected = Tenant(name="a", weight=4.0, model_limits=limits)
+        assert registry(tmp_path, settings).tenant("a") == expected
+
+    run(main())
+
+
 def test_limits_of_models_by_admin_count_until_they_are_deleted(run: Run, tmp_path: Path) -> None:
     def of_settings(limit: int) -> Configured:
         return Configured(models={"m": LimitedModel("m", Limits(concurrent=limit))})
@@ -177,6 +197,9 @@ def test_limits_of_models_by_admin_count_until_they_are_deleted(run: Run, tmp_pa
         with pytest.raises(HeadraceError) as missing:
             await made.forget_model_limits("m", "")
         assert missing.value.code is Code.NOT_FOUND
+        await made.limit_model("m", Limits(pace=2.0), "")
+        gone = registry(tmp_path, Configured())
+        assert await gone.forget_model_limits("m", "") == LimitedModel("m", Limits())
 
     run(main())
 

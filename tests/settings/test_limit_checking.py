@@ -120,7 +120,7 @@ WITH = "[limits]\n{}\n"
     ("text", "line"),
     [
         (
-            WITH.format("max_tokens = 100\nreserve_tokens = 4096"),
+            WITH.format("max_tokens = 100\nreserve_tokens = 200"),
             "limits.reserve_tokens: must be ≤ limits.max_tokens, which is 100",
         ),
         (
@@ -166,6 +166,7 @@ OTHER = '[[models]]\nname = "scripted"\nengine = "scripted"\n'
         WITH.format("reserve_tokens = 9000"),
         WITH.format("queue_timeout_s = 60\ntotal_timeout_s = 60"),
         WITH.format("max_tokens = 100\nreserve_tokens = 100"),
+        WITH.format("max_tokens = 100\nreserve_tokens = 4096"),  # the default, as it is printed
         WITH.format("max_queue = 0") + TENANT + 'overflow = "reject"',
         OTHER + f'fallback = "up"\n{MODEL.format(more="")}{REPLICA}{TENANT}overflow = "spill"',
         # What waits for vectors has the queue's limit of time alone.
@@ -176,16 +177,6 @@ OTHER = '[[models]]\nname = "scripted"\nengine = "scripted"\n'
 )
 def test_what_is_only_unusual_starts(tmp_path: Path, text: str) -> None:
     starts(tmp_path, text)
-
-
-def test_a_default_that_another_limit_makes_void_is_not_printed_as_if_it_were_written(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "headrace.toml"
-    file.write_text(WITH.format("total_timeout_s = 60"))
-    lines = as_toml(load(file, environ={})).splitlines()
-    assert "# queue_timeout_s = 120.0 is the default" in lines
-    assert f"total_timeout_s = 60.0  # {file}" in lines
 
 
 def starts(tmp_path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -27,27 +27,32 @@ MAX_KEYS = 10_000
 """Keys that are kept. Before there are more, those go that were revoked or expired, the oldest first."""
 MAX_TENANTS = 10_000
 BUSY_TIMEOUT_S = 5.0
-_TO_1 = (
+SCHEMA_VERSION = 1
+_SCHEMA = (
     """CREATE TABLE keys (
         id TEXT PRIMARY KEY, sha256 BLOB NOT NULL UNIQUE, tenant TEXT NOT NULL, scopes TEXT NOT NULL,
         name TEXT NOT NULL, created_at REAL NOT NULL, expires_at REAL, revoked_at REAL,
         limits TEXT NOT NULL) WITHOUT ROWID""",
     "CREATE TABLE tenants (name TEXT PRIMARY KEY, terms BLOB NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-_TO_2 = ("CREATE TABLE models (name TEXT PRIMARY KEY, limits BLOB NOT NULL) WITHOUT ROWID",)
-_STEPS = (_TO_1, _TO_2)
-"""From each version of the schema to the next."""
-SCHEMA_VERSION = len(_STEPS)
+_MODELS = (
+    "CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, limits BLOB NOT NULL) WITHOUT ROWID"
+)
+"""It comes to be with the first limits that are kept: files of programs that do not know it are read as they are."""
+_LIMITS_AT = b'"model_limits":'
 _COLUMNS = "id, tenant, scopes, name, created_at, expires_at, revoked_at, limits"
 _SPENT = "revoked_at IS NOT NULL OR expires_at <= ?"
 
 
 class Stored(NamedTuple):
-    """All that is kept. ``keys``: by their SHA-256, the newest first. ``models``: by their own names."""
+    """All that is kept. ``keys``: by their SHA-256, the newest first. ``models``: by their own names. ``untold``:
+    tenants whose terms are from a program that did not know of limits at models."""
 
     keys: dict[bytes, Key]
     tenants: tuple[Tenant, ...]
     models: Mapping[str, Limits] = {}
+    untold: Collection[str] = ()
 
 
 class KeyStore:
@@ -73,11 +78,12 @@ class KeyStore:
             version = _data_version(connection)  # before: what comes in between is another change
             rows = run(f"SELECT sha256, {_COLUMNS} FROM keys ORDER BY created_at DESC, id")
             keys = {row[0]: _key(*row[1:]) for row in rows}
-            tenants = run("SELECT terms FROM tenants ORDER BY name")
-            terms = tuple([_decode(one) for (one,) in tenants])
-            models = dict(run("SELECT name, limits FROM models"))
+            tenants = dict(run("SELECT name, terms FROM tenants ORDER BY name"))
+            terms = tuple([_decode(one) for one in tenants.values()])
+            untold = tuple([name for name, one in tenants.items() if _LIMITS_AT not in one])
+            models = dict(run("SELECT name, limits FROM models")) if _has_models(connection) else {}
             limits = {name: _decode_limits(one) for name, one in models.items()}
-            stored = Stored(keys, terms, limits)
+            stored = Stored(keys, terms, limits, untold)
             self._version = version
             return stored
 
@@ -125,12 +131,15 @@ class KeyStore:
     def limit(self, model: str, limits: Limits) -> None:
         """Keep a model's limits. There are not more than there were models."""
         with self._changing() as connection:
+            connection.execute(_MODELS)
             row = (model, _encode(limits))
             connection.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", row)
 
     def forget_limits(self, model: str) -> bool:
         """Whether limits of this model were kept; they are not any more."""
         with self._changing() as connection:
+            if not _has_models(connection):
+                return False
             found = connection.execute("DELETE FROM models WHERE name = ?", (model,))
         return found.rowcount > 0
 
@@ -208,8 +217,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")
-        if _schema_version(connection) < SCHEMA_VERSION:
-            _upgrade(connection)
+        if _schema_version(connection) == 0:
+            _create(connection)
         if (version := _schema_version(connection)) != SCHEMA_VERSION:
             said = f"its schema has version {version}, this program knows {SCHEMA_VERSION}"
             raise sqlite3.DatabaseError(said)
@@ -219,14 +228,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
+def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    steps = _STEPS[_schema_version(connection) :]
-    if steps:  # else another program was quicker
-        for statement in [one for step in steps for one in step]:
+    if _schema_version(connection) == 0:  # else another program was quicker
+        for statement in _SCHEMA:
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _has_models(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'models'")
+    return found.fetchone() is not None
 
 
 def _schema_version(connection: sqlite3.Connection) -> int:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from headrace.admission.certificates import Certificates, Grant
 from headrace.admission.key_store import KeyStore
 from headrace.admission.key_text import digest, new_key
@@ -148,11 +150,12 @@ class Registry:
         _logger.info("model %s got new limits from %s", model, by or "nobody in particular")
 
     async def forget_model_limits(self, model: str, by: str) -> LimitedModel:
-        """With the limits of the settings, which count again. Raises ``NOT_FOUND``, ``STORE_FAILED``."""
+        """With the limits of the settings, which count again; also one that the settings do not have any more. Raises
+        ``NOT_FOUND``, ``STORE_FAILED``."""
         if not await self._change(lambda: self._store.forget_limits(model)):
             raise HeadraceError(Code.NOT_FOUND, f"Nobody has given {model[:80]!r} other limits.")
         _logger.info("model %s lost its new limits by %s", model, by or "nobody in particular")
-        return self.model(model)
+        return self.models.get(model) or LimitedModel(model, NO_LIMITS)
 
     def model(self, name: str) -> LimitedModel:
         """By its name or an alias. Raises ``MODEL_NOT_FOUND``."""
@@ -181,9 +184,14 @@ class Registry:
         keys = {**stored.keys, **configured.keys}
         self.keys.replace(keys, Certificates(configured.certificates))
         named = dict.fromkeys([key.tenant for key in keys.values()])
-        self.tenants.replace(
-            [*[Tenant(name=name) for name in named], *configured.tenants, *stored.tenants]
-        )
+        limits = {one.name: one.model_limits for one in configured.tenants}
+        terms = [
+            msgspec.structs.replace(one, model_limits=limits.get(one.name, ()))
+            if one.name in stored.untold
+            else one
+            for one in stored.tenants
+        ]
+        self.tenants.replace([*[Tenant(name=name) for name in named], *configured.tenants, *terms])
         self.models = {
             name: LimitedModel(model.name, stored.models.get(model.name, model.limits))
             for name, model in configured.models.items()

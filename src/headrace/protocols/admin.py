@@ -162,8 +162,12 @@ class AdminEndpoints:
 
     async def forget_model_limits(self, call: Call, name: str) -> None:
         registry = self._admin.registry
-        model = await registry.forget_model_limits(registry.model(name).name, call.key_id)
-        call.json(_limits_of(model), headers=[NO_STORE])
+        known = registry.models.get(name)
+        own_name = name if known is None else known.name
+        call.json(
+            _limits_of(await registry.forget_model_limits(own_name, call.key_id)),
+            headers=[NO_STORE],
+        )
 
     async def reload(self, call: Call, _: str) -> None:
         call.json(ReloadState(*await self._admin.reload(call.key_id)), headers=[NO_STORE])

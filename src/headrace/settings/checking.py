@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.scheduling.policies import policy
@@ -19,15 +19,15 @@ GENAI_CONFIG = "genai_config.json"
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-def check(settings: Settings, written: Container[str]) -> None:
-    """Raise :class:`SettingsError` for the first contradiction. ``written``: the paths of what is not a default."""
+def check(settings: Settings) -> None:
+    """Raise :class:`SettingsError` for the first contradiction."""
     _check_server(settings.server)
     _check_names(settings)
     for index, model in enumerate(settings.models):
         _check_model(f"models[{index}]", model)
     _check_tenants(settings)
     _check_keys(settings)
-    check_limits(settings, written)
+    check_limits(settings)
     _check_scheduling(settings.scheduling)
 
 

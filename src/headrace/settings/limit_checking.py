@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping
 
 from headrace.domain.limits import (
     Contradiction,
@@ -12,16 +12,13 @@ from headrace.domain.limits import (
     contradiction_at_models,
 )
 from headrace.settings.errors import SettingsError
-from headrace.settings.tree import Settings, Tenant
+from headrace.settings.tree import Limits, Settings, Tenant
 
 
-def check_limits(settings: Settings, written: Container[str]) -> None:
-    """Raise :class:`SettingsError` for the first contradiction. ``written``: the paths of what is not a default."""
+def check_limits(settings: Settings) -> None:
+    """Raise :class:`SettingsError` for the first contradiction."""
     _check_sizes(settings)
-    for name, other in void(settings):
-        if f"limits.{name}" in written and f"limits.{other}" in written:
-            why = f"must be ≤ limits.{other}, which is {getattr(settings.limits, other):g}"
-            raise SettingsError(f"limits.{name}: {why}")
+    _check_void(settings)
     models = limited_models(settings)
     for index, model in enumerate(settings.models):
         _refuse(f"models[{index}].limits", contradiction(model.limits))
@@ -33,19 +30,6 @@ def check_limits(settings: Settings, written: Container[str]) -> None:
             only = settings.models[0]
             found = beyond(tenant.limits, only.limits, f"the only model, {only.name}")
             _refuse(f"{path}.limits", found)
-
-
-def void(settings: Settings) -> Sequence[tuple[str, str]]:
-    """What of ``limits`` never counts, since another one is lower; and that one."""
-    limits = settings.limits
-    found = []
-    if limits.max_tokens is not None and limits.reserve_tokens > limits.max_tokens:
-        found.append(("reserve_tokens", "max_tokens"))
-    # What waits for a batch has no other limit of its time than the queue's.
-    batched = any(model.engine == "onnx" or model.embedding.enabled for model in settings.models)
-    if not batched and limits.queue_timeout_s > limits.total_timeout_s:
-        found.append(("queue_timeout_s", "total_timeout_s"))
-    return found
 
 
 def limited_models(settings: Settings) -> dict[str, LimitedModel]:
@@ -64,6 +48,21 @@ def _check_sizes(settings: Settings) -> None:
         if most is not None and usual is not None and usual > most:
             why = f"must be ≤ limits.max_tokens, which is {most}"
             raise SettingsError(f"models[{index}].defaults.max_tokens: {why}")
+
+
+def _check_void(settings: Settings) -> None:
+    """What never counts, since another one is lower; neither of them a default, which nobody may have meant."""
+    pairs = [("reserve_tokens", "max_tokens")]
+    # What waits for a batch has no other limit of its time than the queue's.
+    if not any(model.engine == "onnx" or model.embedding.enabled for model in settings.models):
+        pairs.append(("queue_timeout_s", "total_timeout_s"))
+    limits, defaults = settings.limits, Limits()
+    for name, other in pairs:
+        value, most = getattr(limits, name), getattr(limits, other)
+        if value == getattr(defaults, name) or most == getattr(defaults, other):
+            continue
+        if value > most:
+            raise SettingsError(f"limits.{name}: must be ≤ limits.{other}, which is {most:g}")
 
 
 def _check_overflow(path: str, tenant: Tenant, settings: Settings) -> None:

@@ -65,7 +65,7 @@ class _Loading:
         self._take_flags(flags)
         self._resolve_secrets()
         settings = self._convert()
-        check(settings, self._origins)
+        check(settings)
         return Loaded(settings, self._origins, self._written)
 
     def _take_file(self, file: Path) -> None:

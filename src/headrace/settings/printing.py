@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from headrace.settings.fields import TABLES, Field, fields
-from headrace.settings.limit_checking import void
 from headrace.settings.loading import Loaded
 
 HIDDEN = "***"
@@ -82,15 +81,8 @@ def _row(loaded: Loaded, field: Field, path: str, value: Any) -> str:
     origin = loaded.origins.get(path) or ("file" if _below(loaded, path) else "default")
     if value is None:
         return f"# {field.name} is not set"
-    if origin == "default" and path in _void(loaded):
-        return f"# {field.name} = {_literal(value)} is the default"
     shown = _hidden(loaded, path, value) if field.secret else value
     return f"{field.name} = {_literal(shown)}  # {origin}"
-
-
-def _void(loaded: Loaded) -> set[str]:
-    """Written out, a default among these would be a contradiction."""
-    return {f"limits.{name}" for pair in void(loaded.settings) for name in pair}
 
 
 def _below(loaded: Loaded, path: str) -> bool:
