@@ -31,8 +31,8 @@ from headrace.scheduling.ticket_heap import SLACK
 Main = Callable[[Coroutine[Any, Any, Any]], Any]
 SLOTS = 2
 EXPRESS_SLOTS = 1
-LONG = Script(WORDS, when="hello", repeat=30, delay_ms=5)
-TEXT = "".join(WORDS) * 30
+LONG = Script(WORDS, when="hello", repeat=12, delay_ms=5)
+TEXT = "".join(WORDS) * 12
 
 
 class Failing(ScriptedEngine):
