@@ -99,11 +99,12 @@ class Express(Occasional):
     def _has_few(self, generation: Generation) -> bool:
         """Whether its tenant has a fifth at most of what somebody else has who runs, with those that wait: that one may
         have begun just now, so that what was asked for of late does not show it."""
-        waiting = self._leading.queue.policy.waiting
-        running = self._leading.running.values()
+        queue, running = self._leading.queue, self._leading.running.values()
+        waiting = queue.policy.waiting
         runs = Counter(one.caller.tenant for one in running)
         tenant = generation.caller.tenant
-        own = runs[tenant] + max(waiting(generation.ticket), generation.place is None)
+        comes = generation.place is None and generation.id not in queue.waiting
+        own = runs[tenant] + waiting(generation.ticket) + comes
         return any(
             own <= FEW * (runs[one.caller.tenant] + waiting(one.ticket))
             for one in running
